@@ -1,0 +1,58 @@
+//! Floor 0: what the operator declared, proven usable.
+//!
+//! `Config::parse` turns the text of `proxy.toml` into a [`Config`], or into *all* its errors at once, each with
+//! line, column, the offending text and the way out. This crate may not touch files, sockets, the environment or
+//! the clock: what lies outside the text (environment variables, `*_file` secrets) comes through [`Lookup`].
+
+mod model;
+
+pub use model::*;
+
+use std::path::Path;
+
+/// What the text refers to but does not hold, supplied by the caller.
+pub struct Lookup<'a> {
+    /// The value of an environment variable, for `${NAME}`.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// The bytes of a file, for `*_file` keys.
+    pub file: &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
+}
+
+/// A config and what `check` should say about it although it is usable.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The usable config.
+    pub config: Config,
+    /// Things that work but are probably not meant.
+    pub warnings: Vec<Problem>,
+    /// Files named by `*_file` keys: they are watched too.
+    pub files: Vec<std::path::PathBuf>,
+}
+
+/// One thing wrong (or doubtful) in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// Byte range of the offending text; empty for "something is missing" (then it points at the table's header).
+    pub span: std::ops::Range<usize>,
+    /// Line of the span's start, from 1.
+    pub line: usize,
+    /// Column of the span's start in characters, from 1.
+    pub column: usize,
+    /// Short words under the underline.
+    pub label: String,
+    /// The way out: what to write instead.
+    pub help: Option<String>,
+}
+
+/// All errors of one file. `Display` renders them for people, with the offending text underlined.
+#[derive(Debug, Clone)]
+pub struct ConfigErrors {
+    /// Path as the user named it.
+    pub file: String,
+    /// The text, for rendering.
+    pub text: String,
+    /// In the order of the file. Never empty.
+    pub problems: Vec<Problem>,
+}

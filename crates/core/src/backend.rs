@@ -1,0 +1,120 @@
+//! One backend as every thread sees it: its identity and the counters workers write and core reads.
+//!
+//! Health and admin are not here: they are values in a `Snapshot`, so that a reader never sees half a change.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use relais_config::{Address, Upstream};
+use serde::{Deserialize, Serialize};
+
+use crate::stats::BackendStats;
+
+/// Identity by content: the same service, site and address is the same backend, across reload and restart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BackendId {
+    /// Service name.
+    pub service: Arc<str>,
+    /// Site name.
+    pub site: Arc<str>,
+    /// Address as in the file.
+    pub address: Arc<str>,
+}
+
+impl std::fmt::Display for BackendId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.service, self.address)
+    }
+}
+
+/// One address of one service at one site, shared by all snapshots for as long as its identity and transport stay.
+#[derive(Debug)]
+pub struct Backend {
+    /// Who it is.
+    pub id: BackendId,
+    /// Unique for the life of the process, never reused: worker pools are keyed on it. A backend whose `upstream`
+    /// changed in a reload gets a new slot, so that no connection made for the old transport is reused.
+    pub slot: u32,
+    /// Where it is.
+    pub address: Address,
+    /// How to speak to it.
+    pub upstream: Arc<Upstream>,
+    /// Stable hash of `id`, for rendezvous hashing and sticky cookies.
+    pub hash: u64,
+    /// What workers count.
+    pub stats: BackendStats,
+    inflight: AtomicI64,
+    /// Peak EWMA of latency in microseconds, as f64 bits.
+    latency: AtomicU64,
+    latency_at: AtomicU64,
+}
+
+impl Backend {
+    /// A backend nobody has talked to yet.
+    #[must_use]
+    pub fn new(id: BackendId, slot: u32, address: Address, upstream: Arc<Upstream>) -> Self {
+        let hash = crate::hash::stable(&[id.service.as_bytes(), id.site.as_bytes(), id.address.as_bytes()]);
+        Self {
+            id,
+            slot,
+            address,
+            upstream,
+            hash,
+            stats: BackendStats::default(),
+            inflight: AtomicI64::new(0),
+            latency: AtomicU64::new(0),
+            latency_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Requests in flight now, all workers together.
+    #[must_use]
+    pub fn inflight(&self) -> u32 {
+        u32::try_from(self.inflight.load(Relaxed)).unwrap_or(0)
+    }
+
+    /// Counts an attempt in; it is counted out when the guard drops.
+    #[must_use]
+    pub fn enter(self: &Arc<Self>) -> InFlight {
+        self.inflight.fetch_add(1, Relaxed);
+        InFlight { backend: Arc::clone(self) }
+    }
+
+    /// Peak EWMA in microseconds, decayed to `now`; 0 when nothing was measured.
+    #[must_use]
+    pub fn latency(&self) -> f64 {
+        f64::from_bits(self.latency.load(Relaxed))
+    }
+
+    /// When latency was last measured, in microseconds of [`crate::Instant`].
+    #[must_use]
+    pub fn latency_at(&self) -> u64 {
+        self.latency_at.load(Relaxed)
+    }
+
+    /// Stores what `balancer::peak_ewma` computed. Two workers may overwrite each other: an estimate may lose a sample.
+    pub fn set_latency(&self, micros: f64, at: u64) {
+        self.latency.store(micros.to_bits(), Relaxed);
+        self.latency_at.store(at, Relaxed);
+    }
+}
+
+/// One attempt in flight at a backend.
+#[derive(Debug)]
+pub struct InFlight {
+    backend: Arc<Backend>,
+}
+
+impl InFlight {
+    /// The backend it is counted at.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.backend.inflight.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,166 @@
+//! What must be done: the only way anything leaves the `Fleet`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{Backend, BackendId};
+use crate::event::Target;
+use crate::health::{Admin, Health};
+use crate::snapshot::Snapshot;
+use crate::time::Instant;
+
+/// One thing to do. The fleet emits `Publish` before the `Save` and `Note` of the same change.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Workers shall read this from now on.
+    Publish(Arc<Snapshot>),
+    /// Probe this backend now and answer with `Event::Probed`. The rule is in `order.check`.
+    Probe(ProbeOrder),
+    /// Must survive a restart.
+    Save(Record),
+    /// Need not survive any longer (the config no longer names it).
+    Forget(RecordKey),
+    /// Tell people: one log line.
+    Note(Transition),
+}
+
+/// One probe to execute.
+#[derive(Debug, Clone)]
+pub struct ProbeOrder {
+    /// Given back in `Event::Probed`.
+    pub id: u64,
+    /// Whom.
+    pub backend: Arc<Backend>,
+    /// The service's rule (what to ask). `relais_config::Action::Forward(..).health` of this service.
+    pub check: Arc<relais_config::Forward>,
+    /// Host to send when the rule names none.
+    pub host: Arc<str>,
+    /// Deadline of the whole probe.
+    pub timeout: Duration,
+}
+
+/// Something that survives a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// Health of one backend.
+    Backend(BackendRecord),
+    /// The operator's word.
+    Admin(AdminRecord),
+}
+
+/// Key of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordKey {
+    /// Health of one backend.
+    Backend(BackendId),
+    /// The operator's word about a target.
+    Admin(Target),
+}
+
+impl Record {
+    /// The key it is stored under.
+    #[must_use]
+    pub fn key(&self) -> RecordKey {
+        match self {
+            Record::Backend(r) => RecordKey::Backend(r.id.clone()),
+            Record::Admin(r) => RecordKey::Admin(r.target.clone()),
+        }
+    }
+}
+
+/// Health of one backend as remembered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackendRecord {
+    /// Whom.
+    pub id: BackendId,
+    /// Last verdict.
+    pub health: Health,
+    /// Since when.
+    pub since: Instant,
+    /// When evidence was last seen: memory older than 60 s is re-verified before it is believed.
+    pub verified: Instant,
+    /// The evidence, in words.
+    pub why: String,
+    /// When it went down, latest last, at most 16: the flap history.
+    pub downs: Vec<Instant>,
+}
+
+/// The operator's word as remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminRecord {
+    /// About what.
+    pub target: Target,
+    /// The word.
+    pub word: Admin,
+    /// Since when.
+    pub since: Instant,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// What the store held at start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Saved {
+    /// In any order.
+    pub records: Vec<Record>,
+}
+
+/// A change worth a line in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Transition {
+    /// A backend's health changed.
+    Health {
+        /// Whom.
+        id: BackendId,
+        /// Before.
+        from: Health,
+        /// After.
+        to: Health,
+        /// The evidence, in words.
+        why: String,
+        /// How long it had been in `from`.
+        after: Duration,
+    },
+    /// A whole site was declared down, or is back.
+    Site {
+        /// Which.
+        site: Arc<str>,
+        /// Before.
+        from: Health,
+        /// After.
+        to: Health,
+        /// The evidence, in words.
+        why: String,
+    },
+    /// The operator's word changed.
+    Admin {
+        /// About what.
+        target: Target,
+        /// Before.
+        from: Admin,
+        /// After.
+        to: Admin,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// A new config was applied.
+    Reloaded {
+        /// Backends that are new.
+        added: usize,
+        /// Backends that are gone.
+        removed: usize,
+        /// Backends untouched.
+        kept: usize,
+    },
+    /// The last backends of a service went down, or one is back.
+    Service {
+        /// Which.
+        service: Arc<str>,
+        /// Whether any backend can be picked.
+        available: bool,
+    },
+}

@@ -1,0 +1,69 @@
+//! What happened: the only way anything enters the `Fleet`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use relais_config::Config;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::BackendId;
+use crate::fault::Fault;
+use crate::health::Admin;
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A new config, already proven usable and bound.
+    Reload(Arc<Config>),
+    /// The result of the probe asked for by `Effect::Probe` with the same `id`.
+    Probed {
+        /// Which backend.
+        slot: u32,
+        /// Which probe; a result for any but the latest is ignored.
+        id: u64,
+        /// What came back.
+        result: Result<(), Fault>,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A worker's attempt failed, or succeeded on a backend it saw as not `Up`. Ordinary successes are not sent: they
+    /// are counted in `BackendStats::succeeded`, which the fleet reads.
+    Served {
+        /// Which backend.
+        slot: u32,
+        /// How it went.
+        result: Result<(), Fault>,
+    },
+    /// The operator's word.
+    Admin(Command),
+}
+
+/// The operator's word about a site, a service's backends at it, or one backend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// About what.
+    pub target: Target,
+    /// What.
+    pub word: Admin,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+}
+
+/// What an operator's word is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Every backend at a site.
+    Site(Arc<str>),
+    /// One backend.
+    Backend(BackendId),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Site(site) => f.write_str(site),
+            Target::Backend(id) => write!(f, "{id}"),
+        }
+    }
+}

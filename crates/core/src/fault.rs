@@ -1,0 +1,84 @@
+//! Why an attempt or a probe failed: the evidence. Whose fault it is decides what it may accuse.
+
+use serde::{Deserialize, Serialize};
+
+/// Why one attempt or one probe failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// Connect refused: the host lives, nothing listens.
+    Refused,
+    /// No route, network or host unreachable.
+    Unreachable,
+    /// The connect did not finish in time.
+    ConnectTimeout,
+    /// Connection closed or reset before or within an answer.
+    Reset,
+    /// Bytes sent stayed unacknowledged by the peer's kernel.
+    Unacknowledged,
+    /// The name of the backend did not resolve.
+    Unresolved,
+    /// TLS to the backend failed.
+    Tls,
+    /// Answered with a status that counts as failed.
+    Status(u16),
+    /// Connected, but no answer in time.
+    ResponseTimeout,
+    /// The answer was not HTTP.
+    Malformed,
+    /// The probe's expected text was not in the body.
+    BodyMismatch,
+}
+
+impl Fault {
+    /// Transport evidence can accuse a site; the rest accuses only the backend.
+    #[must_use]
+    pub fn is_transport(self) -> bool {
+        matches!(
+            self,
+            Fault::Refused | Fault::Unreachable | Fault::ConnectTimeout | Fault::Reset | Fault::Unacknowledged
+        )
+    }
+
+    /// Nothing answered at all: how a cut site looks. Refused and reset are answers of a living host.
+    #[must_use]
+    pub fn is_silence(self) -> bool {
+        matches!(self, Fault::Unreachable | Fault::ConnectTimeout | Fault::Unacknowledged)
+    }
+
+    /// Short word for logs, metrics and `Proxy-Status` details.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Fault::Refused => "refused",
+            Fault::Unreachable => "unreachable",
+            Fault::ConnectTimeout => "connect_timeout",
+            Fault::Reset => "reset",
+            Fault::Unacknowledged => "unacknowledged",
+            Fault::Unresolved => "unresolved",
+            Fault::Tls => "tls",
+            Fault::Status(_) => "status",
+            Fault::ResponseTimeout => "response_timeout",
+            Fault::Malformed => "malformed",
+            Fault::BodyMismatch => "body_mismatch",
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Refused => f.write_str("connection refused"),
+            Fault::Unreachable => f.write_str("unreachable"),
+            Fault::ConnectTimeout => f.write_str("no answer to connect"),
+            Fault::Reset => f.write_str("connection closed before the answer was complete"),
+            Fault::Unacknowledged => f.write_str("sent bytes not acknowledged"),
+            Fault::Unresolved => f.write_str("name does not resolve"),
+            Fault::Tls => f.write_str("TLS to the backend failed"),
+            Fault::Status(code) => write!(f, "answered {code}"),
+            Fault::ResponseTimeout => f.write_str("no answer in time"),
+            Fault::Malformed => f.write_str("answer is not HTTP"),
+            Fault::BodyMismatch => f.write_str("expected text missing in the answer"),
+        }
+    }
+}

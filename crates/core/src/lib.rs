@@ -1,0 +1,34 @@
+//! Floor 1: what to do about what happened: route, balance, health, site verdict, failover, failback, timers.
+//!
+//! Pure: time, events and random numbers come in as arguments, effects go out as values. No I/O, no clock, no threads,
+//! no locks, no global randomness (see `clippy.toml`). Readers' atomics in `backend` and `stats` are the only shared state.
+
+mod backend;
+pub mod balancer;
+mod budget;
+mod effect;
+mod event;
+mod fault;
+mod fleet;
+pub mod hash;
+mod health;
+mod report;
+mod router;
+mod snapshot;
+pub mod stats;
+mod time;
+mod timers;
+
+pub use backend::{Backend, BackendId, InFlight};
+pub use budget::Budget;
+pub use effect::{AdminRecord, BackendRecord, Effect, ProbeOrder, Record, RecordKey, Saved, Transition};
+pub use event::{Command, Event, Target};
+pub use fault::Fault;
+pub use fleet::Fleet;
+pub use health::{Admin, Health};
+pub use relais_config as config;
+pub use report::{BackendReport, ProbeReport, Report, ServiceReport, SiteReport};
+pub use router::Router;
+pub use snapshot::{Ask, Choice, Member, Pool, Shared, Snapshot};
+pub use time::{Anchor, Instant};
+pub use timers::Timers;

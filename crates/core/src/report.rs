@@ -1,0 +1,104 @@
+//! What the fleet believes and why: the answer to `relais status`.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::backend::Backend;
+use crate::fault::Fault;
+use crate::health::{Admin, Health};
+use crate::time::Instant;
+
+/// The whole fleet.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// When it was made.
+    pub now: Instant,
+    /// In config order.
+    pub sites: Vec<SiteReport>,
+    /// In config order.
+    pub services: Vec<ServiceReport>,
+}
+
+/// One site.
+#[derive(Debug, Clone, Serialize)]
+pub struct SiteReport {
+    /// Name.
+    pub name: Arc<str>,
+    /// Tier.
+    pub tier: u32,
+    /// Labels.
+    pub labels: Vec<(String, String)>,
+    /// Worst word that holds for the site as a whole.
+    pub health: Health,
+    /// The operator's word about the site.
+    pub admin: Admin,
+    /// Since when (the later of the two words).
+    pub since: Instant,
+    /// The evidence or the operator's reason.
+    pub why: String,
+    /// Backends there that can get traffic.
+    pub usable: usize,
+    /// Backends there.
+    pub total: usize,
+}
+
+/// One service.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServiceReport {
+    /// Name.
+    pub name: Arc<str>,
+    /// Hosts.
+    pub hosts: Vec<String>,
+    /// `forward`, `redirect` or `respond`.
+    pub action: &'static str,
+    /// The tier that takes new requests now; `None`: nobody does.
+    pub tier: Option<u32>,
+    /// In file order.
+    pub backends: Vec<BackendReport>,
+}
+
+/// One backend.
+#[derive(Debug, Clone, Serialize)]
+pub struct BackendReport {
+    /// Address as in the file.
+    pub address: Arc<str>,
+    /// Site.
+    pub site: Arc<str>,
+    /// Tier.
+    pub tier: u32,
+    /// Weight.
+    pub weight: u32,
+    /// What the evidence says.
+    pub health: Health,
+    /// What the operator says (stricter of its own and its site's).
+    pub admin: Admin,
+    /// Since when.
+    pub since: Instant,
+    /// The evidence, in words.
+    pub why: String,
+    /// In flight now.
+    pub inflight: u32,
+    /// Attempts that succeeded since start.
+    pub succeeded: u64,
+    /// Attempts that failed since start.
+    pub failed: u64,
+    /// The last 10 probes, latest last.
+    pub probes: Vec<ProbeReport>,
+    /// Held down by flap history until then.
+    pub held_until: Option<Instant>,
+    /// The shared counters, for metrics.
+    #[serde(skip)]
+    pub backend: Arc<Backend>,
+}
+
+/// One probe.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ProbeReport {
+    /// When its result came.
+    pub at: Instant,
+    /// How long it took, microseconds.
+    pub took_micros: u64,
+    /// `None`: good.
+    pub fault: Option<Fault>,
+}

@@ -1,0 +1,125 @@
+//! What workers read: one immutable picture of the whole fleet, taken once per request.
+
+use std::sync::Arc;
+
+use relais_config::{Config, Service};
+
+use crate::backend::Backend;
+use crate::budget::Budget;
+use crate::health::{Admin, Health};
+use crate::router::Router;
+use crate::stats::{EdgeStats, ServiceStats};
+use crate::time::Instant;
+use crate::timers::Timers;
+
+/// One immutable picture.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows by one with every publish.
+    pub generation: u64,
+    /// The config it was built from.
+    pub config: Arc<Config>,
+    /// One per service, in the order of the config. A service that redirects or answers itself has an empty pool.
+    pub pools: Vec<Arc<Pool>>,
+    /// Host and path to pool; rebuilt only by a reload.
+    pub(crate) router: Arc<Router>,
+    /// Counters of the edge as a whole; the same for the life of the process.
+    pub stats: Arc<EdgeStats>,
+}
+
+impl Snapshot {
+    /// The pool of the service that takes this host (lower case, no port) and path (no query).
+    #[must_use]
+    pub fn route(&self, host: &str, path: &str) -> Option<&Arc<Pool>> {
+        self.router.route(host, path).and_then(|index| self.pools.get(index))
+    }
+
+    /// Whether any service takes this host, whatever the path: decides between 404 and 421.
+    #[must_use]
+    pub fn knows_host(&self, host: &str) -> bool {
+        self.router.knows_host(host)
+    }
+}
+
+/// A service's backends as the data plane sees them. Unchanged pools are shared between snapshots.
+#[derive(Debug)]
+pub struct Pool {
+    /// The service as declared.
+    pub service: Arc<Service>,
+    /// Its timers.
+    pub timers: Timers,
+    /// Its backends: by tier, then as in the file.
+    pub members: Vec<Member>,
+    /// Counters; kept as long as the service's name stays.
+    pub stats: Arc<ServiceStats>,
+    /// State of the balancer and the retry budget that readers share; kept as long as the service's name stays.
+    pub shared: Arc<Shared>,
+    /// What `pick` needs, computed once per change.
+    pub(crate) order: crate::balancer::Order,
+}
+
+/// Balancer state that all readers of a service share. Atomics only.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Round robin position.
+    pub(crate) cursor: std::sync::atomic::AtomicU64,
+    /// Retry budget.
+    pub budget: Budget,
+}
+
+/// One backend in a pool, with what was believed of it when the snapshot was built.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The backend and its counters.
+    pub backend: Arc<Backend>,
+    /// Priority group: lower first.
+    pub tier: u32,
+    /// Share, 1 to 1000.
+    pub weight: u32,
+    /// What the evidence says.
+    pub health: Health,
+    /// What the operator says (the stricter of its own word and its site's).
+    pub admin: Admin,
+    /// When it came back `Up` and its ramp began; `None`: no ramp.
+    pub ramp_from: Option<Instant>,
+    /// Its transport is believed dead (site down, or its own connects unanswered): attempts that wait there for an
+    /// answer are moved, idle connections dropped. `Down` by application evidence leaves this false.
+    pub dead: bool,
+}
+
+impl Member {
+    /// Traffic needs both words.
+    #[must_use]
+    pub fn usable(&self) -> bool {
+        self.admin == Admin::Enabled && matches!(self.health, Health::Up | Health::Suspect)
+    }
+}
+
+/// What `Pool::pick` is told about one attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Slots already tried in this request: not picked again while another is left.
+    pub tried: &'a [u32],
+    /// A random number.
+    pub roll: u64,
+    /// Now.
+    pub now: Instant,
+    /// Hash of the request's key, for `Balance::Hash`.
+    pub key: Option<u64>,
+    /// `Backend::hash` from a valid sticky cookie.
+    pub sticky: Option<u64>,
+    /// Prefer a backend at another site than this one (staggered connect, retry after silence).
+    pub avoid_site: Option<&'a str>,
+}
+
+/// What `Pool::pick` says.
+#[derive(Debug)]
+pub enum Choice<'a> {
+    /// This one.
+    Take(&'a Member),
+    /// None now, but a verdict is due (`Probing`) or every good one is at its concurrency cap: ask again on the next
+    /// snapshot or when one is free, at most `Timers::wait` long.
+    Wait,
+    /// None: every backend is down, drained or disabled, or already tried.
+    Nobody,
+}
