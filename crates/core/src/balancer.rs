@@ -1,10 +1,19 @@
 //! Choosing a backend.
 
-use crate::snapshot::{Ask, Choice, Pool};
+use relais_config::Balance;
+
+use crate::snapshot::{Ask, Choice, Member, Pool};
 
 /// Precomputed.
 #[derive(Debug, Default)]
 pub struct Order {}
+
+impl Order {
+    /// Computes what `pick` needs. `members` must be the very list that goes into the pool beside it.
+    pub(crate) fn new(_members: &[Member], _balance: &Balance) -> Order {
+        Order {}
+    }
+}
 
 impl Pool {
     /// Chooses a backend for one attempt.
