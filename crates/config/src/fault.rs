@@ -71,26 +71,25 @@ const FOREIGN: &[(&str, &str)] = &[
 /// The known word nearest to `word`: a slip of the pen, or another proxy's name for it.
 ///
 /// The distance is limited to a third of the word (at least 1, at most 3), so that the answer is a help, not a guess.
-pub(crate) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str> + Clone) -> Option<&'w str> {
+pub(crate) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     let plain = |text: &str| text.trim().to_lowercase().replace('_', "-");
     let typed = plain(word);
     let limit = (typed.chars().count() / 3).clamp(1, 3);
     let slip = known
-        .clone()
-        .into_iter()
-        .map(|candidate| (strsim::osa_distance(&typed, &plain(candidate)), candidate))
+        .iter()
+        .map(|candidate| (strsim::osa_distance(&typed, &plain(candidate)), *candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance);
     if let Some((_, candidate)) = slip {
         return Some(candidate);
     }
-    let ours = FOREIGN.iter().filter(|(foreign, _)| plain(foreign) == typed).map(|(_, ours)| *ours);
-    ours.into_iter().find_map(|ours| known.clone().into_iter().find(|candidate| *candidate == ours))
+    let mut ours = FOREIGN.iter().filter(|(foreign, _)| plain(foreign) == typed).map(|(_, ours)| ours);
+    ours.find_map(|ours| known.iter().find(|candidate| *candidate == ours)).copied()
 }
 
 /// "did you mean `x`? NOUN: a, b, c", or only the list when nothing is near.
-pub(crate) fn suggest<'w>(word: &str, known: impl IntoIterator<Item = &'w str> + Clone, noun: &str) -> String {
-    let list = known.clone().into_iter().collect::<Vec<_>>().join(", ");
+pub(crate) fn suggest(word: &str, known: &[&str], noun: &str) -> String {
+    let list = known.join(", ");
     match nearest(word, known) {
         Some(near) => format!("did you mean `{near}`? {noun}: {list}"),
         None => format!("{noun}: {list}"),
@@ -104,27 +103,27 @@ mod tests {
     #[test]
     fn slips_are_found_and_guesses_are_not() {
         let keys = ["interval", "timeout", "rise", "fall", "path"];
-        assert_eq!(nearest("intervall", keys), Some("interval"));
-        assert_eq!(nearest("Interval", keys), Some("interval"));
-        assert_eq!(nearest("tiemout", keys), Some("timeout"));
-        assert_eq!(nearest("ries", keys), Some("rise"));
-        assert_eq!(nearest("weight", keys), None);
-        assert_eq!(nearest("x", keys), None);
+        assert_eq!(nearest("intervall", &keys), Some("interval"));
+        assert_eq!(nearest("Interval", &keys), Some("interval"));
+        assert_eq!(nearest("tiemout", &keys), Some("timeout"));
+        assert_eq!(nearest("ries", &keys), Some("rise"));
+        assert_eq!(nearest("weight", &keys), None);
+        assert_eq!(nearest("x", &keys), None);
     }
 
     #[test]
     fn words_of_other_proxies_are_known() {
-        assert_eq!(nearest("every", ["interval", "rise"]), Some("interval"));
-        assert_eq!(nearest("least_conn", ["least-inflight", "random"]), Some("least-inflight"));
-        assert_eq!(nearest("every", ["rise"]), None);
+        assert_eq!(nearest("every", &["interval", "rise"]), Some("interval"));
+        assert_eq!(nearest("least_conn", &["least-inflight", "random"]), Some("least-inflight"));
+        assert_eq!(nearest("every", &["rise"]), None);
     }
 
     #[test]
     fn the_list_follows_the_suggestion() {
         assert_eq!(
-            suggest("thorry", ["dijon", "thory"], "declared sites"),
+            suggest("thorry", &["dijon", "thory"], "declared sites"),
             "did you mean `thory`? declared sites: dijon, thory"
         );
-        assert_eq!(suggest("mars", ["dijon", "thory"], "declared sites"), "declared sites: dijon, thory");
+        assert_eq!(suggest("mars", &["dijon", "thory"], "declared sites"), "declared sites: dijon, thory");
     }
 }

@@ -4,9 +4,22 @@
 //! line, column, the offending text and the way out. This crate may not touch files, sockets, the environment or
 //! the clock: what lies outside the text (environment variables, `*_file` secrets) comes through [`Lookup`].
 
+mod check;
+mod context;
+mod fault;
 mod model;
+mod node;
+mod parse;
+mod reader;
+mod render;
+mod section;
+mod shape;
+mod summary;
+mod syntax;
+mod value;
 
 pub use model::*;
+pub use render::{Severity, render_problems};
 
 use std::path::Path;
 
@@ -55,4 +68,10 @@ pub struct ConfigErrors {
     pub text: String,
     /// In the order of the file. Never empty.
     pub problems: Vec<Problem>,
+}
+
+/// Every key of the language, with the table it stands in: `("service.NAME.health", "interval")`. The name of the
+/// top table is empty.
+pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    shape::ALL.iter().flat_map(|shape| shape.keys.iter().map(|key| (shape.place, *key)))
 }

@@ -26,7 +26,7 @@ pub(crate) struct Node<'a> {
     /// Where the key stands. An entry of a list has no key: its own place.
     pub(crate) key_span: Span,
     /// The tables around, as `service.api`.
-    path: String,
+    pub(crate) path: String,
     value: &'a Spanned<DeValue<'a>>,
     /// Whether it is an entry of the list at `key`.
     entry: bool,
@@ -40,7 +40,9 @@ impl<'a> Node<'a> {
 
     /// Where the value stands. A table's is its header.
     pub(crate) fn span(&self) -> Span {
-        self.value.span()
+        let span = self.value.span();
+        // What the TOML parser made up after a mistake has no place: then the key's is meant.
+        if span.end == 0 { self.key_span.clone() } else { span }
     }
 
     /// The tables around and the key, as `service.api`.
@@ -58,7 +60,7 @@ impl<'a> Node<'a> {
         self.cx.warning(self.span(), fault);
     }
 
-    /// Notes that the value has the wrong type. `expected` is like "a string".
+    /// Notes that the value has the wrong type. `expected` is like "a list".
     pub(crate) fn wrong_type(&self, expected: &str, example: Option<String>) {
         let found = type_name(self.value.get_ref());
         let what = if self.entry { format!("an entry of `{}`", self.key) } else { format!("`{}`", self.key) };
@@ -90,6 +92,11 @@ impl<'a> Node<'a> {
         matches!(self.value.get_ref(), DeValue::Integer(_))
     }
 
+    /// Whether it is the whole number zero.
+    pub(crate) fn is_zero(&self) -> bool {
+        matches!(self.value.get_ref(), DeValue::Integer(integer) if integer.as_str().trim_matches(['+', '-', '0']).is_empty())
+    }
+
     /// `true` or `false`, when it is one. Notes nothing.
     pub(crate) fn as_boolean(&self) -> Option<bool> {
         match self.value.get_ref() {
@@ -100,12 +107,12 @@ impl<'a> Node<'a> {
 
     /// A text, variables replaced.
     pub(crate) fn string(&self) -> Option<String> {
-        self.text("a string", None)
+        self.text("a text", None)
     }
 
     /// A text that `parse` understands.
     pub(crate) fn parsed<T>(&self, parse: impl FnOnce(&str) -> Result<T, Fault>) -> Option<T> {
-        self.text_parsed("a string", None, parse)
+        self.text_parsed("a text", None, parse)
     }
 
     fn text(&self, expected: &str, example: Option<String>) -> Option<String> {
@@ -118,7 +125,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    fn text_parsed<T>(
+    /// A text that `parse` understands; `expected` and `example` are said of any other type.
+    pub(crate) fn text_parsed<T>(
         &self,
         expected: &str,
         example: Option<String>,
@@ -129,7 +137,7 @@ impl<'a> Node<'a> {
     }
 
     /// A path; relative ones start at the folder of the config file.
-    pub(crate) fn path(&self) -> Option<PathBuf> {
+    pub(crate) fn file_path(&self) -> Option<PathBuf> {
         let text = self.string()?;
         if text.is_empty() {
             self.error(Fault::new(format!("`{}` is empty", self.key)).label("expected a path"));
@@ -228,7 +236,7 @@ impl<'a> Node<'a> {
         let found = options.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let fault = Fault::new(format!("`{}` cannot be `{text}`", self.key)).label("not a word for this key");
-            self.error(fault.help(suggest(&text, words, "words for it")));
+            self.error(fault.help(suggest(&text, &words, "words for it")));
         }
         found
     }
@@ -240,12 +248,8 @@ impl<'a> Node<'a> {
             self.wrong_type("a list", example);
             return None;
         };
-        let entry = |value: &'a Spanned<DeValue<'a>>| Node {
-            key_span: value.span(),
-            value,
-            entry: true,
-            ..self.clone()
-        };
+        let entry =
+            |value: &'a Spanned<DeValue<'a>>| Node { key_span: value.span(), value, entry: true, ..self.clone() };
         Some(list.iter().map(entry).collect())
     }
 
@@ -254,24 +258,56 @@ impl<'a> Node<'a> {
         if self.is_list() { self.list().unwrap_or_default() } else { vec![self.clone()] }
     }
 
-    /// The values of a table whose names the operator chooses, in the order of the file.
-    pub(crate) fn named(&self, example: &str) -> Option<Vec<Node<'a>>> {
+    /// The values of a table whose names the operator chooses, in the order of the file. `help` shows one.
+    pub(crate) fn named(&self, help: &str) -> Option<Vec<Node<'a>>> {
         let DeValue::Table(table) = self.value.get_ref() else {
-            self.wrong_type("a table", Some(example.to_owned()));
+            let found = type_name(self.value.get_ref());
+            let fault = Fault::new(format!("`{}` must be a table, not {found}", self.full_path()));
+            self.error(fault.label(format!("this is {found}")).help(help));
             return None;
         };
         Some(children(self.cx, &self.full_path(), table))
     }
 
-    /// A table with the keys of `shape`.
-    pub(crate) fn table(&self, shape: &'static Shape) -> Option<Reader<'a>> {
+    /// A table with the keys of `shape`. `help` shows one.
+    pub(crate) fn table(&self, shape: &'static Shape, help: &str) -> Option<Reader<'a>> {
         let DeValue::Table(table) = self.value.get_ref() else {
-            let list = matches!(self.value.get_ref(), DeValue::Array(array) if self.cx.text(&array_header(self, array)).starts_with("[["));
-            let example = format!("{{ {} }}", shape.keys.iter().map(|key| format!("{key} = ...")).collect::<Vec<_>>().join(", "));
-            let _ = list;
-            self.wrong_type("a table", Some(example));
+            let found = type_name(self.value.get_ref());
+            let what =
+                if self.entry { format!("an entry of `{}`", self.key) } else { format!("`{}`", self.full_path()) };
+            let fault = Fault::new(format!("{what} must be a table, not {found}")).label(format!("this is {found}"));
+            self.error(fault.help(help));
             return None;
         };
-        Some(Reader::new(self.cx, shape, self.full_path(), table, self.span()))
+        Some(Reader::new(self.cx, shape, self.full_path(), Some(table), self.span()))
+    }
+}
+
+/// The values of a table in the order of the file.
+pub(crate) fn children<'a>(cx: &'a Context<'a>, path: &str, table: &'a DeTable<'a>) -> Vec<Node<'a>> {
+    let mut nodes: Vec<Node<'a>> =
+        table.iter().map(|(key, value)| Node::new(cx, path, (key.get_ref(), key.span()), value)).collect();
+    nodes.sort_by_key(|node| node.key_span.start);
+    nodes
+}
+
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a point",
+        DeValue::Boolean(_) => "`true` or `false`",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// `"a"`, `"b"` or `"c"`.
+fn quoted(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`\"{word}\"`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.concat(),
     }
 }

@@ -72,8 +72,7 @@ pub(crate) static SERVICE: Shape = shape(
         "upstream",
     ],
 );
-pub(crate) static BACKEND: Shape =
-    shape("service.NAME.backends.SITE", &["addr", "weight", "tier", "tls", "protocol"]);
+pub(crate) static BACKEND: Shape = shape("service.NAME.backends.SITE", &["addr", "weight", "tier", "tls", "protocol"]);
 pub(crate) static UPSTREAM: Shape =
     shape("service.NAME.upstream", &["protocol", "tls", "host", "keep_idle", "keep_idle_for"]);
 pub(crate) static UPSTREAM_TLS: Shape = shape("service.NAME.upstream.tls", &["sni", "ca", "verify"]);
@@ -86,12 +85,10 @@ pub(crate) static HEALTH: Shape = shape(
 );
 pub(crate) static BALANCE: Shape = shape("service.NAME.balance", &["hash"]);
 pub(crate) static STICKY: Shape = shape("service.NAME.sticky", &["cookie", "ttl", "key", "key_file"]);
-pub(crate) static TIMEOUT: Shape =
-    shape("service.NAME.timeout", &["connect", "response", "idle", "tunnel", "request"]);
+pub(crate) static TIMEOUT: Shape = shape("service.NAME.timeout", &["connect", "response", "idle", "tunnel", "request"]);
 pub(crate) static RETRY: Shape =
     shape("service.NAME.retry", &["attempts", "budget_percent", "budget_floor", "replay_bytes", "statuses"]);
-pub(crate) static REQUEST_HEADERS: Shape =
-    shape("service.NAME.request_headers", &["set", "set_file", "add", "remove"]);
+pub(crate) static REQUEST_HEADERS: Shape = shape("service.NAME.request_headers", &["set", "set_file", "add", "remove"]);
 pub(crate) static RESPONSE_HEADERS: Shape =
     shape("service.NAME.response_headers", &["set", "set_file", "add", "remove"]);
 pub(crate) static REDIRECT: Shape = shape("service.NAME.redirect", &["to", "status", "keep_path"]);

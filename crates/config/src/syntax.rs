@@ -28,7 +28,7 @@ pub(crate) fn mend(given: &str) -> Mended {
     for _ in 0..READINGS {
         let (tree, mut errors) = DeTable::parse_recoverable(&mended.text);
         errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
-        let Some(hole) = errors.iter().find_map(|error| hole(given, &mended.text, tree.get_ref(), error)) else {
+        let Some(hole) = hole(given, &mended.text, tree.get_ref(), &errors) else {
             for error in &errors {
                 mended.tell(given, error);
             }
@@ -42,8 +42,7 @@ pub(crate) fn mend(given: &str) -> Mended {
 
 impl Mended {
     fn tell(&mut self, given: &str, error: &Error) {
-        let at = error.span().unwrap_or(given.len()..given.len());
-        let (span, fault) = friendly(given, error.message(), at);
+        let (span, fault) = friendly(given, error);
         let line = line_around(given, span.start);
         // One line gives one mistake: the parser's further ones are mostly echoes of the first.
         if !self.torn.iter().any(|torn| torn.contains(&span.start) || *torn == line) {
@@ -73,98 +72,142 @@ struct Hole {
     fault: Fault,
 }
 
-fn hole(given: &str, text: &str, tree: &DeTable<'_>, error: &Error) -> Option<Hole> {
-    let at = error.span()?.start;
-    let message = error.message();
-    if message.starts_with("key with no value") {
-        let range = line_around(given, at);
-        let span = trimmed(given, range.clone());
-        let typed = &given[span.clone()];
-        let fault = Fault::new(format!("`{}` has no value", short(typed))).label("expected `key = value`");
-        let fault = match typed.split_once(':') {
-            Some((key, value)) => fault.help(format!("write `{} = {}`", key.trim(), value.trim_matches(['=', ' ']))),
-            None => fault.help("write `key = value`, `[table]`, or start the line with `#` to make it a comment"),
-        };
-        return Some(Hole { range, span, fault });
+fn hole(given: &str, text: &str, tree: &DeTable<'_>, errors: &[Error]) -> Option<Hole> {
+    let starting = |words: &str| errors.iter().find(|error| error.message().starts_with(words));
+    let place = |error: &Error| error.span().map(|span| span.start);
+    if let Some(at) = starting("key with no value").and_then(place) {
+        return Some(bare_key(given, at));
     }
-    if message.starts_with("unclosed table") || message.starts_with("unclosed array of tables") {
+    if let Some(at) = starting("unclosed table").or_else(|| starting("unclosed array table")).and_then(place) {
         let span = trimmed(given, line_around(given, at));
         let end = next_line(given, span.end, |line| line.starts_with('['));
         let fault = Fault::new("this table header does not end").label("expected `]`");
         let fault = fault.help(format!("write `{}]`", short(given[span.clone()].trim_end_matches(']'))));
         return Some(Hole { range: line_around(given, span.start).start..end, span, fault });
     }
-    let open = unclosed(text, tree, at).filter(|_| {
-        message.starts_with("unclosed") || message.starts_with("missing comma") || message.contains("multi-line")
-    })?;
-    let quote = given[open.clone()].chars().next()?;
-    let (what, close) = match quote {
-        '[' => ("list", "]"),
-        '{' => ("table", "}"),
-        _ => ("text", if given[open.clone()].starts_with("\"\"\"") { "\"\"\"" } else { "'''" }),
+    let swallows =
+        |error: &&Error| ["unclosed", "missing comma", "multi-line"].iter().any(|word| error.message().contains(word));
+    errors.iter().find(swallows)?;
+    let open = unclosed(text, tree)?;
+    let range = line_around(given, open.start).start..next_line(given, open.start, starts_statement);
+    // A text that does not end hides the bracket behind it: then it is the text that is told.
+    let line = line_around(given, open.start);
+    let cut = errors.iter().find(|error| {
+        error.message().starts_with("invalid basic string")
+            && place(error).is_some_and(|at| line.contains(&at) || at == line.end)
+    });
+    let (span, fault) = match cut {
+        Some(error) => friendly(given, error),
+        None => never_closed(given, &open),
     };
-    let end = next_line(given, open.start, starts_statement);
-    let fault = Fault::new(format!("this {what} does not end")).label("begins here");
-    let span = open.start..open.start + if what == "text" { 3 } else { 1 };
-    let fault = fault.help(format!("close it with `{close}`"));
-    Some(Hole { range: line_around(given, open.start).start..end, span, fault })
+    Some(Hole { range, span, fault })
 }
 
-/// The outermost list, table or long text that runs over the mistake at `at` to a place that does not close it.
-fn unclosed(text: &str, tree: &DeTable<'_>, at: usize) -> Option<Span> {
-    tree.values().find_map(|value| {
-        let span = value.span();
-        let open = text.get(span.clone())?;
-        let closed = match value.get_ref() {
-            DeValue::Table(table) if !open.starts_with('{') => return unclosed(text, table, at),
-            DeValue::Array(list) if !open.starts_with('[') || open.starts_with("[[") && list.is_empty() => return None,
-            DeValue::Array(_) => open.ends_with(']') && balanced(open, '[', ']'),
-            DeValue::Table(_) => open.ends_with('}') && balanced(open, '{', '}'),
-            DeValue::String(_) if open.starts_with("\"\"\"") => open.len() > 5 && open.ends_with("\"\"\""),
-            DeValue::String(_) if open.starts_with("'''") => open.len() > 5 && open.ends_with("'''"),
+fn bare_key(given: &str, at: usize) -> Hole {
+    let range = line_around(given, at);
+    let span = trimmed(given, range.clone());
+    let typed = &given[span.clone()];
+    let fault = Fault::new(format!("`{}` has no value", short(typed))).label("expected `key = value`");
+    let help = match typed.split_once(':') {
+        Some((key, value)) => format!("write `{} = {}`", key.trim(), short(value.trim_matches(['=', ' ']))),
+        None => "write `key = value`, `[table]`, or start the line with `#` to make it a comment".to_owned(),
+    };
+    Hole { range, span, fault: fault.help(help) }
+}
+
+fn never_closed(given: &str, open: &Span) -> (Span, Fault) {
+    let (what, opening, close) = match &given[open.clone()] {
+        text if text.starts_with('[') => ("list", 1, "]"),
+        text if text.starts_with('{') => ("table", 1, "}"),
+        text if text.starts_with("\"\"\"") => ("text", 3, "\"\"\""),
+        _ => ("text", 3, "'''"),
+    };
+    let fault = Fault::new(format!("this {what} does not end")).label("begins here");
+    (open.start..open.start + opening, fault.help(format!("close it with `{close}`")))
+}
+
+/// The first list, table or long text that is not closed.
+fn unclosed(text: &str, tree: &DeTable<'_>) -> Option<Span> {
+    let mut values: Vec<_> = tree.values().collect();
+    values.sort_by_key(|value| value.span().start);
+    values.into_iter().find_map(|value| {
+        let open = text.get(value.span())?;
+        match value.get_ref() {
+            DeValue::Table(table) if !open.starts_with('{') => return unclosed(text, table),
+            DeValue::Table(_) | DeValue::Array(_) if open.starts_with(['{', '[']) && !open.starts_with("[[") => {}
+            DeValue::Array(list) if list.iter().all(|entry| entry.get_ref().is_array()) => {}
+            DeValue::String(_) if open.starts_with("\"\"\"") || open.starts_with("'''") => {}
             _ => return None,
-        };
-        // Recovery may end a table before the mistake that it caused; the mistake is then on a following line.
-        (!closed && span.start < at).then_some(span)
+        }
+        let (_, errors) = DeValue::parse_recoverable(open);
+        let is_open = |error: &Error| error.message().contains("unclosed") || error.message().contains("multi-line");
+        errors.iter().any(is_open).then(|| value.span())
     })
 }
 
-fn balanced(text: &str, open: char, close: char) -> bool {
-    text.matches(open).count() == text.matches(close).count()
+/// Words for people instead of the parser's own.
+fn friendly(given: &str, error: &Error) -> (Span, Fault) {
+    let at = error.span().unwrap_or(given.len()..given.len());
+    let message = error.message();
+    let typed = given.get(at.clone()).unwrap_or_default();
+    let about = |words: &[&str]| words.iter().any(|word| message.starts_with(word));
+    let quotes = |at: Span| {
+        let fault = Fault::new("a text needs quotes").label("not a number, `true` or `false`");
+        let help = format!("write `\"{}\"`", short(given[at.clone()].trim_matches(['"', '\''])));
+        (at, fault.help(help))
+    };
+    if message == "duplicate key" {
+        let fault = Fault::new(format!("`{}` is there twice", short(typed))).label("the second one");
+        return (at, fault.help("a key or table may stand only once: keep one, or join the two"));
+    }
+    if about(&["string values must be quoted"]) && typed.is_empty() {
+        let line = trimmed(given, line_around(given, at.start));
+        let fault = Fault::new("a value is missing after `=`").label("no value");
+        return (line, fault.help("write the value, or take the line out"));
+    }
+    if about(&["string values must be quoted"]) {
+        return quotes(at);
+    }
+    if about(&["invalid basic string", "invalid literal string"]) {
+        let quote = if message.contains("literal") { '\'' } else { '"' };
+        let line = line_around(given, at.start.saturating_sub(1));
+        let start = given[line.start..at.start].rfind(quote).map_or(at.start, |quote| line.start + quote);
+        let fault = Fault::new("this text does not end").label("the closing quote is missing");
+        return (start..at.end, fault.help(format!("close it with `{quote}` on the same line")));
+    }
+    if about(&["invalid boolean", "invalid float", "invalid integer", "invalid value"]) {
+        return quotes(word_around(given, &at));
+    }
+    let (message, help) = if about(&["missing comma"]) {
+        ("a `,` is missing".to_owned(), "write `,` between the entries")
+    } else if about(&["missing escaped value", "too few unicode"]) {
+        (
+            "`\\` begins an escape that does not exist".to_owned(),
+            "write `\\\\` for a backslash, or the text in single quotes",
+        )
+    } else if about(&["unexpected key or value"]) {
+        ("more than one value on a line".to_owned(), "write one `key = value` on a line; texts stand in quotes")
+    } else if about(&["invalid unquoted key", "unquoted keys cannot be empty"]) {
+        ("not a key".to_owned(), "keys have letters, digits, `-` and `_`; others stand in quotes")
+    } else if about(&["extra `=`"]) {
+        ("one `=` too many".to_owned(), "write `key = value`")
+    } else {
+        (
+            format!("not TOML: {}", message.replace(", expected nothing", "")),
+            "a line is `key = value` or `[table]`; texts stand in quotes",
+        )
+    };
+    (at, Fault::new(message).label("here").help(help))
 }
 
-/// Words for people instead of the parser's own.
-fn friendly(given: &str, message: &str, at: Span) -> (Span, Fault) {
-    let typed = given.get(at.clone()).unwrap_or_default();
-    let line = trimmed(given, line_around(given, at.start));
-    match message {
-        "duplicate key" => {
-            let fault = Fault::new(format!("`{typed}` is there twice")).label("the second one");
-            (at, fault.help("a key or table may stand only once: keep one, or join the two"))
-        }
-        "string values must be quoted, expected literal string" if typed.is_empty() => {
-            let fault = Fault::new("a value is missing after `=`").label("no value");
-            (line, fault.help("write the value, or take the line out"))
-        }
-        "string values must be quoted, expected literal string" => {
-            let fault = Fault::new("a text needs quotes").label("not a number, `true` or `false`");
-            (at, fault.help(format!("write `\"{}\"`", short(typed.trim_matches(['"', '\''])))))
-        }
-        _ if message.starts_with("invalid boolean") => {
-            let fault = Fault::new("a text needs quotes").label("not `true` or `false`");
-            (at, fault.help(format!("write `\"{}\"`", short(typed))))
-        }
-        _ if message.starts_with("invalid basic string") || message.starts_with("invalid literal string") => {
-            let fault = Fault::new("this text does not end").label("the closing quote is missing");
-            let quote = if message.contains("literal") { '\'' } else { '"' };
-            let start = given[line.start..at.start.max(line.start)].find(quote).map_or(at.start, |q| line.start + q);
-            (start..at.end, fault.help(format!("close it with `{quote}` on the same line")))
-        }
-        _ => {
-            let fault = Fault::new(format!("not TOML: {}", message.replace(", expected nothing", "")));
-            (at, fault.label("here").help("a line is `key = value` or `[table]`; texts stand in quotes"))
-        }
-    }
+/// A place widened to the word it is in.
+fn word_around(text: &str, at: &Span) -> Span {
+    let edge = |letter: char| letter.is_whitespace() || "=,[]{}#".contains(letter);
+    let start = text[..at.start]
+        .rfind(edge)
+        .map_or(0, |before| before + text[before..].chars().next().map_or(1, char::len_utf8));
+    let end = text[at.end..].find(edge).map_or(text.len(), |after| at.end + after);
+    start..end
 }
 
 /// The line that holds a place, with its end.

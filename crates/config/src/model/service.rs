@@ -1,0 +1,316 @@
+//! A service as usable: its hosts, its backends, and how requests are treated.
+//!
+//! Plain values, as in the room above: nothing here parses.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::TlsSource;
+
+/// `[service.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// The name in the file.
+    pub name: Arc<str>,
+    /// Hosts: exact (`api.a.fr`), wildcard (`*.a.fr`, one label) or `*` (any host no other service claims). Lower case.
+    pub hosts: Vec<String>,
+    /// Path prefixes; longest wins. Default `["/"]`. `/a` matches `/a` and `/a/b`, not `/ab`.
+    pub paths: Vec<String>,
+    /// Other hosts of this service are redirected (308) to this one.
+    pub canonical: Option<String>,
+    /// Where the certificate of the hosts comes from.
+    pub tls: TlsSource,
+    /// What is done with a request.
+    pub action: Action,
+    /// Header edits towards the backend.
+    pub request_headers: HeaderEdits,
+    /// Header edits towards the client.
+    pub response_headers: HeaderEdits,
+    /// Largest request body in bytes; more is answered 413. `None`: unlimited.
+    pub max_body: Option<u64>,
+}
+
+/// What a service does with a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Forward to a backend.
+    Forward(Box<Forward>),
+    /// Redirect.
+    Redirect(Redirect),
+    /// Answer by itself.
+    Respond(StaticAnswer),
+}
+
+/// `redirect = { to, status, keep_path }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// Absolute URL or path.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308. Default 308.
+    pub status: u16,
+    /// Append path and query of the request. Default true.
+    pub keep_path: bool,
+}
+
+/// `respond = { status, body, content_type, headers }`: a static answer, also the maintenance page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticAnswer {
+    /// 200 to 599. Default 200; 503 for a maintenance page.
+    pub status: u16,
+    /// The body, already read when it came from `body_file`.
+    pub body: Arc<[u8]>,
+    /// Default `text/plain; charset=utf-8`, or by the ending of `body_file`.
+    pub content_type: String,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A service that forwards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forward {
+    /// Where to, in file order. Never empty.
+    pub backends: Vec<BackendDecl>,
+    /// The contract. 300 ms to 60 s.
+    pub failover_within: Duration,
+    /// How to choose.
+    pub balance: Balance,
+    /// Sticky cookie.
+    pub sticky: Option<Sticky>,
+    /// Active check; `None`: a TCP connect check derived from the contract is used (`health = "off"` gives `Some` with kind `Off`).
+    pub health: HealthCheck,
+    /// Passive detection: consecutive failed requests until `Down`. `None`: derived. `Some(0)`: off.
+    pub passive_fall: Option<u32>,
+    /// Deadlines towards backends.
+    pub timeout: ServiceTimeouts,
+    /// Retries.
+    pub retry: Retry,
+    /// Requests in flight at one backend; more go elsewhere or wait. `None`: unlimited.
+    pub max_inflight: Option<u32>,
+    /// How long a request waits for a free or recovering backend before 503. `None`: derived from the contract.
+    pub queue_timeout: Option<Duration>,
+    /// When every backend is down, try them anyway.
+    pub fail_open: bool,
+    /// Answer used when no backend is left (the last, static tier).
+    pub maintenance: Option<StaticAnswer>,
+    /// `Host` sent to the backend.
+    pub host: HostHeader,
+    /// Idle connections kept per worker and backend. Default 64.
+    pub keep_idle: usize,
+    /// How long an idle connection to a backend is kept. Default 60 s.
+    pub keep_idle_for: Duration,
+}
+
+/// One backend as declared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackendDecl {
+    /// Name of its site.
+    pub site: Arc<str>,
+    /// Where it is.
+    pub address: Address,
+    /// Share among its tier, 1 to 1000. Default 1. 0 is not allowed: that is `relais drain`.
+    pub weight: u32,
+    /// Priority group: its own `tier` or its site's.
+    pub tier: u32,
+    /// How to speak to it.
+    pub upstream: Arc<Upstream>,
+}
+
+/// Where a backend is. Its `Display` form is the one of the file and the identity of the backend.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// IP address and port.
+    Socket(SocketAddr),
+    /// Host name and port, resolved while running.
+    Name(String, u16),
+    /// Unix socket (`unix:/path`).
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Socket(socket) => write!(f, "{socket}"),
+            Address::Name(host, port) => write!(f, "{host}:{port}"),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How to speak to a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// HTTP version.
+    pub protocol: UpstreamProtocol,
+    /// TLS towards the backend; `None`: plain.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// HTTP version towards a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2: by ALPN over TLS (`h2`), with prior knowledge in plain text (`h2c`).
+    H2,
+    /// Over TLS whatever ALPN gives; HTTP/1.1 in plain text.
+    Auto,
+}
+
+/// TLS towards a backend.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UpstreamTls {
+    /// Name sent and verified; `None`: the host of the address, or the request's host when the address is an IP.
+    pub sni: Option<String>,
+    /// PEM file with the CA to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// `false`: accept any certificate (shown as a warning by `check`).
+    pub verify: bool,
+}
+
+/// How a pool chooses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balance {
+    /// Fewest in flight of two random choices (default).
+    LeastInflight,
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Peak EWMA of latency, with a floor of exploration.
+    LeastLatency,
+    /// By weight, at random.
+    Random,
+    /// Bounded-load rendezvous hash of a part of the request.
+    Hash(HashKey),
+}
+
+/// What is hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    ClientAddress,
+    /// Path and query.
+    Uri,
+    /// A request header, lower case.
+    Header(String),
+    /// A cookie.
+    Cookie(String),
+}
+
+/// Sticky sessions by signed cookie.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sticky {
+    /// Cookie name.
+    pub cookie: String,
+    /// `Max-Age`; `None`: a session cookie.
+    pub ttl: Option<Duration>,
+    /// Key of the signature; `None`: one made at first start and kept in the state directory.
+    pub key: Option<Arc<[u8]>>,
+}
+
+impl std::fmt::Debug for Sticky {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sticky").field("cookie", &self.cookie).field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}
+
+/// `health`: the rule of active checks. Unset timers are derived from the contract by core's solver.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Other port than the backend's.
+    pub port: Option<u16>,
+    /// TLS for the check; `None`: as the backend.
+    pub tls: Option<bool>,
+    /// Time between two probes of one backend.
+    pub interval: Option<Duration>,
+    /// Deadline of one probe.
+    pub timeout: Option<Duration>,
+    /// Consecutive successes until `Up`.
+    pub rise: Option<u32>,
+    /// Consecutive failures until `Down`.
+    pub fall: Option<u32>,
+    /// Random part of the interval, 0.0 to 0.5. Default 0.1.
+    pub jitter: f64,
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CheckKind {
+    /// No active check: backends are `Up` until passive evidence says otherwise.
+    Off,
+    /// A connect.
+    Tcp,
+    /// A request.
+    Http(HttpCheck),
+}
+
+/// `health = "/path"` or `{ path, method, host, status, body, headers }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// Path and query.
+    pub path: String,
+    /// Default `GET`.
+    pub method: String,
+    /// `Host`; `None`: the service's first exact host, else the backend's address.
+    pub host: Option<String>,
+    /// Good statuses, as inclusive ranges. Default 200 to 399.
+    pub status: Vec<(u16, u16)>,
+    /// Text the body (its first 64 KiB) must hold.
+    pub body: Option<String>,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+}
+
+/// `timeout`: deadlines towards backends. `None`: derived from the contract where it says so, else unlimited.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceTimeouts {
+    /// Connect, TLS handshake included. `None`: derived.
+    pub connect: Option<Duration>,
+    /// From the request sent to the response head. Default 60 s.
+    pub response: Duration,
+    /// Longest silence in a body or tunnel. Default 60 s for bodies; tunnels (WebSocket) and event streams use `tunnel`.
+    pub idle: Duration,
+    /// Longest silence in an upgraded connection or event stream. Default 1 h, or `idle` when that was set longer.
+    pub tunnel: Duration,
+    /// Whole request, from its head to the last byte of the answer. Default `None`.
+    pub request: Option<Duration>,
+}
+
+/// `retry`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// Attempts in all, 1 to 16. Default 4.
+    pub attempts: u32,
+    /// Retries allowed as a share of requests, percent. Default 20.
+    pub budget_percent: u32,
+    /// Retries per second allowed whatever the share. Default 10.
+    pub budget_floor: u32,
+    /// Bytes of request body kept in memory for replay. Default 64 KiB.
+    pub replay_bytes: u64,
+    /// Statuses of a backend's answer that are tried elsewhere when the request is replayable. Default 502, 503, 504.
+    pub statuses: Vec<u16>,
+}
+
+/// `Host` sent to the backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostHeader {
+    /// As the client sent it (default).
+    Keep,
+    /// The backend's address.
+    Backend,
+    /// A fixed name.
+    Set(String),
+}
+
+/// Header edits, applied in the order remove, set, add. Names are lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Removed.
+    pub remove: Vec<String>,
+    /// Replaced.
+    pub set: Vec<(String, String)>,
+    /// Added beside what is there.
+    pub add: Vec<(String, String)>,
+}

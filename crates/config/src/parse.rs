@@ -1,0 +1,61 @@
+//! From text to config: syntax, sections, then what concerns several of them.
+
+use std::net::SocketAddr;
+
+use toml::de::DeTable;
+
+use crate::check;
+use crate::context::{Context, Span};
+use crate::reader::Reader;
+use crate::section::{edge, listener, service, site};
+use crate::shape;
+use crate::syntax;
+use crate::{Config, ConfigErrors, Lookup, Parsed};
+
+impl Config {
+    /// Reads the text of a `proxy.toml`.
+    ///
+    /// `file` is its path as the user named it: it is shown in messages, and relative paths in the text start at its
+    /// folder. `lookup` gives what lies outside the text.
+    ///
+    /// # Errors
+    /// All mistakes of the text at once, in its order.
+    pub fn parse(file: &str, text: &str, lookup: &Lookup<'_>) -> Result<Parsed, ConfigErrors> {
+        let syntax::Mended { text: whole, faults, torn } = syntax::mend(text);
+        let (tree, _) = DeTable::parse_recoverable(&whole);
+        let mut cx = Context::new(file, text, lookup);
+        cx.syntax(faults, torn);
+        let config = config(&cx, tree.get_ref(), text);
+        let found = cx.into_found();
+        if found.errors.is_empty() {
+            return Ok(Parsed { config, warnings: found.warnings, files: found.files });
+        }
+        Err(ConfigErrors { file: file.to_owned(), text: text.to_owned(), problems: found.errors })
+    }
+}
+
+/// Reads the sections. What is wrong is noted in `cx`, and the config is then not to be used.
+fn config(cx: &Context<'_>, tree: &DeTable<'_>, text: &str) -> Config {
+    let root = Reader::new(cx, &shape::ROOT, String::new(), Some(tree), 0..0);
+    let edge::EdgeRead { edge, redirect, tls_span } = edge::read(&root);
+    let (metrics, metrics_span) = edge::metrics(&root);
+    let metrics_address: Option<(SocketAddr, Span)> = metrics.address.zip(metrics_span);
+    let listeners = listener::read(&root, redirect, metrics_address);
+    let certificates = listener::certificates(&root);
+    let mut sites = site::read(&root);
+    let services = service::read(&root, &edge, &mut sites);
+    check::some_service(&root, text);
+    check::claims(cx, &services);
+    check::Certificates { listeners: &listeners, files: &certificates, edge_span: tls_span }.check(cx, &services);
+    sites.warn_unused(cx);
+    Config {
+        edge,
+        listeners,
+        sites: sites.into_sites(),
+        services: services.into_iter().map(|read| read.service.into()).collect(),
+        certificates,
+        admin: edge::admin(&root),
+        metrics,
+        log: edge::log(&root),
+    }
+}

@@ -1,0 +1,73 @@
+//! Problems for people: the file, the line, the text underlined, the way out. In cargo's manner.
+
+use std::fmt;
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
+
+use crate::{ConfigErrors, Problem};
+
+/// Whether a problem stops the file from being used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The file cannot be used.
+    Error,
+    /// The file can be used, but says something that is probably not meant.
+    Warning,
+}
+
+/// Renders problems of one file, each with its line and the offending text underlined; with `color`, for a terminal.
+pub fn render_problems(file: &str, text: &str, problems: &[Problem], severity: Severity, color: bool) -> String {
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let mut rendered = String::new();
+    for problem in problems {
+        if !rendered.is_empty() {
+            rendered.push('\n');
+        }
+        rendered.push_str(&renderer.render(&report(file, text, problem, severity)));
+        rendered.push('\n');
+    }
+    rendered
+}
+
+fn report<'a>(file: &'a str, text: &'a str, problem: &'a Problem, severity: Severity) -> Vec<Group<'a>> {
+    let level = match severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let title = level.primary_title(problem.message.as_str());
+    let (line, span) = shown(text, &problem.span);
+    let group = if line.is_empty() {
+        title.element(Origin::path(file).line(problem.line).char_column(problem.column))
+    } else {
+        let label = Some(problem.label.as_str()).filter(|label| !label.is_empty());
+        let annotation = AnnotationKind::Primary.span(span).label(label);
+        title.element(Snippet::source(line).line_start(problem.line).path(file).annotation(annotation))
+    };
+    let help = problem.help.as_ref().map(|help| {
+        let lines: Vec<String> = help.lines().map(normalize_untrusted_str).collect();
+        Group::with_title(Level::HELP.secondary_title(lines.join("\n")))
+    });
+    std::iter::once(group).chain(help).collect()
+}
+
+/// The line where a problem begins and the part of it to underline: only the line, so that the cost and the length
+/// of a message do not grow with the file.
+fn shown<'a>(text: &'a str, span: &Range<usize>) -> (&'a str, Range<usize>) {
+    let start = text.floor_char_boundary(span.start);
+    let end = text.floor_char_boundary(span.end).max(start);
+    let begin = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[begin..].lines().next().unwrap_or_default();
+    let limit = |at: usize| (at - begin).min(line.len());
+    (line, limit(start)..limit(end))
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&render_problems(&self.file, &self.text, &self.problems, Severity::Error, false))?;
+        let count = self.problems.len();
+        write!(f, "\n{}: {count} {}", self.file, if count == 1 { "error" } else { "errors" })
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
