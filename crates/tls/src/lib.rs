@@ -3,11 +3,23 @@
 //!
 //! It may touch certificate files and the `internal-ca` folder of the state directory. It may not route, decide about
 //! health, or import the store: the local CA keeps its two files by itself, so that a lost store loses no trust.
+//!
+//! Read `store` first: [`CertStore::load`] reads (`files`) and makes (`internal_ca`) certificates, `resolver` chooses
+//! one for a handshake, `acceptor` holds everything else a handshake needs. `upstream` is the other direction.
 
+mod acceptor;
+mod certificate;
+mod clock;
+mod files;
 pub mod internal_ca;
+mod pem;
 mod problem;
+mod provider;
+mod resolver;
 mod store;
 pub mod upstream;
+mod x509;
 
+pub use certificate::{CertInfo, CertSource};
 pub use problem::CertProblem;
-pub use store::{CertInfo, CertSource, CertStore, Loaded};
+pub use store::{CertStore, Checked, Loaded};
