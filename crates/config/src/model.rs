@@ -120,6 +120,7 @@ pub struct Listener {
     /// TLS or plain.
     pub protocol: ListenerProtocol,
     /// Plain listener: the port in the `https://` address that requests are redirected to; `None`: requests are served in plain HTTP.
+    /// 0: the port that the first HTTPS listener was given by the system.
     pub redirect_to: Option<u16>,
 }
 

@@ -1,11 +1,9 @@
 //! From text to config: syntax, sections, then what concerns several of them.
 
-use std::net::SocketAddr;
-
 use toml::de::DeTable;
 
 use crate::check;
-use crate::context::{Context, Span};
+use crate::context::Context;
 use crate::reader::Reader;
 use crate::section::{edge, listener, service, site};
 use crate::shape;
@@ -38,9 +36,8 @@ impl Config {
 fn config(cx: &Context<'_>, tree: &DeTable<'_>, text: &str) -> Config {
     let root = Reader::new(cx, &shape::ROOT, String::new(), Some(tree), 0..0);
     let edge::EdgeRead { edge, redirect, tls_span } = edge::read(&root);
-    let (metrics, metrics_span) = edge::metrics(&root);
-    let metrics_address: Option<(SocketAddr, Span)> = metrics.address.zip(metrics_span);
-    let listeners = listener::read(&root, redirect, metrics_address);
+    let metrics = edge::metrics(&root);
+    let listeners = listener::read(&root, redirect, &metrics);
     let certificates = listener::certificates(&root);
     let mut sites = site::read(&root);
     let services = service::read(&root, &edge, &mut sites);
@@ -55,7 +52,7 @@ fn config(cx: &Context<'_>, tree: &DeTable<'_>, text: &str) -> Config {
         services: services.into_iter().map(|read| read.service.into()).collect(),
         certificates,
         admin: edge::admin(&root),
-        metrics,
+        metrics: metrics.metrics,
         log: edge::log(&root),
     }
 }

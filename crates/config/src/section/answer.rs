@@ -4,7 +4,7 @@ use crate::fault::Fault;
 use crate::node::Node;
 use crate::reader::Reader;
 use crate::section::policy::secret;
-use crate::section::{header_key, headers};
+use crate::section::{header, header_key, headers, refuse_twins};
 use crate::shape::{self, Shape};
 use crate::value::http;
 use crate::{HeaderEdits, Redirect, StaticAnswer};
@@ -86,12 +86,12 @@ pub(crate) fn response_edits(service: &Reader<'_>) -> HeaderEdits {
 }
 
 fn edits(table: &Reader<'_>, name: fn(&str) -> Result<String, Fault>) -> HeaderEdits {
-    let mut set = headers(table.get("set"), name);
-    for node in named(table.get("set_file"), "\"/run/secrets/x\"") {
-        if let (Some(name), Some(value)) = (header_key(&node, name), secret_value(&node)) {
-            set.push((name, value));
-        }
-    }
+    let (plain, secret) = (named(table.get("set"), "\"value\""), named(table.get("set_file"), "\"/run/secrets/x\""));
+    // Names differ by more than case, and `set` and `set_file` share them.
+    let keys = plain.iter().chain(&secret).map(|node| (node.key.to_ascii_lowercase(), node.key_span.clone()));
+    refuse_twins(table.cx, "header", &keys.collect::<Vec<_>>());
+    let mut set: Vec<_> = plain.iter().filter_map(|node| header(node, name)).collect();
+    set.extend(secret.iter().filter_map(|node| Some((header_key(node, name)?, secret_value(node)?))));
     let mut add = Vec::new();
     for node in named(table.get("add"), "\"value\"") {
         let Some(name) = header_key(&node, name) else { continue };

@@ -105,8 +105,15 @@ pub(crate) fn admin(root: &Reader<'_>) -> AdminSocket {
     AdminSocket { socket: root.section("admin", &shape::ADMIN).path("socket") }
 }
 
-/// Reads `[metrics]`; also where its address stands.
-pub(crate) fn metrics(root: &Reader<'_>) -> (Metrics, Option<Span>) {
+/// `[metrics]`.
+pub(crate) struct MetricsRead {
+    pub(crate) metrics: Metrics,
+    /// Where its address is set.
+    pub(crate) span: Option<Span>,
+}
+
+/// Reads `[metrics]`.
+pub(crate) fn metrics(root: &Reader<'_>) -> MetricsRead {
     let node = root.section("metrics", &shape::METRICS).get("address");
     let span = node.as_ref().map(Node::span);
     let address = match node {
@@ -118,7 +125,7 @@ pub(crate) fn metrics(root: &Reader<'_>) -> (Metrics, Option<Span>) {
         }
         Some(node) => node.parsed(address::socket),
     };
-    (Metrics { address }, span)
+    MetricsRead { metrics: Metrics { address }, span }
 }
 
 /// Reads `[log]`.

@@ -7,6 +7,7 @@ use crate::context::{Context, Span};
 use crate::fault::Fault;
 use crate::node::Node;
 use crate::reader::Reader;
+use crate::section::edge::MetricsRead;
 use crate::section::{check_name, refuse_twins};
 use crate::shape;
 use crate::value::address;
@@ -33,7 +34,7 @@ struct Typed {
 }
 
 /// Reads all listeners. Without any: HTTP on port 80 that redirects to HTTPS on port 443.
-pub(crate) fn read(root: &Reader<'_>, redirect: bool, metrics: Option<(SocketAddr, Span)>) -> Vec<Arc<Listener>> {
+pub(crate) fn read(root: &Reader<'_>, redirect: bool, metrics: &MetricsRead) -> Vec<Arc<Listener>> {
     let help = "write `[listener.https]` and under it `address = \":443\"`";
     let typed = match root.get("listener") {
         None => standard(),
@@ -47,17 +48,35 @@ pub(crate) fn read(root: &Reader<'_>, redirect: bool, metrics: Option<(SocketAdd
             nodes.iter().filter_map(listener).collect()
         }
     };
-    let mut all: Vec<(SocketAddr, Span)> = typed.iter().flat_map(|listener| listener.addresses.clone()).collect();
-    all.extend(metrics);
-    // Port 0 is a new port each time.
-    all.retain(|(address, _)| address.port() != 0);
-    all.sort_by_key(|(_, span)| span.start);
-    refuse_twins(root.cx, "address", &all);
+    refuse_shared(root.cx, &typed, metrics);
     let https = typed
         .iter()
         .filter(|listener| listener.protocol == ListenerProtocol::Https)
         .find_map(|listener| listener.addresses.first().map(|(address, _)| address.port()));
     typed.into_iter().map(|listener| Arc::new(finish(root.cx, listener, https, redirect))).collect()
+}
+
+/// One address can be listened on once.
+fn refuse_shared(cx: &Context<'_>, typed: &[Typed], metrics: &MetricsRead) {
+    let mut all: Vec<(SocketAddr, Span)> = typed.iter().flat_map(|listener| listener.addresses.clone()).collect();
+    match (metrics.metrics.address, &metrics.span) {
+        (Some(address), Some(span)) => all.push((address, span.clone())),
+        (Some(address), None) => {
+            if let Some((_, span)) = all.iter().find(|(other, _)| *other == address) {
+                let fault =
+                    Fault::new(format!("`{address}` is where the metrics are served")).label("taken by [metrics]");
+                cx.error(
+                    span.clone(),
+                    fault.help("take another port here, or set `address` of [metrics]; `false` turns it off"),
+                );
+            }
+        }
+        (None, _) => {}
+    }
+    // Port 0 is a new port each time.
+    all.retain(|(address, _)| address.port() != 0);
+    all.sort_by_key(|(_, span)| span.start);
+    refuse_twins(cx, "address", &all);
 }
 
 /// The listeners of a file without any.

@@ -50,11 +50,13 @@ fn check_name(node: &Node<'_>, what: &str) {
 /// Reads a table of headers; `name` says which names are good.
 fn headers(node: Option<Node<'_>>, name: fn(&str) -> Result<String, Fault>) -> Vec<(String, String)> {
     let nodes = node.and_then(|node| node.named(&format!("write `{} = {{ X-Name = \"value\" }}`", node.key)));
-    nodes
-        .into_iter()
-        .flatten()
-        .filter_map(|node| Some((header_key(&node, name)?, node.parsed(http::header_value)?)))
-        .collect()
+    nodes.iter().flatten().filter_map(|node| header(node, name)).collect()
+}
+
+/// Reads one header; both its name and its value, so that both mistakes are told.
+fn header(node: &Node<'_>, name: fn(&str) -> Result<String, Fault>) -> Option<(String, String)> {
+    let (name, value) = (header_key(node, name), node.parsed(http::header_value));
+    Some((name?, value?))
 }
 
 /// Reads a key that is a header name.
