@@ -1,1 +1,30 @@
-//! Floor.
+//! Floor 3: one request at a time: listener -> service -> connector -> forward.
+//!
+//! The page to read first is `service`: one request from its head to the last byte of its answer, top to bottom.
+//! This crate touches client and backend sockets only. It reads one `Snapshot` per request, counts into core's
+//! atomics and reports evidence as `core::Event`; it decides nothing that outlives a request and knows neither
+//! files nor the store nor the control loop.
+
+mod access;
+mod answer;
+mod attempt;
+mod body;
+mod client_io;
+mod connection;
+mod connector;
+mod forward;
+mod forwarded;
+mod headers;
+mod listener;
+mod pool;
+mod race;
+mod resolve;
+mod response_body;
+mod sender;
+mod service;
+mod sticky;
+mod timer;
+mod tunnel;
+mod worker;
+
+pub use worker::{Shared, WorkerOrder, run_worker};

@@ -1,0 +1,176 @@
+//! The ticket of one request: what is counted and logged about it, once, when its last byte is out or it was given up.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Method, Version};
+use relais_core::stats::EdgeStats;
+use relais_core::{InFlight, Member, Pool};
+
+use crate::client_io::Active;
+use crate::tunnel::Tunnel;
+
+/// One attempt, for the log.
+#[derive(Debug)]
+pub(crate) struct Attempted {
+    site: Arc<str>,
+    address: Arc<str>,
+    outcome: &'static str,
+    took: Duration,
+}
+
+/// What is known of one request. Dropping it counts and logs the request.
+pub(crate) struct Ticket {
+    started: Instant,
+    stats: Arc<EdgeStats>,
+    log: bool,
+    /// Keeps the connection busy until the answer is complete.
+    _active: Active,
+    pub(crate) request_id: String,
+    pub(crate) client: IpAddr,
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) host: Arc<str>,
+    pub(crate) path: String,
+    pub(crate) pool: Option<Arc<Pool>>,
+    attempts: Vec<Attempted>,
+    /// The attempt whose answer is passed on.
+    pub(crate) serving: Option<InFlight>,
+    pub(crate) status: u16,
+    head_after: Option<Duration>,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// The answer was cut: by the backend, by a timeout or because the client went away.
+    pub(crate) cut: Option<&'static str>,
+    /// Why a failed request was not tried elsewhere.
+    pub(crate) not_replayed: Option<&'static str>,
+    /// The answer is an upgrade: what carries its bytes once the head is out.
+    pub(crate) tunnel: Option<Tunnel>,
+    complete: bool,
+}
+
+impl Ticket {
+    pub(crate) fn new(
+        stats: Arc<EdgeStats>,
+        log: bool,
+        active: Active,
+        request_id: String,
+        client: IpAddr,
+    ) -> Box<Self> {
+        Box::new(Self {
+            started: Instant::now(),
+            stats,
+            log,
+            _active: active,
+            request_id,
+            client,
+            method: Method::GET,
+            version: Version::HTTP_11,
+            host: Arc::from(""),
+            path: String::new(),
+            pool: None,
+            attempts: Vec::new(),
+            serving: None,
+            status: 0,
+            head_after: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            cut: None,
+            not_replayed: None,
+            tunnel: None,
+            complete: false,
+        })
+    }
+
+    /// The service is known.
+    pub(crate) fn routed(&mut self, pool: &Arc<Pool>) {
+        pool.stats.inflight.inc();
+        self.pool = Some(Arc::clone(pool));
+    }
+
+    /// One attempt ended.
+    pub(crate) fn attempted(&mut self, member: &Member, outcome: &'static str, since: Instant) {
+        self.attempts.push(Attempted {
+            site: Arc::clone(&member.backend.id.site),
+            address: Arc::clone(&member.backend.id.address),
+            outcome,
+            took: since.elapsed(),
+        });
+    }
+
+    /// The head of the answer is on its way.
+    pub(crate) fn answered(&mut self, status: u16) {
+        self.status = status;
+        self.head_after = Some(self.started.elapsed());
+    }
+
+    /// The last byte of the answer was handed over.
+    pub(crate) fn completed(&mut self) {
+        self.complete = true;
+    }
+
+    fn count(&self, status: u16) {
+        match (&self.pool, &self.serving) {
+            (Some(pool), Some(serving)) => {
+                serving.backend().stats.codes.count(status);
+                pool.stats.duration.observe(self.started.elapsed());
+            }
+            (Some(pool), None) => {
+                pool.stats.own_codes.count(status);
+                pool.stats.duration.observe(self.started.elapsed());
+            }
+            (None, _) => self.stats.unrouted.count(status),
+        }
+        if let Some(pool) = &self.pool {
+            pool.stats.inflight.dec();
+        }
+    }
+
+    fn write_line(&self, status: u16) {
+        let millis = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX) as f64 / 1000.0;
+        let backend = self.serving.as_ref().map(|serving| &serving.backend().id);
+        let attempts: Vec<String> = self
+            .attempts
+            .iter()
+            .map(|one| format!("{}/{} {} {:.1}ms", one.site, one.address, one.outcome, millis(one.took)))
+            .collect();
+        tracing::info!(
+            target: "access",
+            request_id = %self.request_id,
+            client = %self.client,
+            method = %self.method,
+            host = %self.host,
+            path = %self.path,
+            proto = ?self.version,
+            status,
+            service = self.pool.as_ref().map_or("-", |pool| &*pool.service.name),
+            site = backend.map_or("-", |id| &*id.site),
+            backend = backend.map_or("-", |id| &*id.address),
+            attempts = %attempts.join(", "),
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
+            head_ms = self.head_after.map_or(0.0, millis),
+            duration_ms = millis(self.started.elapsed()),
+            cut = self.cut.unwrap_or("-"),
+            not_replayed = self.not_replayed.unwrap_or("-"),
+        );
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stats.panics.inc();
+        }
+        if !self.complete && self.cut.is_none() {
+            self.cut = Some("client_gone");
+        }
+        // 499: the client went away before there was an answer.
+        let status = if self.status == 0 { 499 } else { self.status };
+        self.count(status);
+        if self.log {
+            self.write_line(status);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The request body on its way to a backend: counted, timed, limited and, where the request may be repeated, kept.
+//!
+//! A body is read from the client once. What was read is kept up to the service's `replay_bytes`, so that a second
+//! attempt starts from the first byte. A body that outgrew the limit is streamed on, but the request is then no
+//! longer replayable.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+
+use crate::timer::LazyTimer;
+
+/// Why a request body could not be read to its end. The fault is the client's, never the backend's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyFault {
+    /// More bytes than the service allows.
+    TooLarge,
+    /// The client sent nothing for too long.
+    Stalled,
+    /// The client went away, or sent nonsense.
+    Broken,
+}
+
+impl std::fmt::Display for BodyFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            BodyFault::TooLarge => "request body too large",
+            BodyFault::Stalled => "request body stalled",
+            BodyFault::Broken => "request body broken",
+        })
+    }
+}
+
+impl std::error::Error for BodyFault {}
+
+/// The client's body, shared by the attempts of one request. Only one attempt reads at a time.
+#[derive(Debug)]
+pub(crate) struct ClientBody {
+    inner: Mutex<Source>,
+    patience: Duration,
+    limit: u64,
+    keep: u64,
+    size: SizeHint,
+}
+
+#[derive(Debug)]
+struct Source {
+    incoming: Incoming,
+    timer: LazyTimer,
+    blocked: Option<Instant>,
+    kept: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    read: u64,
+    done: bool,
+    /// Bytes were read that are not kept: no second attempt can have them.
+    lost: bool,
+    fault: Option<BodyFault>,
+    /// Which attempt may read: an attempt that lost its turn (its connection still runs) gets an error.
+    turn: u32,
+}
+
+impl ClientBody {
+    /// `keep`: bytes to keep for replay; 0: none. `limit`: bytes allowed. `patience`: longest silence of the client.
+    pub(crate) fn new(incoming: Incoming, keep: u64, limit: u64, patience: Duration) -> Arc<Self> {
+        let size = incoming.size_hint();
+        let source = Source {
+            incoming,
+            timer: LazyTimer::default(),
+            blocked: None,
+            kept: Vec::new(),
+            trailers: None,
+            read: 0,
+            done: false,
+            lost: false,
+            fault: None,
+            turn: 0,
+        };
+        Arc::new(Self { inner: Mutex::new(source), patience, limit, keep, size })
+    }
+
+    /// Whether an attempt can still have the whole body.
+    pub(crate) fn replayable(&self) -> bool {
+        let source = self.inner.lock();
+        !source.lost && source.fault.is_none()
+    }
+
+    /// What the client did wrong, if anything.
+    pub(crate) fn fault(&self) -> Option<BodyFault> {
+        self.inner.lock().fault
+    }
+
+    /// Bytes read from the client.
+    pub(crate) fn read(&self) -> u64 {
+        self.inner.lock().read
+    }
+
+    /// The body for one attempt, from the first byte.
+    pub(crate) fn begin(self: &Arc<Self>) -> SendBody {
+        let mut source = self.inner.lock();
+        source.turn += 1;
+        SendBody(Kind::Shared { body: Arc::clone(self), turn: source.turn, next: 0, ended: false })
+    }
+}
+
+impl Source {
+    fn fail(&mut self, fault: BodyFault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        self.fault = Some(fault);
+        Poll::Ready(Some(Err(fault)))
+    }
+
+    /// The next frame that no attempt has seen yet.
+    fn poll_fresh(&mut self, cx: &mut Context<'_>, body: &ClientBody) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if let Some(fault) = self.fault {
+            return Poll::Ready(Some(Err(fault)));
+        }
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let since = *self.blocked.get_or_insert_with(Instant::now);
+                ready!(self.timer.poll_expired(cx, since + body.patience));
+                return self.fail(BodyFault::Stalled);
+            }
+        };
+        self.blocked = None;
+        match frame {
+            None => {
+                self.done = true;
+                self.timer.clear();
+                Poll::Ready(None)
+            }
+            Some(Err(_)) => self.fail(BodyFault::Broken),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    self.read += data.len() as u64;
+                    if self.read > body.limit {
+                        return self.fail(BodyFault::TooLarge);
+                    }
+                    if !self.lost {
+                        if self.read <= body.keep {
+                            self.kept.push(data.clone());
+                        } else {
+                            self.lost = true;
+                            self.kept = Vec::new();
+                        }
+                    }
+                    Poll::Ready(Some(Ok(Frame::data(data))))
+                }
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        self.trailers = Some(trailers.clone());
+                        self.done = true;
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                    Poll::Ready(None)
+                }
+            },
+        }
+    }
+}
+
+/// The body of one attempt, as hyper's client takes it.
+#[derive(Debug)]
+pub(crate) struct SendBody(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Empty,
+    Shared { body: Arc<ClientBody>, turn: u32, next: usize, ended: bool },
+    Gated { gate: tokio::sync::oneshot::Receiver<()>, body: Box<SendBody> },
+}
+
+impl SendBody {
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self(Kind::Empty)
+    }
+
+    /// Holds the body back until the gate opens (`Expect: 100-continue`). A gate that goes away unopened means that the
+    /// answer came without the body: it is not read, so the client is never asked for it.
+    pub(crate) fn gated(self, gate: tokio::sync::oneshot::Receiver<()>) -> Self {
+        Self(Kind::Gated { gate, body: Box::new(self) })
+    }
+}
+
+impl Body for SendBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = self.get_mut();
+        match &mut this.0 {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Gated { gate, body } => {
+                if ready!(Pin::new(gate).poll(cx)).is_err() {
+                    return Poll::Ready(Some(Err(BodyFault::Broken)));
+                }
+                let inner = std::mem::replace(body.as_mut(), SendBody::empty());
+                *this = inner;
+                Pin::new(this).poll_frame(cx)
+            }
+            Kind::Shared { body, turn, next, ended } => {
+                if *ended {
+                    return Poll::Ready(None);
+                }
+                let mut source = body.inner.lock();
+                if source.turn != *turn {
+                    return Poll::Ready(Some(Err(BodyFault::Broken)));
+                }
+                if let Some(data) = source.kept.get(*next) {
+                    *next += 1;
+                    return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+                }
+                if source.done {
+                    *ended = true;
+                    return Poll::Ready(source.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
+                }
+                let frame = ready!(source.poll_fresh(cx, body));
+                match &frame {
+                    Some(Ok(frame)) if frame.is_data() => *next += 1,
+                    _ => *ended = true,
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Shared { ended, .. } => *ended,
+            Kind::Gated { .. } => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Shared { body, .. } => body.size,
+            Kind::Gated { body, .. } => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The client's bytes: one socket (plain or TLS) with the deadlines that hyper does not keep.
+//!
+//! hyper has one clock for "reading a head" and "idle between requests" and none for a stalled writer. This wrapper
+//! knows which of the three it is, closes what takes too long, and lets the service put interim (1xx) answers on the
+//! wire, which hyper's HTTP/1 server cannot send. It knows nothing of routing.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::timer::LazyTimer;
+
+/// Deadlines of one client connection, copied from the config when it was accepted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadlines {
+    pub(crate) headers: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) body: Duration,
+}
+
+/// What the connection task, the socket wrapper and the requests of one connection share.
+#[derive(Debug)]
+pub(crate) struct ConnState {
+    /// Requests whose answer is not complete.
+    active: AtomicU32,
+    /// Requests seen.
+    requests: AtomicU64,
+    /// Set once: finish what runs, take nothing new.
+    draining: AtomicBool,
+    /// Interim answers to write before anything else, HTTP/1 only.
+    interim: Mutex<Vec<u8>>,
+    has_interim: AtomicBool,
+    /// The connection task, to be woken for a drain.
+    task: Mutex<Option<Waker>>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) h2: bool,
+}
+
+impl ConnState {
+    pub(crate) fn new(deadlines: Deadlines, h2: bool) -> Arc<Self> {
+        Arc::new(Self {
+            active: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            interim: Mutex::new(Vec::new()),
+            has_interim: AtomicBool::new(false),
+            task: Mutex::new(None),
+            deadlines,
+            h2,
+        })
+    }
+
+    /// A request began: no deadline of this wrapper holds until its answer is complete.
+    pub(crate) fn enter(self: &Arc<Self>) -> Active {
+        self.active.fetch_add(1, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
+        Active(Arc::clone(self))
+    }
+
+    /// Asks the connection to finish what runs and close.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Relaxed);
+        if let Some(waker) = self.task.lock().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Remembers the task to wake; called by the connection task whenever it is polled.
+    pub(crate) fn register(&self, waker: &Waker) {
+        let mut task = self.task.lock();
+        if !task.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *task = Some(waker.clone());
+        }
+    }
+
+    /// Puts an interim answer on the wire as soon as hyper flushes, which it does whenever the service was polled.
+    pub(crate) fn send_interim(&self, bytes: &[u8]) {
+        self.interim.lock().extend_from_slice(bytes);
+        self.has_interim.store(true, Relaxed);
+    }
+
+    fn idle(&self) -> bool {
+        self.active.load(Relaxed) == 0
+    }
+}
+
+/// One request whose answer is not complete; counted out on drop.
+#[derive(Debug)]
+pub(crate) struct Active(Arc<ConnState>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The socket as hyper sees it.
+#[derive(Debug)]
+pub(crate) struct ClientIo<S> {
+    inner: S,
+    state: Arc<ConnState>,
+    read_timer: LazyTimer,
+    write_timer: LazyTimer,
+    /// When the current wait began: the end of the handshake, of the last answer, or the first byte of a head.
+    waiting_since: Instant,
+    /// Requests seen when the wait began.
+    seen: u64,
+    /// Bytes of a head have arrived in this wait.
+    partial: bool,
+    /// The connection was busy at the last look: the next idle look starts a new wait.
+    was_busy: bool,
+    write_blocked: Option<Instant>,
+    timed_out: bool,
+}
+
+/// Answer to a head that did not arrive in time (RFC 9110 15.5.9).
+const TIMEOUT_ANSWER: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nproxy-status: relais; error=http_request_error; details=\"request head incomplete\"\r\nconnection: close\r\n\r\n";
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
+    pub(crate) fn new(inner: S, state: Arc<ConnState>) -> Self {
+        Self {
+            inner,
+            state,
+            read_timer: LazyTimer::default(),
+            write_timer: LazyTimer::default(),
+            waiting_since: Instant::now(),
+            seen: 0,
+            partial: false,
+            was_busy: false,
+            write_blocked: None,
+            timed_out: false,
+        }
+    }
+
+    /// Nothing to read: which deadline holds, and has it passed?
+    fn poll_read_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.state.idle() {
+            self.was_busy = true;
+            return Poll::Pending;
+        }
+        let requests = self.state.requests.load(Relaxed);
+        if self.was_busy || requests != self.seen {
+            self.was_busy = false;
+            self.seen = requests;
+            self.partial = false;
+            self.waiting_since = Instant::now();
+        }
+        let deadlines = self.state.deadlines;
+        let patience = if self.partial || requests == 0 { deadlines.headers } else { deadlines.keep_alive };
+        ready!(self.read_timer.poll_expired(cx, self.waiting_since + patience));
+        if self.state.h2 && !self.state.is_draining() {
+            // GOAWAY first, so that a request under way at this moment is known to be safe to repeat.
+            self.state.drain();
+            self.waiting_since = Instant::now();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.state.has_interim.load(Relaxed) {
+            let mut interim = self.state.interim.lock();
+            if interim.is_empty() {
+                self.state.has_interim.store(false, Relaxed);
+                break;
+            }
+            let n = ready!(Pin::new(&mut self.inner).poll_write(cx, &interim))?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            interim.drain(..n);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Turns a write that has been blocked too long into an error.
+    fn judge_write<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.write_blocked = None;
+            return result;
+        }
+        let since = *self.write_blocked.get_or_insert_with(Instant::now);
+        let deadline = since + self.state.deadlines.body;
+        if self.write_timer.poll_expired(cx, deadline).is_ready() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "client takes no bytes")));
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientIo<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.timed_out {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut this.inner).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                if buf.filled().len() > before && !this.state.h2 && !this.partial && this.state.idle() {
+                    // The first bytes of a head: from here on the clock for heads runs, not the one for idleness.
+                    this.partial = true;
+                    this.was_busy = false;
+                    this.seen = this.state.requests.load(Relaxed);
+                    this.waiting_since = Instant::now();
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                ready!(this.poll_read_deadline(cx));
+                this.timed_out = true;
+                if this.partial && !this.state.h2 {
+                    // Best effort: a full send buffer means the client is not reading either.
+                    let _ = Pin::new(&mut this.inner).poll_write(cx, TIMEOUT_ANSWER);
+                    let _ = Pin::new(&mut this.inner).poll_flush(cx);
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_interim(cx))?;
+        let result = Pin::new(&mut this.inner).poll_write(cx, buf);
+        this.judge_write(cx, result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.poll_interim(cx))?;
+        let result = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        this.judge_write(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_interim(cx))?;
+        let result = Pin::new(&mut this.inner).poll_flush(cx);
+        this.judge_write(cx, result)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.inner).poll_shutdown(cx);
+        this.judge_write(cx, result)
+    }
+}

@@ -1,0 +1,191 @@
+//! One client connection: TLS handshake, choice of HTTP version, and the task that drives it to its end.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use relais_core::config::{Config, Listener, ListenerProtocol};
+use relais_core::stats::EdgeStats;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::client_io::{ClientIo, ConnState, Deadlines};
+use crate::service;
+use crate::worker::Worker;
+
+/// What every request of one connection knows about it.
+pub(crate) struct Client {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) state: Arc<ConnState>,
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) tls: bool,
+}
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn serve(worker: &Arc<Worker>, listener: Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
+    let snapshot = worker.shared.snapshot.load_full();
+    let _open = Open::new(&snapshot.stats);
+    let Ok(local) = stream.local_addr() else { return };
+    // Refused only by sockets that are gone already.
+    let _ = stream.set_nodelay(true);
+    let deadline = snapshot.config.edge.client.handshake;
+    match listener.protocol {
+        ListenerProtocol::Http => {
+            let Ok(h2) = tokio::time::timeout(deadline, begins_with_preface(&stream)).await else { return };
+            drive(worker, listener, &snapshot.config, stream, (peer, local), (false, h2)).await;
+        }
+        ListenerProtocol::Https => {
+            let acceptor = TlsAcceptor::from(worker.shared.certs.server_config(&snapshot.config));
+            match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let session = stream.get_ref().1;
+                    snapshot.stats.handshakes.inc();
+                    if session.handshake_kind() == Some(tokio_rustls::rustls::HandshakeKind::Resumed) {
+                        snapshot.stats.handshakes_resumed.inc();
+                    }
+                    let h2 = session.alpn_protocol() == Some(b"h2");
+                    drive(worker, listener, &snapshot.config, stream, (peer, local), (true, h2)).await;
+                }
+                Ok(Err(error)) => {
+                    snapshot.stats.handshakes_failed.inc();
+                    tracing::debug!(%peer, %error, "TLS handshake failed");
+                }
+                Err(_) => {
+                    snapshot.stats.handshakes_failed.inc();
+                    tracing::debug!(%peer, "TLS handshake took too long");
+                }
+            }
+        }
+    }
+}
+
+/// Whether the client speaks HTTP/2 without being asked (RFC 9113 3.3): its first three bytes tell, no HTTP/1 method
+/// in use begins like the preface.
+async fn begins_with_preface(stream: &TcpStream) -> bool {
+    let mut head = [0_u8; 3];
+    loop {
+        match stream.peek(&mut head).await {
+            Ok(3) => return &head == b"PRI",
+            Ok(n) if n > 0 && b"PRI".starts_with(&head[..n]) => tokio::time::sleep(Duration::from_millis(5)).await,
+            _ => return false,
+        }
+    }
+}
+
+/// Drives HTTP on an established stream.
+async fn drive<S>(
+    worker: &Arc<Worker>,
+    listener: Arc<Listener>,
+    config: &Config,
+    stream: S,
+    (peer, local): (SocketAddr, SocketAddr),
+    (tls, h2): (bool, bool),
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let timeouts = &config.edge.client;
+    let deadlines = Deadlines { headers: timeouts.headers, keep_alive: timeouts.keep_alive, body: timeouts.body };
+    let state = ConnState::new(deadlines, h2);
+    let id = worker.register(&state, local);
+    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state)));
+    let client = Arc::new(Client { worker: Arc::clone(worker), state: Arc::clone(&state), listener, peer, tls });
+    let service = service_fn(move |request| service::handle(Arc::clone(&client), request));
+    let limit = &config.edge.limit;
+    let result = if h2 {
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limit.h2_streams)
+            .max_header_list_size(u32::try_from(limit.header_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(20))
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(1 << 20)
+            .max_send_buf_size(256 << 10);
+        until_done(&state, builder.serve_connection(io, service)).await
+    } else {
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder.max_headers(limit.header_count).max_buf_size(limit.header_bytes.max(8192) + (16 << 10));
+        until_done(&state, builder.serve_connection(io, service).with_upgrades()).await
+    };
+    worker.forget(id);
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "client connection ended");
+    }
+}
+
+/// hyper's connections share no trait for a graceful end.
+trait Drainable: Future<Output = hyper::Result<()>> {
+    fn drain(self: Pin<&mut Self>);
+}
+
+type H1<I, S> = hyper::server::conn::http1::UpgradeableConnection<I, S>;
+type H2<I, S> = hyper::server::conn::http2::Connection<I, S, TokioExecutor>;
+
+impl<I, S, B> Drainable for H1<I, S>
+where
+    H1<I, S>: Future<Output = hyper::Result<()>>,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S, B> Drainable for H2<I, S>
+where
+    H2<I, S>: Future<Output = hyper::Result<()>>,
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: http_body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Polls the connection to its end and, once, asks it to finish when it shall drain.
+async fn until_done(state: &ConnState, connection: impl Drainable) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
+    let mut told = false;
+    poll_fn(move |cx: &mut Context<'_>| -> Poll<hyper::Result<()>> {
+        state.register(cx.waker());
+        if state.is_draining() && !told {
+            told = true;
+            connection.as_mut().drain();
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Counts an open connection.
+struct Open(Arc<EdgeStats>);
+
+impl Open {
+    fn new(stats: &Arc<EdgeStats>) -> Self {
+        stats.accepted.inc();
+        stats.open.inc();
+        Self(Arc::clone(stats))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.dec();
+    }
+}

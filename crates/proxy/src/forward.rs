@@ -1,0 +1,297 @@
+//! One attempt on one connection: the request as this backend wants it, the wait for its head, and the answer as the
+//! client gets it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use relais_core::config::{Forward, HostHeader};
+use relais_core::{Fault, InFlight, Member};
+use tokio::sync::oneshot;
+
+use crate::access::Ticket;
+use crate::attempt::Exchange;
+use crate::body::{BodyFault, SendBody};
+use crate::client_io::ConnState;
+use crate::pool::{Slot, Verdicts};
+use crate::race::Connected;
+use crate::response_body::{FromBackend, ResponseBody};
+use crate::sender::{Held, SendFailure};
+use crate::timer::LazyTimer;
+use crate::tunnel::Tunnel;
+use crate::{headers, sticky};
+
+/// How long a body is held back for the backend's 100 (Continue) before it is sent anyway (RFC 9110 10.1.1).
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How one attempt ended.
+pub(crate) enum Outcome {
+    Answer(Box<Answer>),
+    /// The connection was closed before anything was written.
+    NotSent,
+    /// Sent, and no answer.
+    Failed(Fault),
+    /// The backend was declared down while the attempt waited there.
+    Rescued(Fault),
+    /// The client's body failed.
+    Client(BodyFault),
+}
+
+/// A response head and what its body hangs on.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    held: Held,
+    slot: Arc<Slot>,
+    gate: Option<oneshot::Sender<()>>,
+    inflight: InFlight,
+}
+
+/// The gate that holds a body back until the backend wants it.
+type Gate = Arc<Mutex<Option<oneshot::Sender<()>>>>;
+
+/// Sends the request and waits for the response head.
+pub(crate) async fn send(exchange: &mut Exchange, forward: &Forward, connected: Connected) -> Outcome {
+    let Connected { member, slot, sender, .. } = connected;
+    let inflight = member.backend.enter();
+    let before = slot.verdicts();
+    let h2 = sender.is_h2();
+    let gate: Gate = Arc::default();
+    let mut body = exchange.body.as_ref().map_or_else(SendBody::empty, |body| body.begin());
+    if exchange.expects_continue && !h2 {
+        let (open, wait) = oneshot::channel();
+        *gate.lock() = Some(open);
+        body = body.gated(wait);
+    }
+    let mut request = match build(exchange, forward, &member, h2, body) {
+        Ok(request) => request,
+        Err(error) => {
+            tracing::warn!(backend = %member.backend.id, %error, "this request cannot be put to this backend");
+            return Outcome::Failed(Fault::Malformed);
+        }
+    };
+    if !h2 {
+        pass_interim_on(&mut request, exchange, &gate);
+    }
+    let sending = sender.send(request);
+    tokio::pin!(sending);
+    let mut wait = Wait { exchange, forward, slot: &slot, before, gate: &gate, asked: Instant::now(), seen: 0 };
+    let result = tokio::select! {
+        biased;
+        result = &mut sending => result,
+        outcome = wait.given_up() => return outcome,
+    };
+    match result {
+        Ok((response, held)) => {
+            let gate = gate.lock().take();
+            Outcome::Answer(Box::new(Answer { response, held, slot, gate, inflight }))
+        }
+        Err(SendFailure::NotSent) => Outcome::NotSent,
+        Err(SendFailure::Client(fault)) => Outcome::Client(fault),
+        Err(SendFailure::Sent(fault)) => match exchange.body.as_ref().and_then(|body| body.fault()) {
+            Some(client) => Outcome::Client(client),
+            None if slot.verdicts().deaths != before.deaths => Outcome::Rescued(fault),
+            None => Outcome::Failed(fault),
+        },
+    }
+}
+
+/// The wait for a response head.
+struct Wait<'a> {
+    exchange: &'a Exchange,
+    forward: &'a Forward,
+    slot: &'a Slot,
+    before: Verdicts,
+    gate: &'a Gate,
+    asked: Instant,
+    /// Body bytes read at the last look.
+    seen: u64,
+}
+
+impl Wait<'_> {
+    /// Ends when waiting any longer is pointless: the backend was declared down, or is silent for too long.
+    async fn given_up(&mut self) -> Outcome {
+        loop {
+            let verdict = self.slot.verdict.notified();
+            tokio::pin!(verdict);
+            verdict.as_mut().enable();
+            let now = self.slot.verdicts();
+            if now.deaths != self.before.deaths {
+                return Outcome::Rescued(Fault::Unacknowledged);
+            }
+            // Down, but its host lives: an answer may still come, so only what may be repeated moves on.
+            if now.downs != self.before.downs && self.exchange.replayable() {
+                return Outcome::Rescued(Fault::ResponseTimeout);
+            }
+            let gated = self.gate.lock().is_some();
+            let patience = if gated { CONTINUE_PATIENCE } else { self.forward.timeout.response };
+            tokio::select! {
+                () = verdict => {}
+                () = tokio::time::sleep_until((self.asked + patience).into()) => {
+                    if gated {
+                        if let Some(open) = self.gate.lock().take() {
+                            let _ = open.send(());
+                        }
+                    } else if !self.still_sending() {
+                        return Outcome::Failed(Fault::ResponseTimeout);
+                    }
+                    self.asked = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// The time for the head counts from the end of the request: a body that still moves is no silence.
+    fn still_sending(&mut self) -> bool {
+        let read = self.exchange.body.as_ref().map_or(0, |body| body.read());
+        std::mem::replace(&mut self.seen, read) != read
+    }
+}
+
+/// Sends interim answers of the backend on to the client (RFC 9110 15.2). 100 opens the gate of the body instead:
+/// reading the body makes the server side ask the client for it.
+fn pass_interim_on(request: &mut Request<SendBody>, exchange: &Exchange, gate: &Gate) {
+    let to_client: Option<Arc<ConnState>> =
+        (exchange.version == Version::HTTP_11).then(|| Arc::clone(&exchange.client.state));
+    let gate = Arc::clone(gate);
+    hyper::ext::on_informational(request, move |interim| {
+        if interim.status() == StatusCode::CONTINUE {
+            if let Some(open) = gate.lock().take() {
+                let _ = open.send(());
+            }
+        } else if let Some(client) = &to_client {
+            client.send_interim(&interim_bytes(interim.status(), interim.headers()));
+        }
+    });
+}
+
+fn interim_bytes(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut bytes =
+        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Interim")).into_bytes();
+    for (name, value) in headers {
+        if [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH].contains(name) {
+            continue;
+        }
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
+/// The request as this backend wants it: target form, `Host` or `:authority`, connection fields.
+fn build(
+    exchange: &Exchange,
+    forward: &Forward,
+    member: &Member,
+    h2: bool,
+    body: SendBody,
+) -> Result<Request<SendBody>, http::Error> {
+    let mut request = Request::new(body);
+    *request.method_mut() = exchange.head.method.clone();
+    let mut fields = exchange.head.headers.clone();
+    let host: &str = match &forward.host {
+        HostHeader::Keep => &exchange.host,
+        HostHeader::Backend => &member.backend.id.address,
+        HostHeader::Set(name) => name,
+    };
+    let target = exchange.head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    if h2 {
+        fields.remove(header::HOST);
+        fields.remove(header::EXPECT);
+        let scheme = if member.backend.upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        let authority = host.parse::<Authority>().or_else(|_| "localhost".parse())?;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build()?;
+    } else {
+        fields.insert(header::HOST, HeaderValue::from_str(host)?);
+        *request.uri_mut() = Uri::from(target);
+        if let (Some(_), Some(protocol)) = (&exchange.upgrade, &exchange.hop.upgrade) {
+            fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            fields.insert(header::UPGRADE, protocol.clone());
+        }
+    }
+    if exchange.hop.trailers {
+        fields.insert(header::TE, HeaderValue::from_static("trailers"));
+        if !h2 {
+            fields.append(header::CONNECTION, HeaderValue::from_static("te"));
+        }
+    }
+    exchange.client.worker.prepared(&exchange.pool).request.apply(&mut fields);
+    *request.headers_mut() = fields;
+    Ok(request)
+}
+
+/// The answer as the client gets it.
+pub(crate) fn pass_on(
+    exchange: &mut Exchange,
+    forward: &Forward,
+    member: &Member,
+    answer: Answer,
+    ticket: &mut Ticket,
+) -> Response<ResponseBody> {
+    let Answer { mut response, held, slot, gate, inflight } = answer;
+    let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let backend_version = response.version();
+    let hop = headers::strip_hop_by_hop(response.headers_mut());
+    ticket.serving = Some(inflight);
+    let tunnel = (switching).then(|| exchange.upgrade.take()).flatten().map(|client| Tunnel {
+        client,
+        backend: hyper::upgrade::on(&mut response),
+        slot: Arc::clone(&slot),
+        idle: forward.timeout.tunnel,
+    });
+    let (mut head, incoming) = response.into_parts();
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    dress(exchange, forward, member, &mut head.headers, backend_version);
+    if let (Some(_), Some(protocol)) = (&tunnel, hop.upgrade) {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(header::UPGRADE, protocol);
+        ticket.tunnel = tunnel;
+        return Response::from_parts(head, ResponseBody::empty());
+    }
+    let events =
+        head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let body = ResponseBody::from_backend(Box::new(FromBackend {
+        incoming,
+        held: Some(held),
+        slot,
+        keep_idle: forward.keep_idle,
+        patience: if events { forward.timeout.tunnel } else { forward.timeout.idle },
+        deadline: exchange.deadline,
+        worker: Arc::clone(&exchange.client.worker),
+        backend_slot: member.backend.slot,
+        gate,
+        timer: LazyTimer::default(),
+        blocked: None,
+    }));
+    Response::from_parts(head, body)
+}
+
+/// `Via`, the service's edits and the sticky cookie.
+fn dress(exchange: &Exchange, forward: &Forward, member: &Member, fields: &mut HeaderMap, backend_version: Version) {
+    let worker = &exchange.client.worker;
+    let snapshot = worker.shared.snapshot.load();
+    headers::append_via(fields, backend_version, &snapshot.config.edge.name);
+    worker.prepared(&exchange.pool).response.apply(fields);
+    if let Some(rule) = &forward.sticky {
+        let known = sticky::read(&exchange.head.headers, rule, &worker.shared.sticky_key, &exchange.pool.service.name);
+        if known != Some(member.backend.hash)
+            && let Some(cookie) = sticky::write(
+                rule,
+                &worker.shared.sticky_key,
+                &exchange.pool.service.name,
+                member.backend.hash,
+                exchange.client.tls,
+            )
+        {
+            fields.append(HeaderName::from_static("set-cookie"), cookie);
+        }
+    }
+}

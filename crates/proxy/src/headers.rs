@@ -1,0 +1,191 @@
+//! Which header fields cross the edge, and how (RFC 9110 section 7.6, RFC 9113 section 8.2).
+//!
+//! Pure functions over header maps. Who the client is and what is believed of it is decided in `forwarded`.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use relais_core::config::HeaderEdits;
+
+/// Fields that belong to one connection and never cross it.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::UPGRADE,
+];
+
+/// What a message asked for on its connection, read before the fields are removed.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Hop {
+    /// `Upgrade`, when `Connection` names it.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// `TE: trailers`.
+    pub(crate) trailers: bool,
+}
+
+/// Removes hop-by-hop fields, also those named in `Connection`, and says what they asked for.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Hop {
+    let mut hop = Hop::default();
+    if headers.contains_key(header::TE) {
+        hop.trailers = has_token(headers, &header::TE, "trailers");
+    }
+    if headers.contains_key(header::CONNECTION) {
+        if has_token(headers, &header::CONNECTION, "upgrade") {
+            hop.upgrade = headers.get(header::UPGRADE).cloned();
+        }
+        remove_named_in_connection(headers);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    hop
+}
+
+/// RFC 9110 7.6.1: fields that `Connection` names are for this connection only. Fields a message cannot do without
+/// are kept, or a client could strip them from what the backend sees.
+fn remove_named_in_connection(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|token| token.trim().parse().ok())
+        .filter(|name: &HeaderName| {
+            ![header::HOST, header::CONTENT_LENGTH, header::TRAILER, header::AUTHORIZATION, header::COOKIE]
+                .contains(name)
+                && !name.as_str().starts_with("x-forwarded-")
+                && name != header::FORWARDED
+        })
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Whether a comma-separated field holds a token, in any case.
+pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|part| part.split(';').next().is_some_and(|word| word.trim().eq_ignore_ascii_case(token)))
+}
+
+/// Joins the `Cookie` fields that HTTP/2 allows to be split (RFC 9113 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (values.next(), values.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for value in std::iter::once(second).chain(values) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(value.as_bytes());
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, value);
+    }
+}
+
+/// Adds our entry to `Via` (RFC 9110 7.6.3).
+pub(crate) fn append_via(headers: &mut HeaderMap, version: http::Version, name: &str) {
+    let protocol = match version {
+        http::Version::HTTP_2 => "2",
+        http::Version::HTTP_10 => "1.0",
+        _ => "1.1",
+    };
+    if let Ok(value) = HeaderValue::from_str(&format!("{protocol} {name}")) {
+        headers.append(header::VIA, value);
+    }
+}
+
+/// Header edits as parsed once per service, ready to apply: remove, set, add.
+#[derive(Debug, Default)]
+pub(crate) struct Edits {
+    remove: Vec<HeaderName>,
+    set: Vec<(HeaderName, HeaderValue)>,
+    add: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Edits {
+    /// The config has proven every name and value valid; what is not is left out.
+    pub(crate) fn new(edits: &HeaderEdits) -> Self {
+        let pair = |(name, value): &(String, String)| Some((name.parse().ok()?, HeaderValue::from_str(value).ok()?));
+        Self {
+            remove: edits.remove.iter().filter_map(|name| name.parse().ok()).collect(),
+            set: edits.set.iter().filter_map(pair).collect(),
+            add: edits.add.iter().filter_map(pair).collect(),
+        }
+    }
+
+    /// Applies the edits.
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.insert(name.clone(), value.clone());
+        }
+        for (name, value) in &self.add {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn fields_named_in_connection_do_not_cross() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "x-two"),
+            ("x-secret", "1"),
+            ("x-two", "2"),
+            ("x-three", "3"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("x-three", "3")]));
+    }
+
+    #[test]
+    fn a_client_cannot_strip_fields_the_backend_relies_on() {
+        let mut headers =
+            map(&[("connection", "x-forwarded-for, host, authorization"), ("host", "a"), ("authorization", "b")]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("host", "a"), ("authorization", "b")]));
+    }
+
+    #[test]
+    fn upgrade_needs_connection_to_name_it() {
+        let mut named = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(strip_hop_by_hop(&mut named).upgrade.unwrap(), "websocket");
+        let mut unnamed = map(&[("upgrade", "websocket")]);
+        assert!(strip_hop_by_hop(&mut unnamed).upgrade.is_none());
+        assert!(unnamed.is_empty());
+    }
+
+    #[test]
+    fn only_trailers_of_te_is_understood() {
+        assert!(strip_hop_by_hop(&mut map(&[("te", "gzip, trailers;q=0.5")])).trailers);
+        assert!(!strip_hop_by_hop(&mut map(&[("te", "gzip")])).trailers);
+    }
+
+    #[test]
+    fn split_cookies_become_one_field() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")]);
+        join_cookies(&mut headers);
+        assert_eq!(headers, map(&[("cookie", "a=1; b=2; c=3")]));
+    }
+}

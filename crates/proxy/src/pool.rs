@@ -1,0 +1,161 @@
+//! One worker's connections to one backend: idle ones, shared ones, and the signal that moves waiting attempts away.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1;
+use parking_lot::Mutex;
+use relais_core::{Backend, Health, Snapshot};
+use tokio::sync::Notify;
+
+use crate::body::SendBody;
+use crate::sender::{H2Sender, Sender};
+
+/// All of one worker's connections, by the slot of the backend.
+#[derive(Default)]
+pub(crate) struct Connections {
+    slots: Mutex<HashMap<u32, Arc<Slot>>>,
+}
+
+/// One worker's connections to one backend.
+#[derive(Default)]
+pub(crate) struct Slot {
+    idle: Mutex<Vec<Idle>>,
+    shared: Mutex<Vec<H2Sender>>,
+    /// One connect at a time where the connection will be shared.
+    pub(crate) connecting: tokio::sync::Mutex<()>,
+    /// What ALPN gave last: connects to a backend that speaks HTTP/2 are worth waiting for.
+    pub(crate) speaks_h2: AtomicBool,
+    /// Grows each time the backend is declared down.
+    downs: AtomicU64,
+    /// Grows each time the backend's transport is declared dead.
+    deaths: AtomicU64,
+    /// Wakes what waits here whenever one of the two grew.
+    pub(crate) verdict: Notify,
+    pub(crate) tls: Mutex<Option<Arc<rustls_config::ClientConfig>>>,
+}
+
+/// rustls' client config under a short name.
+pub(crate) mod rustls_config {
+    pub(crate) use tokio_rustls::rustls::ClientConfig;
+}
+
+struct Idle {
+    send: http1::SendRequest<SendBody>,
+    since: Instant,
+}
+
+/// How often a backend had been declared down and dead when an attempt began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdicts {
+    pub(crate) downs: u64,
+    pub(crate) deaths: u64,
+}
+
+impl Slot {
+    pub(crate) fn verdicts(&self) -> Verdicts {
+        Verdicts { downs: self.downs.load(Relaxed), deaths: self.deaths.load(Relaxed) }
+    }
+
+    /// A connection that is open, ready and not older than `keep_for`; the youngest first.
+    pub(crate) fn take_idle(&self, keep_for: Duration) -> Option<Sender> {
+        let mut idle = self.idle.lock();
+        let mut i = idle.len();
+        while i > 0 {
+            i -= 1;
+            let one = &idle[i];
+            if one.send.is_closed() || one.since.elapsed() > keep_for {
+                idle.swap_remove(i);
+            } else if one.send.is_ready() {
+                return Some(Sender::H1(idle.remove(i).send));
+            }
+        }
+        None
+    }
+
+    /// A shared connection with room for another stream.
+    pub(crate) fn take_shared(&self) -> Option<Sender> {
+        let mut shared = self.shared.lock();
+        shared.retain(|one| !one.send.is_closed());
+        shared.iter().find(|one| one.has_room()).map(|one| Sender::H2(one.clone()))
+    }
+
+    /// Keeps an HTTP/1.1 connection for the next request; the oldest goes when there are `keep` already.
+    pub(crate) fn give_back(&self, send: http1::SendRequest<SendBody>, keep: usize) {
+        if send.is_closed() || keep == 0 {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        if idle.len() >= keep {
+            idle.remove(0);
+        }
+        idle.push(Idle { send, since: Instant::now() });
+    }
+
+    pub(crate) fn share(&self, one: H2Sender) {
+        self.shared.lock().push(one);
+    }
+
+    /// Closes idle connections that are too old. Connections in use are not here.
+    fn expire(&self, keep_for: Duration) {
+        self.idle.lock().retain(|one| !one.send.is_closed() && one.since.elapsed() <= keep_for);
+        self.shared.lock().retain(|one| !one.send.is_closed());
+    }
+
+    fn declare(&self, dead: bool) {
+        self.downs.fetch_add(1, Relaxed);
+        if dead {
+            self.deaths.fetch_add(1, Relaxed);
+            self.idle.lock().clear();
+            self.shared.lock().clear();
+        }
+        self.verdict.notify_waiters();
+    }
+}
+
+impl Connections {
+    /// The slot of a backend, made at first use.
+    pub(crate) fn slot(&self, backend: &Backend) -> Arc<Slot> {
+        Arc::clone(self.slots.lock().entry(backend.slot).or_default())
+    }
+
+    /// Applies what changed between two snapshots: wakes attempts at backends that went down, drops the connections of
+    /// the dead and of those no longer in the config.
+    pub(crate) fn follow(&self, old: &Snapshot, new: &Snapshot) {
+        let known: HashMap<u32, (Health, bool)> = old
+            .pools
+            .iter()
+            .flat_map(|pool| &pool.members)
+            .map(|member| (member.backend.slot, (member.health, member.dead)))
+            .collect();
+        let mut present = std::collections::HashSet::new();
+        for member in new.pools.iter().flat_map(|pool| &pool.members) {
+            let slot = member.backend.slot;
+            present.insert(slot);
+            let (health, dead) = known.get(&slot).copied().unwrap_or((Health::Probing, false));
+            let fell = member.health == Health::Down && health != Health::Down;
+            let died = member.dead && !dead;
+            if (fell || died)
+                && let Some(slot) = self.slots.lock().get(&slot)
+            {
+                slot.declare(died);
+            }
+        }
+        self.slots.lock().retain(|slot, _| present.contains(slot));
+    }
+
+    /// Closes what has been idle too long, everywhere.
+    pub(crate) fn expire(&self, snapshot: &Snapshot) {
+        for pool in &snapshot.pools {
+            let relais_core::config::Action::Forward(forward) = &pool.service.action else { continue };
+            for member in &pool.members {
+                let slot = self.slots.lock().get(&member.backend.slot).cloned();
+                if let Some(slot) = slot {
+                    slot.expire(forward.keep_idle_for);
+                }
+            }
+        }
+    }
+}

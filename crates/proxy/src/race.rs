@@ -1,0 +1,140 @@
+//! Staggered connect: when the first backend has not connected in the stagger time, the next one, at another site
+//! first, is tried beside it; the first to connect wins. Nothing of the request is sent here.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use relais_core::config::Forward;
+use relais_core::{Choice, Fault, Member};
+use tokio::sync::oneshot;
+
+use crate::access::Ticket;
+use crate::attempt::Exchange;
+use crate::connector::{self, Goal};
+use crate::pool::Slot;
+use crate::sender::Sender;
+
+/// Connects under way beside one another at most.
+const MOST: usize = 3;
+
+/// A backend and a connection to it.
+pub(crate) struct Connected {
+    pub(crate) member: Member,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) sender: Sender,
+    pub(crate) reused: bool,
+}
+
+/// Which kept connections may be used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reuse {
+    pub(crate) h1: bool,
+    pub(crate) h2: bool,
+}
+
+struct Runner {
+    member: Member,
+    slot: Arc<Slot>,
+    since: Instant,
+    result: oneshot::Receiver<Result<Sender, Fault>>,
+}
+
+/// Connects to `first`, or to whoever is faster. A backend that failed is added to `exchange.tried`; the fault of the
+/// last one is returned when all failed.
+pub(crate) async fn connect(
+    exchange: &mut Exchange,
+    forward: &Forward,
+    first: Member,
+    reuse: Reuse,
+    ticket: &mut Ticket,
+) -> Result<Connected, Fault> {
+    let stagger = exchange.pool.timers.stagger;
+    let mut runners: Vec<Runner> = Vec::with_capacity(1);
+    if let Some(connected) = start(exchange, forward, first, reuse, &mut runners) {
+        return Ok(connected);
+    }
+    loop {
+        let finished = tokio::time::timeout(stagger, next(&mut runners)).await;
+        match finished {
+            Ok((runner, Ok(sender))) => {
+                let Runner { member, slot, .. } = runner;
+                return Ok(Connected { member, slot, sender, reused: false });
+            }
+            Ok((runner, Err(fault))) => {
+                ticket.attempted(&runner.member, fault.as_str(), runner.since);
+                exchange.pool.stats.retried(fault.as_str());
+                if fault.is_silence() {
+                    exchange.avoid_site = Some(Arc::clone(&runner.member.backend.id.site));
+                }
+                exchange.tried.push(runner.member.backend.slot);
+                if runners.is_empty() {
+                    return Err(fault);
+                }
+            }
+            Err(_) if runners.len() < MOST => {
+                if let Some(connected) = start_beside(exchange, forward, reuse, &mut runners) {
+                    return Ok(connected);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Takes a kept connection, or starts a connect.
+fn start(
+    exchange: &Exchange,
+    forward: &Forward,
+    member: Member,
+    reuse: Reuse,
+    runners: &mut Vec<Runner>,
+) -> Option<Connected> {
+    let worker = &exchange.client.worker;
+    let slot = worker.connections.slot(&member.backend);
+    let kept = if reuse.h2 { slot.take_shared() } else { None };
+    // An upgrade needs HTTP/1.1 and a connection of its own.
+    let kept = kept.filter(|_| exchange.upgrade.is_none());
+    let kept = kept.or_else(|| if reuse.h1 { slot.take_idle(forward.keep_idle_for) } else { None });
+    if let Some(sender) = kept {
+        return Some(Connected { member, slot, sender, reused: true });
+    }
+    let goal = Goal::new(&member.backend, Arc::clone(&slot), &exchange.pool, forward, &exchange.host);
+    let result = connector::connect(worker, goal);
+    runners.push(Runner { member, slot, since: Instant::now(), result });
+    None
+}
+
+/// Starts another backend beside those that have not connected yet, at another site if there is one.
+fn start_beside(
+    exchange: &mut Exchange,
+    forward: &Forward,
+    reuse: Reuse,
+    runners: &mut Vec<Runner>,
+) -> Option<Connected> {
+    let mut taken = exchange.tried.clone();
+    taken.extend(runners.iter().map(|runner| runner.member.backend.slot));
+    let slow_site = runners.last().map(|runner| Arc::clone(&runner.member.backend.id.site));
+    let Choice::Take(member) = exchange.pool.pick(&exchange.ask(&taken, slow_site.as_deref())) else {
+        return None;
+    };
+    let member = member.clone();
+    exchange.pool.stats.retried("stagger");
+    start(exchange, forward, member, reuse, runners)
+}
+
+/// The next connect to finish, either way.
+async fn next(runners: &mut Vec<Runner>) -> (Runner, Result<Sender, Fault>) {
+    poll_fn(|cx| {
+        for i in 0..runners.len() {
+            if let Poll::Ready(result) = Pin::new(&mut runners[i].result).poll(cx) {
+                // A connect task that vanished (its runtime is stopping) counts as a reset.
+                return Poll::Ready((runners.swap_remove(i), result.unwrap_or(Err(Fault::Reset))));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

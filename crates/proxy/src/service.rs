@@ -1,0 +1,212 @@
+//! One request, top to bottom: the page to read first.
+//!
+//! What the request asks for and who sent it (`admit`), which service takes it (`respond`), and, for a service that
+//! forwards, the attempts (`attempt::run`). Failures become answers in one place, at the end of `handle`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use relais_core::config::{Action, Config, Redirect};
+use relais_core::{Pool, Snapshot};
+
+use crate::access::Ticket;
+use crate::answer::{self, Failure};
+use crate::attempt;
+use crate::connection::Client;
+use crate::forwarded;
+use crate::response_body::ResponseBody;
+
+/// Serves one request.
+pub(crate) async fn handle(
+    client: Arc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let active = client.state.enter();
+    let snapshot = client.worker.shared.snapshot.load_full();
+    let edge = &snapshot.config.edge;
+    let trusted = forwarded::is_trusted(client.peer.ip(), &edge.trusted_proxies);
+    let address = forwarded::client_address(client.peer.ip(), request.headers(), &edge.trusted_proxies);
+    let id = request_id(&client, request.headers(), &edge.request_id_header, trusted);
+    let mut ticket = Ticket::new(Arc::clone(&snapshot.stats), snapshot.config.log.access, active, id, address);
+    ticket.method = request.method().clone();
+    ticket.version = request.version();
+    ticket.path = request.uri().path().to_owned();
+
+    let outcome = respond(&client, &snapshot, request, trusted, &mut ticket).await;
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(failure) => answer::failure(failure, &edge.name),
+    };
+    if let Ok(name) = edge.request_id_header.parse::<header::HeaderName>()
+        && let Ok(value) = HeaderValue::from_str(&ticket.request_id)
+    {
+        response.headers_mut().insert(name, value);
+    }
+    ticket.answered(response.status().as_u16());
+    if let Some(ends) = ticket.tunnel.take() {
+        tokio::spawn(ends.run(ticket));
+        return Ok(response);
+    }
+    Ok(response.map(|body| body.with_ticket(ticket)))
+}
+
+/// Finds the service and lets it answer.
+async fn respond(
+    client: &Arc<Client>,
+    snapshot: &Arc<Snapshot>,
+    request: Request<Incoming>,
+    trusted: bool,
+    ticket: &mut Box<Ticket>,
+) -> Result<Response<ResponseBody>, Failure> {
+    let host = admit(&snapshot.config, &request)?;
+    ticket.host = Arc::from(host.name.as_str());
+    let path = if request.uri().path().starts_with('/') { request.uri().path() } else { "/" };
+    let Some(pool) = snapshot.route(&host.name, path) else {
+        let misdirected = client.tls && !snapshot.knows_host(&host.name);
+        return Err(if misdirected { Failure::Misdirected } else { Failure::NoRoute });
+    };
+    ticket.routed(pool);
+    if let Some(port) = client.listener.redirect_to {
+        return Ok(to_https(&host.name, port, request.uri()));
+    }
+    if let Some(location) = to_canonical(client, pool, &host, request.uri()) {
+        return Ok(answer::redirect(308, &location));
+    }
+    match &pool.service.action {
+        Action::Redirect(redirect) => Ok(edited(client, pool, redirected(redirect, request.uri()))),
+        Action::Respond(own) => Ok(edited(client, pool, answer::static_answer(own))),
+        Action::Forward(forward) => {
+            let exchange = attempt::Exchange::new(client, snapshot, pool, forward, request, trusted, &host.original)?;
+            attempt::run(exchange, ticket).await
+        }
+    }
+}
+
+/// The host a request is for.
+struct Host {
+    /// Lower case, no port: what routes are looked up by.
+    name: String,
+    /// As sent, port included.
+    original: String,
+    port: Option<u16>,
+}
+
+/// Refuses requests that make no sense (RFC 9112 3.2, RFC 9110 7.2) and says which host the others are for.
+fn admit(config: &Config, request: &Request<Incoming>) -> Result<Host, Failure> {
+    let limit = &config.edge.limit;
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limit.uri_bytes {
+        return Err(Failure::TargetTooLong);
+    }
+    let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > limit.header_bytes || request.headers().len() > limit.header_count {
+        return Err(Failure::HeadTooLarge);
+    }
+    if request.method() == Method::CONNECT {
+        return Err(Failure::MethodNotServed);
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let field = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(Failure::BadRequest("more than one Host")),
+        (Some(value), None) => Some(value.to_str().map_err(|_| Failure::BadRequest("Host is not text"))?),
+        (None, None) => None,
+    };
+    // An absolute target overrides Host (RFC 9112 3.2.2).
+    let original = match (request.uri().authority(), field) {
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(field)) => field,
+        (None, None) if request.version() < Version::HTTP_11 => "",
+        (None, None) => return Err(Failure::BadRequest("Host is missing")),
+    };
+    if original.contains('@') {
+        return Err(Failure::BadRequest("Host holds user information"));
+    }
+    split_host(original)
+}
+
+fn split_host(original: &str) -> Result<Host, Failure> {
+    if original.is_empty() {
+        return Ok(Host { name: String::new(), original: String::new(), port: None });
+    }
+    let authority: http::uri::Authority = original.parse().map_err(|_| Failure::BadRequest("Host is not a host"))?;
+    let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    let port = match original.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') && !port.is_empty() => {
+            Some(port.parse().map_err(|_| Failure::BadRequest("the port of Host is not a port"))?)
+        }
+        _ => None,
+    };
+    Ok(Host { name, original: original.to_owned(), port })
+}
+
+/// `X-Request-Id`: taken over from trusted peers, made here otherwise.
+fn request_id(client: &Client, headers: &HeaderMap, name: &str, trusted: bool) -> String {
+    let given = headers.get(name).and_then(|value| value.to_str().ok()).filter(|_| trusted);
+    match given {
+        Some(id) if !id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic()) => id.to_owned(),
+        _ => format!("{:016x}{:016x}", client.worker.roll(), client.worker.roll()),
+    }
+}
+
+fn target_of(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |target| target.as_str())
+}
+
+fn to_https(host: &str, port: u16, uri: &Uri) -> Response<ResponseBody> {
+    let location = if port == 443 {
+        format!("https://{host}{}", target_of(uri))
+    } else {
+        format!("https://{host}:{port}{}", target_of(uri))
+    };
+    answer::redirect(308, &location)
+}
+
+fn to_canonical(client: &Client, pool: &Pool, host: &Host, uri: &Uri) -> Option<String> {
+    let canonical = pool.service.canonical.as_deref()?;
+    if host.name == canonical {
+        return None;
+    }
+    let scheme = if client.tls { "https" } else { "http" };
+    let port = host.port.map_or_else(String::new, |port| format!(":{port}"));
+    Some(format!("{scheme}://{canonical}{port}{}", target_of(uri)))
+}
+
+fn redirected(redirect: &Redirect, uri: &Uri) -> Response<ResponseBody> {
+    if !redirect.keep_path {
+        return answer::redirect(redirect.status, &redirect.to);
+    }
+    let location = format!("{}{}", redirect.to.trim_end_matches('/'), target_of(uri));
+    answer::redirect(redirect.status, &location)
+}
+
+/// A service's header edits hold for its own answers too.
+fn edited(client: &Client, pool: &Pool, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
+    client.worker.prepared(pool).response.apply(response.headers_mut());
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_split_from_their_ports() {
+        for (text, name, port) in [
+            ("A.fr", "a.fr", None),
+            ("a.fr:8443", "a.fr", Some(8443)),
+            ("a.fr.", "a.fr", None),
+            ("[::1]", "[::1]", None),
+            ("[::1]:80", "[::1]", Some(80)),
+            ("", "", None),
+        ] {
+            let host = split_host(text).unwrap();
+            assert_eq!((host.name.as_str(), host.port), (name, port), "{text}");
+        }
+        for bad in ["a b", "a.fr:x", "a.fr:99999", "a/b"] {
+            assert!(split_host(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! One worker: its listeners, its client connections, its connections to backends. Nothing here is shared between
+//! workers but what [`Shared`] names.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use relais_core::config::{Listener, Service};
+use relais_core::{Anchor, Event, Pool, Snapshot};
+use relais_tls::CertStore;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::client_io::ConnState;
+use crate::headers::Edits;
+use crate::pool::Connections;
+use crate::resolve::Resolver;
+
+/// What all workers and the control loop share.
+pub struct Shared {
+    /// What to believe; read once per request.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Changes whenever a snapshot was published.
+    pub changed: watch::Receiver<u64>,
+    /// Evidence for the control loop. When full, evidence is dropped and counted.
+    pub events: mpsc::Sender<Event>,
+    /// Ties this process's clock to core's.
+    pub anchor: Anchor,
+    /// Certificates.
+    pub certs: Arc<CertStore>,
+    /// Signs sticky cookies of services that set no key.
+    pub sticky_key: Arc<[u8]>,
+    /// Client connections allowed, all workers together, when the config sets no number.
+    pub max_connections: usize,
+}
+
+/// An order to one worker.
+#[derive(Debug)]
+pub enum WorkerOrder {
+    /// Accept on this socket. It must be non-blocking.
+    Listen {
+        /// Bound and listening.
+        socket: std::net::TcpListener,
+        /// What it was bound for.
+        listener: Arc<Listener>,
+    },
+    /// Stop accepting there: what waits in the queue is still accepted, connections finish what runs.
+    Close {
+        /// Name of the listener.
+        listener: String,
+        /// The address the socket was bound to (with the real port).
+        address: SocketAddr,
+    },
+    /// Stop accepting anywhere, drain, and return. A second `Stop` ends the drain.
+    Stop,
+}
+
+/// What requests of one service need parsed once.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) request: Edits,
+    pub(crate) response: Edits,
+}
+
+/// One worker's state.
+#[allow(clippy::type_complexity, reason = "the map is used in one function")]
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) connections: Connections,
+    pub(crate) resolver: Resolver,
+    random: AtomicU64,
+    /// By the address of the service; the weak reference tells whether it is still that service.
+    prepared: Mutex<HashMap<usize, (Weak<Service>, Arc<Prepared>)>>,
+    clients: Mutex<HashMap<u64, Registered>>,
+    next_client: AtomicU64,
+    pub(crate) live: AtomicUsize,
+    pub(crate) draining: AtomicBool,
+}
+
+struct Registered {
+    state: Arc<ConnState>,
+    local: SocketAddr,
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>, index: usize) -> Arc<Self> {
+        // Seeded from the standard library's per-process randomness; the index keeps workers apart.
+        use std::hash::BuildHasher;
+        let seed = std::collections::hash_map::RandomState::new().hash_one(index);
+        Arc::new(Self {
+            shared,
+            connections: Connections::default(),
+            resolver: Resolver::default(),
+            random: AtomicU64::new(seed),
+            prepared: Mutex::default(),
+            clients: Mutex::default(),
+            next_client: AtomicU64::new(0),
+            live: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// A random number (splitmix64): for balancing and request ids, not for secrets.
+    pub(crate) fn roll(&self) -> u64 {
+        relais_core::hash::mix(self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed))
+    }
+
+    /// Now, as core counts it.
+    pub(crate) fn now(&self) -> relais_core::Instant {
+        self.shared.anchor.at(Instant::now())
+    }
+
+    /// Reports evidence; never waits.
+    pub(crate) fn report(&self, event: Event) {
+        if self.shared.events.try_send(event).is_err() {
+            self.shared.snapshot.load().stats.events_dropped.inc();
+        }
+    }
+
+    /// The header edits of a service, parsed at first use.
+    pub(crate) fn prepared(&self, pool: &Pool) -> Arc<Prepared> {
+        let key = Arc::as_ptr(&pool.service) as usize;
+        let mut known = self.prepared.lock();
+        if let Some((service, prepared)) = known.get(&key)
+            && std::ptr::eq(service.as_ptr(), Arc::as_ptr(&pool.service))
+            && service.strong_count() > 0
+        {
+            return Arc::clone(prepared);
+        }
+        let prepared = Arc::new(Prepared {
+            request: Edits::new(&pool.service.request_headers),
+            response: Edits::new(&pool.service.response_headers),
+        });
+        known.insert(key, (Arc::downgrade(&pool.service), Arc::clone(&prepared)));
+        prepared
+    }
+
+    /// Remembers a client connection so that it can be drained; forget it with the returned number.
+    pub(crate) fn register(&self, state: &Arc<ConnState>, local: SocketAddr) -> u64 {
+        let id = self.next_client.fetch_add(1, Relaxed);
+        self.clients.lock().insert(id, Registered { state: Arc::clone(state), local });
+        if self.draining.load(Relaxed) {
+            state.drain();
+        }
+        id
+    }
+
+    pub(crate) fn forget(&self, id: u64) {
+        self.clients.lock().remove(&id);
+    }
+
+    /// Asks client connections to finish: all, or those that came in on one address.
+    fn drain_clients(&self, local: Option<SocketAddr>) {
+        for client in self.clients.lock().values() {
+            if local.is_none_or(|address| address.port() == client.local.port() && covers(address, client.local)) {
+                client.state.drain();
+            }
+        }
+    }
+
+    /// Follows snapshots: moves attempts off dead backends, drops connections nobody needs.
+    async fn follow(self: Arc<Self>) {
+        let mut changed = self.shared.changed.clone();
+        let mut seen = self.shared.snapshot.load_full();
+        let mut tick = tokio::time::interval(Duration::from_secs(5));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                news = changed.changed() => {
+                    if news.is_err() {
+                        return;
+                    }
+                    let new = self.shared.snapshot.load_full();
+                    self.connections.follow(&seen, &new);
+                    if !Arc::ptr_eq(&seen.config, &new.config) {
+                        self.prepared.lock().retain(|_, (service, _)| service.strong_count() > 0);
+                    }
+                    seen = new;
+                }
+                _ = tick.tick() => self.connections.expire(&seen),
+            }
+        }
+    }
+}
+
+/// Whether a socket bound to `bound` takes connections to `local`.
+fn covers(bound: SocketAddr, local: SocketAddr) -> bool {
+    bound.ip() == local.ip() || (bound.ip().is_unspecified() && bound.is_ipv4() == local.is_ipv4())
+}
+
+/// Serves until told to stop, then drains for at most `[edge] drain` and returns. To be run on a current-thread
+/// runtime of its own; every task it starts lives on that runtime.
+pub async fn run_worker(shared: Arc<Shared>, index: usize, mut orders: mpsc::UnboundedReceiver<WorkerOrder>) {
+    let worker = Worker::new(shared, index);
+    tokio::spawn(Arc::clone(&worker).follow());
+    let mut listening: Vec<(String, SocketAddr, oneshot::Sender<()>)> = Vec::new();
+    while let Some(order) = orders.recv().await {
+        match order {
+            WorkerOrder::Listen { socket, listener } => {
+                let (stop, stopped) = oneshot::channel();
+                match crate::listener::start(&worker, socket, &listener, stopped) {
+                    Ok(address) => listening.push((listener.name.clone(), address, stop)),
+                    Err(error) => tracing::error!(listener = %listener.name, %error, "cannot accept here"),
+                }
+            }
+            WorkerOrder::Close { listener, address } => {
+                listening.retain(|(name, bound, _)| *name != listener || *bound != address);
+                worker.drain_clients(Some(address));
+            }
+            WorkerOrder::Stop => break,
+        }
+    }
+    drop(listening);
+    worker.draining.store(true, Relaxed);
+    worker.drain_clients(None);
+    let limit = worker.shared.snapshot.load().config.edge.drain;
+    tokio::select! {
+        () = all_gone(&worker) => {}
+        () = tokio::time::sleep(limit) => tracing::warn!(left = worker.live.load(Relaxed), "drain time is over: closing what is left"),
+        _ = orders.recv() => {}
+    }
+}
+
+async fn all_gone(worker: &Worker) {
+    while worker.live.load(Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        worker.drain_clients(None);
+    }
+}
