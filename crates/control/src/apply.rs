@@ -1,0 +1,259 @@
+//! Takes a prepared file into force, all or nothing, and keeps what came of it for status, metrics and the log.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use relais_config::Config;
+use relais_core::{Event, Instant};
+
+use crate::alarm::AlarmReport;
+use crate::control::Control;
+use crate::loading::{Ask, Finished, Ground};
+use crate::reload::{self, Outcome, Prepared, Refused, Trigger, Verdict};
+use crate::setup::Setup;
+use crate::watch::{self, Change, Targets};
+
+/// Reloads since start, by outcome.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Reloads {
+    pub(crate) applied: u64,
+    pub(crate) unchanged: u64,
+    pub(crate) refused: u64,
+}
+
+/// What is in force, besides what the snapshot holds.
+pub(crate) struct Current {
+    pub(crate) verdict: Verdict,
+    pub(crate) reloads: Reloads,
+    /// Of the config in force.
+    pub(crate) warnings: Vec<String>,
+    text_hash: u64,
+    parts: Vec<PathBuf>,
+    /// Certificate files that a refused file wants.
+    wanted: Vec<PathBuf>,
+}
+
+impl Current {
+    /// As the process was started.
+    pub(crate) fn at_start(setup: &Setup, generation: u64, now: Instant) -> Current {
+        let warnings = reload::warnings(&setup.warnings);
+        Current {
+            verdict: Verdict {
+                at: now,
+                trigger: Trigger::Start,
+                outcome: Outcome::Applied,
+                message: describe(&setup.config),
+                help: None,
+                warnings: warnings.clone(),
+                generation,
+            },
+            reloads: Reloads::default(),
+            warnings,
+            text_hash: watch::hash(setup.text.as_bytes()),
+            parts: setup.files.clone(),
+            wanted: Vec::new(),
+        }
+    }
+
+    /// What to watch.
+    pub(crate) fn targets(&self, path: Option<&Path>, config: &Config) -> Targets {
+        let mut certificates = reload::certificate_files(config);
+        certificates.extend(self.wanted.iter().cloned());
+        certificates.sort();
+        certificates.dedup();
+        Targets {
+            config: path.map(|path| (path.to_path_buf(), self.text_hash)),
+            parts: self.parts.clone(),
+            certificates,
+        }
+    }
+}
+
+fn describe(config: &Config) -> String {
+    let count = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+    format!("{} on {}", count(config.services.len(), "service"), count(config.listeners.len(), "listener"))
+}
+
+impl Control {
+    /// A file changed.
+    pub(crate) fn file_changed(&mut self, change: Change) {
+        // A certificate may be what a refused file was waiting for.
+        if change == Change::Config || self.current.verdict.outcome == Outcome::Refused {
+            self.ask_reload(Ask { trigger: Trigger::Watch, force: false, reply: None });
+        } else {
+            self.renew_certificates();
+        }
+    }
+
+    /// Reads the certificates of the running config again.
+    pub(crate) fn renew_certificates(&mut self) {
+        let running = self.snapshot.load_full();
+        self.loading.certificates(&ground(&self.identity, &running.config));
+    }
+
+    /// Reads the file again; the answer comes with the verdict.
+    pub(crate) fn ask_reload(&mut self, ask: Ask) {
+        if self.identity.config_path.is_none() {
+            let refused = Refused {
+                message: "this edge was started from a config without a file".to_string(),
+                help: "stop it and start it with the new config".to_string(),
+                certificates: Vec::new(),
+            };
+            let verdict = self.refusal(&refused, ask.trigger);
+            // That nobody waits any more is no fault.
+            let _ = ask.reply.map(|reply| reply.send(verdict));
+            return;
+        }
+        let running = self.snapshot.load_full();
+        self.loading.reload(ask, &ground(&self.identity, &running.config));
+    }
+
+    /// Disk work is done.
+    pub(crate) fn loaded(&mut self, finished: Finished) {
+        match finished {
+            Finished::Certificates(result) => self.certificates_loaded(result),
+            Finished::Reload { asks, result } => {
+                let asked = asks.iter().any(|ask| ask.trigger == Trigger::Request);
+                let trigger = if asked { Trigger::Request } else { Trigger::Watch };
+                let verdict = match result.and_then(|prepared| self.apply(*prepared, trigger)) {
+                    Ok(verdict) => verdict,
+                    Err(refused) => {
+                        let verdict = self.refusal(&refused, trigger);
+                        self.current.wanted = refused.certificates;
+                        verdict
+                    }
+                };
+                self.conclude(verdict, asks);
+            }
+        }
+        let running = self.snapshot.load_full();
+        self.edges.watch(self.current.targets(self.identity.config_path.as_deref(), &running.config));
+        self.loading.next(&ground(&self.identity, &running.config));
+    }
+
+    /// Binds, publishes, installs, commits: in this order, so that a failure leaves nothing changed.
+    fn apply(&mut self, prepared: Prepared, trigger: Trigger) -> Result<Verdict, Refused> {
+        let Prepared { text, config, mut warnings, parts, certs } = prepared;
+        let running = Arc::clone(&self.snapshot.load().config);
+        let unchanged = *config == *running;
+        if !unchanged {
+            self.bind(&config)?;
+            let now = self.now();
+            self.fleet.handle_event(Event::Reload(Arc::clone(&config)), now);
+            self.flush();
+        }
+        self.certs.install(certs);
+        self.certificates_are_well();
+        if !unchanged {
+            (self.listeners.commit)(&config);
+            self.forget_gone_backends();
+            self.edges.metrics_at(config.metrics.address);
+            warnings.extend(self.follow_log_level(&running, &config));
+        }
+        self.store.save_config(&text);
+        warnings.extend(reload::waits_for_restart(&self.identity.started_with, &config));
+        self.current.text_hash = watch::hash(text.as_bytes());
+        self.current.parts = parts;
+        self.current.wanted = Vec::new();
+        self.current.warnings.clone_from(&warnings);
+        let (outcome, message) = match unchanged {
+            true => (Outcome::Unchanged, "unchanged; certificates were read again".to_string()),
+            false => (Outcome::Applied, describe(&config)),
+        };
+        let generation = self.snapshot.load().generation;
+        Ok(Verdict { at: self.now(), trigger, outcome, message, help: None, warnings, generation })
+    }
+
+    fn bind(&mut self, config: &Config) -> Result<(), Refused> {
+        (self.listeners.prepare)(config).map_err(|problems| {
+            (self.listeners.abandon)();
+            Refused {
+                message: problems.join("\n"),
+                help: "the running config stays; free the address or take it out of the file".to_string(),
+                certificates: Vec::new(),
+            }
+        })
+    }
+
+    /// The file's level counts when the file changed it: a level set by hand outlives other reloads.
+    fn follow_log_level(&mut self, running: &Config, next: &Config) -> Option<String> {
+        if running.log.level == next.log.level {
+            return None;
+        }
+        match (self.set_log_level)(&next.log.level) {
+            Ok(()) => {
+                self.log_level.clone_from(&next.log.level);
+                None
+            }
+            Err(error) => Some(format!("the log level stays `{}`: {error}", self.log_level)),
+        }
+    }
+
+    fn refusal(&self, refused: &Refused, trigger: Trigger) -> Verdict {
+        Verdict {
+            at: self.now(),
+            trigger,
+            outcome: Outcome::Refused,
+            message: refused.message.clone(),
+            help: Some(refused.help.clone()),
+            warnings: Vec::new(),
+            generation: self.snapshot.load().generation,
+        }
+    }
+
+    /// Everything is in force or refused: says so everywhere, then answers.
+    fn conclude(&mut self, verdict: Verdict, asks: Vec<Ask>) {
+        let (trigger, generation) = (verdict.trigger.as_str(), verdict.generation);
+        let help = verdict.help.clone().unwrap_or_default();
+        let mut trouble = None;
+        match verdict.outcome {
+            Outcome::Applied => {
+                self.current.reloads.applied += 1;
+                tracing::info!(trigger, generation, "reloaded: {}", verdict.message);
+            }
+            Outcome::Unchanged => {
+                self.current.reloads.unchanged += 1;
+                tracing::info!(trigger, generation, "reloaded: {}", verdict.message);
+            }
+            Outcome::Refused => {
+                self.current.reloads.refused += 1;
+                tracing::error!(trigger, generation, help, "reload refused\n{}", verdict.message);
+                trouble = Some((format!("the file was refused: {}", verdict.message), help));
+            }
+        }
+        for warning in &verdict.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.alarms.set(AlarmReport { about: "config", trouble }, verdict.at);
+        self.current.verdict = verdict.clone();
+        for reply in asks.into_iter().filter_map(|ask| ask.reply) {
+            // That nobody waits any more is no fault.
+            let _ = reply.send(verdict.clone());
+        }
+    }
+
+    fn certificates_loaded(&mut self, result: Result<relais_tls::Loaded, String>) {
+        match result {
+            Ok(loaded) => {
+                self.certs.install(loaded);
+                self.certificates_are_well();
+                tracing::info!("certificates read again");
+            }
+            Err(problems) => {
+                let help = "the old certificates stay in use; put the right files in place".to_string();
+                let trouble = Some((format!("new certificates were refused: {problems}"), help));
+                let now = self.now();
+                self.alarms.take(AlarmReport { about: "certificates", trouble }, now);
+            }
+        }
+    }
+
+    fn certificates_are_well(&mut self) {
+        let now = self.now();
+        self.alarms.take(AlarmReport { about: "certificates", trouble: None }, now);
+    }
+}
+
+fn ground<'a>(identity: &'a crate::control::Identity, running: &'a Arc<Config>) -> Ground<'a> {
+    Ground { path: identity.config_path.as_deref(), state_dir: &identity.state_dir, running }
+}

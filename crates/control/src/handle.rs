@@ -1,0 +1,125 @@
+//! How the admin socket, signals and an embedding program speak to the control loop: a request and one answer.
+
+use std::fmt;
+
+use relais_core::Admin;
+use relais_tls::CertInfo;
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::metrics::Scrape;
+use crate::reload::Verdict;
+use crate::status::{AdminReply, Status};
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// What is wrong, in a sentence.
+    pub error: String,
+    /// The way out.
+    pub help: String,
+    /// Whose fault it is.
+    #[serde(skip)]
+    pub kind: RefusalKind,
+}
+
+/// Whose fault a refusal is; decides the status of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The target does not exist (404).
+    NotFound,
+    /// The request makes no sense (400).
+    Invalid,
+    /// The control loop has ended (503).
+    Gone,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.error, self.help)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Refusal {
+    fn gone() -> Self {
+        Self {
+            error: "the edge is stopping".to_string(),
+            help: "start it again with `relais run`".to_string(),
+            kind: RefusalKind::Gone,
+        }
+    }
+}
+
+/// One request to the loop, with the place for its answer.
+pub(crate) enum Request {
+    Status(oneshot::Sender<Box<Status>>),
+    Admin { words: String, word: Admin, reason: Option<String>, reply: oneshot::Sender<Result<AdminReply, Refusal>> },
+    Reload { force: bool, reply: oneshot::Sender<Verdict> },
+    Stop(oneshot::Sender<()>),
+    LogLevel { set: Option<String>, reply: oneshot::Sender<Result<String, Refusal>> },
+    Certificates(oneshot::Sender<Vec<CertInfo>>),
+    Scrape(oneshot::Sender<Box<Scrape>>),
+}
+
+/// Speaks to the control loop from any task or thread. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    pub(crate) fn new(requests: mpsc::Sender<Request>) -> Self {
+        Self { requests }
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| Refusal::gone())?;
+        answer.await.map_err(|_| Refusal::gone())
+    }
+
+    /// What `GET /status` answers.
+    pub async fn status(&self) -> Result<Status, Refusal> {
+        Ok(*self.ask(Request::Status).await?)
+    }
+
+    /// The operator's word about `SITE` or `SERVICE/ADDRESS`. Answers when workers can see the change.
+    pub async fn admin(&self, target: &str, word: Admin, reason: Option<String>) -> Result<AdminReply, Refusal> {
+        let words = target.to_string();
+        self.ask(|reply| Request::Admin { words, word, reason, reply }).await?
+    }
+
+    /// Reads the file again; `force` passes the guard against a file that drops most services. Answers with the
+    /// verdict when workers can see the new config. A refused file changes nothing.
+    pub async fn reload(&self, force: bool) -> Result<Verdict, Refusal> {
+        self.ask(|reply| Request::Reload { force, reply }).await
+    }
+
+    /// Makes `Control::run` return.
+    pub async fn stop(&self) -> Result<(), Refusal> {
+        self.ask(Request::Stop).await
+    }
+
+    /// The log level or filter in force.
+    pub async fn log_level(&self) -> Result<String, Refusal> {
+        self.ask(|reply| Request::LogLevel { set: None, reply }).await?
+    }
+
+    /// Sets the log level or filter until the next start (or until the file's own level changes).
+    pub async fn set_log_level(&self, level: &str) -> Result<String, Refusal> {
+        let set = Some(level.to_string());
+        self.ask(|reply| Request::LogLevel { set, reply }).await?
+    }
+
+    /// The certificates in use.
+    pub async fn certificates(&self) -> Result<Vec<CertInfo>, Refusal> {
+        self.ask(Request::Certificates).await
+    }
+
+    /// Every metric in Prometheus' text format.
+    pub async fn metrics(&self) -> Result<String, Refusal> {
+        Ok(crate::metrics::render(&*self.ask(Request::Scrape).await?))
+    }
+}

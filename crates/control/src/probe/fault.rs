@@ -1,0 +1,140 @@
+//! Turns what went wrong on the wire into the fleet's words. Whose fault it is matters: a shortage of our own (file
+//! descriptors, memory) is no evidence against a backend.
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use relais_core::Fault;
+
+/// Why an attempt at a probe ended badly.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Evidence against the backend.
+    Fault(Fault),
+    /// Our own shortage: says nothing about the backend.
+    Local(io::Error),
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Trouble::Fault(fault)
+    }
+}
+
+/// How far a probe got: decides what its deadline means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Resolving = 0,
+    Connecting = 1,
+    Asking = 2,
+}
+
+/// The phase as shared between a probe and its deadline.
+#[derive(Debug, Default)]
+pub(super) struct Progress(AtomicU8);
+
+impl Progress {
+    pub(super) fn reach(&self, phase: Phase) {
+        self.0.store(phase as u8, Relaxed);
+    }
+
+    /// What running out of time means here.
+    pub(super) fn overdue(&self) -> Fault {
+        match self.0.load(Relaxed) {
+            0 => Fault::Unresolved,
+            1 => Fault::ConnectTimeout,
+            _ => Fault::ResponseTimeout,
+        }
+    }
+}
+
+// Linux and BSD agree on none of these being an answer of the peer.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+const ENOMEM: i32 = 12;
+const ENOBUFS: i32 = if cfg!(target_os = "linux") { 105 } else { 55 };
+const EAGAIN: i32 = if cfg!(target_os = "linux") { 11 } else { 35 };
+
+/// An error of `connect`.
+pub(super) fn of_connect(error: io::Error) -> Trouble {
+    if matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM | ENOBUFS)) {
+        return Trouble::Local(error);
+    }
+    Trouble::Fault(match error.kind() {
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => Fault::Refused,
+        // A unix socket whose queue is full says EAGAIN: it lives, but takes nobody.
+        _ if error.raw_os_error() == Some(EAGAIN) => Fault::ConnectTimeout,
+        ErrorKind::TimedOut => Fault::ConnectTimeout,
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Fault::Reset,
+        _ => Fault::Unreachable,
+    })
+}
+
+/// An error of the TLS handshake.
+pub(super) fn of_handshake(error: &io::Error) -> Fault {
+    of_io(error).unwrap_or(Fault::Tls)
+}
+
+/// An error of an established connection; `None`: not the transport's.
+fn of_io(error: &io::Error) -> Option<Fault> {
+    match error.kind() {
+        ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::BrokenPipe
+        | ErrorKind::UnexpectedEof
+        | ErrorKind::NotConnected => Some(Fault::Reset),
+        ErrorKind::TimedOut => Some(Fault::Unacknowledged),
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Some(Fault::Unreachable),
+        _ => error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()).then_some(Fault::Tls),
+    }
+}
+
+/// An error of the HTTP exchange.
+pub(super) fn of_http(error: &hyper::Error) -> Fault {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(fault) = inner.downcast_ref::<io::Error>().and_then(of_io) {
+            return fault;
+        }
+        source = inner.source();
+    }
+    if error.is_parse() || error.is_parse_too_large() { Fault::Malformed } else { Fault::Reset }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(code: i32) -> Trouble {
+        of_connect(io::Error::from_raw_os_error(code))
+    }
+
+    #[test]
+    fn our_own_shortage_accuses_nobody() {
+        for code in [EMFILE, ENFILE, ENOMEM, ENOBUFS] {
+            assert!(matches!(connect(code), Trouble::Local(_)), "{code}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn connect_errors_have_their_words() {
+        let cases = [(111, Fault::Refused), (113, Fault::Unreachable), (101, Fault::Unreachable)];
+        let more =
+            [(110, Fault::ConnectTimeout), (104, Fault::Reset), (2, Fault::Refused), (11, Fault::ConnectTimeout)];
+        for (code, expected) in cases.into_iter().chain(more) {
+            assert!(matches!(connect(code), Trouble::Fault(fault) if fault == expected), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_means_what_the_phase_says() {
+        let progress = Progress::default();
+        assert_eq!(progress.overdue(), Fault::Unresolved);
+        progress.reach(Phase::Connecting);
+        assert_eq!(progress.overdue(), Fault::ConnectTimeout);
+        progress.reach(Phase::Asking);
+        assert_eq!(progress.overdue(), Fault::ResponseTimeout);
+    }
+}

@@ -1,0 +1,120 @@
+//! Executes probes: one task and one fresh connection each, never one behind another. Decides nothing: what came back
+//! is a `Fault` for the fleet to judge.
+
+mod connect;
+mod fault;
+mod http;
+mod resolve;
+mod run;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use relais_core::stats::Histogram;
+use relais_core::{Fault, ProbeOrder};
+use relais_tls::CertStore;
+use tokio::task::{AbortHandle, Id, JoinSet};
+
+use run::Prober;
+
+/// What came back from one probe.
+#[derive(Debug)]
+pub(crate) struct Probed {
+    pub(crate) slot: u32,
+    pub(crate) id: u64,
+    pub(crate) result: Result<(), Fault>,
+    pub(crate) took: Duration,
+}
+
+/// Probes of one backend, counted since start.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ProbeCounts {
+    /// By result: `ok` or a fault's word.
+    pub(crate) results: BTreeMap<&'static str, u64>,
+    pub(crate) duration: Arc<Histogram>,
+}
+
+/// The probes under way. Dropping it stops them all.
+pub(crate) struct Probes {
+    prober: Arc<Prober>,
+    running: JoinSet<Probed>,
+    orders: HashMap<Id, (u32, u64)>,
+    latest: HashMap<u32, AbortHandle>,
+    counts: HashMap<u32, ProbeCounts>,
+}
+
+impl Probes {
+    pub(crate) fn new(certs: Arc<CertStore>) -> Self {
+        Self {
+            prober: Arc::new(Prober::new(certs)),
+            running: JoinSet::new(),
+            orders: HashMap::new(),
+            latest: HashMap::new(),
+            counts: HashMap::new(),
+        }
+    }
+
+    /// Starts a probe. An older one of the same backend is stopped: the fleet would ignore its result.
+    pub(crate) fn start(&mut self, order: ProbeOrder) {
+        let (slot, id) = (order.backend.slot, order.id);
+        let prober = Arc::clone(&self.prober);
+        let task = self.running.spawn(async move {
+            let (result, took) = prober.probe(&order).await;
+            Probed { slot, id, result, took }
+        });
+        self.orders.insert(task.id(), (slot, id));
+        if let Some(older) = self.latest.insert(slot, task) {
+            older.abort();
+        }
+    }
+
+    /// The next result; waits for ever when nothing is under way. Nothing is lost when the wait is given up.
+    pub(crate) async fn next(&mut self) -> Probed {
+        loop {
+            let Some(joined) = self.running.join_next_with_id().await else {
+                std::future::pending::<()>().await;
+                continue;
+            };
+            let probed = match joined {
+                Ok((task, probed)) => {
+                    self.orders.remove(&task);
+                    probed
+                }
+                Err(error) => match (self.orders.remove(&error.id()), error.is_panic()) {
+                    (Some((slot, id)), true) => {
+                        tracing::error!(%error, "a probe failed inside relais; counted as a malformed answer");
+                        Probed { slot, id, result: Err(Fault::Malformed), took: Duration::ZERO }
+                    }
+                    _ => continue,
+                },
+            };
+            self.count(&probed);
+            return probed;
+        }
+    }
+
+    fn count(&mut self, probed: &Probed) {
+        let counts = self.counts.entry(probed.slot).or_default();
+        let word = probed.result.map_or_else(Fault::as_str, |()| "ok");
+        *counts.results.entry(word).or_default() += 1;
+        counts.duration.observe(probed.took);
+    }
+
+    /// Counters by slot.
+    pub(crate) fn counts(&self) -> &HashMap<u32, ProbeCounts> {
+        &self.counts
+    }
+
+    /// Forgets the backends that are gone, and stops probing them.
+    pub(crate) fn keep(&mut self, stays: impl Fn(u32) -> bool) {
+        self.counts.retain(|slot, _| stays(*slot));
+        self.latest.retain(|slot, task| {
+            let kept = stays(*slot);
+            if !kept {
+                task.abort();
+            }
+            kept
+        });
+    }
+}

@@ -1,0 +1,125 @@
+//! Answers what operators ask. An order is answered after its snapshot is published.
+
+use relais_core::{Admin, Command, Event};
+use tokio::sync::oneshot;
+
+use crate::alarm::AlarmReport;
+use crate::control::Control;
+use crate::handle::{Refusal, RefusalKind, Request};
+use crate::loading::Ask;
+use crate::metrics::Scrape;
+use crate::reload::Trigger;
+use crate::status::{self, AdminReply, ProcessStatus, Status};
+
+/// Answers; that nobody waits any more is no fault.
+fn reply<T>(to: oneshot::Sender<T>, answer: T) {
+    let _ = to.send(answer);
+}
+
+impl Control {
+    pub(crate) fn answer(&mut self, request: Request) {
+        match request {
+            Request::Status(to) => {
+                let status = self.status();
+                reply(to, Box::new(status));
+            }
+            Request::Admin { words, word, reason, reply: to } => {
+                let answer = self.admin(&words, word, reason);
+                reply(to, answer);
+            }
+            Request::Reload { force, reply: to } => {
+                self.ask_reload(Ask { trigger: Trigger::Request, force, reply: Some(to) });
+            }
+            Request::LogLevel { set, reply: to } => {
+                let answer = self.log_level(set);
+                reply(to, answer);
+            }
+            Request::Certificates(to) => reply(to, self.certs.certificates()),
+            Request::Scrape(to) => {
+                let scrape = self.scrape();
+                reply(to, Box::new(scrape));
+            }
+            // Taken by the loop itself before it comes here; answered all the same.
+            Request::Stop(to) => reply(to, ()),
+        }
+    }
+
+    fn admin(&mut self, words: &str, word: Admin, reason: Option<String>) -> Result<AdminReply, Refusal> {
+        let target = self.fleet.target(words).map_err(|error| Refusal {
+            error,
+            help: "name a SITE, or a backend as SERVICE/ADDRESS; `relais status` lists them".to_string(),
+            kind: RefusalKind::NotFound,
+        })?;
+        let now = self.now();
+        self.fleet.handle_event(Event::Admin(Command { target: target.clone(), word, reason }), now);
+        self.flush();
+        let backends = status::affected(&self.fleet.report(now), &target);
+        Ok(AdminReply {
+            target: target.to_string(),
+            word,
+            generation: self.snapshot.load().generation,
+            inflight: backends.iter().map(|backend| u64::from(backend.inflight)).sum(),
+            backends,
+        })
+    }
+
+    fn log_level(&mut self, set: Option<String>) -> Result<String, Refusal> {
+        if let Some(level) = set {
+            (self.set_log_level)(&level).map_err(|error| Refusal {
+                error,
+                help: "write error, warn, info, debug or trace, or a filter such as `info,relais_proxy=debug`"
+                    .to_string(),
+                kind: RefusalKind::Invalid,
+            })?;
+            tracing::info!(from = self.log_level, to = level, "log level set");
+            self.log_level = level;
+        }
+        Ok(self.log_level.clone())
+    }
+
+    fn status(&mut self) -> Status {
+        let now = self.now();
+        self.look_at_store();
+        let snapshot = self.snapshot.load_full();
+        Status {
+            process: ProcessStatus {
+                version: env!("CARGO_PKG_VERSION"),
+                pid: std::process::id(),
+                started: self.identity.started,
+                config_path: self.identity.config_path.clone(),
+                state_dir: self.identity.state_dir.clone(),
+                admin_socket: self.identity.admin_socket.clone(),
+                generation: snapshot.generation,
+                log_level: self.log_level.clone(),
+            },
+            reload: self.current.verdict.clone(),
+            alarms: self.alarms.list(),
+            store: self.store.state(),
+            listeners: status::listeners(&snapshot.config),
+            certificates: self.certs.certificates(),
+            warnings: [self.identity.standing_warnings.as_slice(), self.current.warnings.as_slice()].concat(),
+            report: self.fleet.report(now),
+        }
+    }
+
+    /// The store says itself in the log what happened to it; here it only has to stay visible.
+    fn look_at_store(&mut self) {
+        let state = self.store.state();
+        let trouble = status::store_trouble(&state);
+        let now = self.now();
+        self.alarms.set(AlarmReport { about: "store", trouble }, now);
+    }
+
+    fn scrape(&self) -> Scrape {
+        Scrape {
+            report: self.fleet.report(self.now()),
+            snapshot: self.snapshot.load_full(),
+            probes: self.probes.counts().clone(),
+            reloads: self.current.reloads,
+            verdict: self.current.verdict.clone(),
+            certificates: self.certs.certificates(),
+            store: self.store.state().mode,
+            log_lines_dropped: self.log_lines_dropped.as_ref().map(|dropped| dropped()),
+        }
+    }
+}
