@@ -1,5 +1,7 @@
 //! Certificate files as operators get them wrong, and what they are told.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt;
@@ -53,7 +55,7 @@ fn wrong_content_is_named_with_the_way_out() {
         other.key.as_bytes(),
         &["shop.pem)", "shop.key does not belong to this certificate", "openssl pkey -pubout"],
     );
-    let leaf_last = ca.pem.clone() + good.cert.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap();
+    let leaf_last = ca.pem + good.cert.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap();
     one(leaf_last.as_bytes(), key, &["shop.key belongs to certificate number 2", "own certificate first"]);
     one(key, key, &["shop.pem): holds a key and no certificate"]);
     one(cert, cert, &["shop.key): holds a certificate and no key"]);
@@ -109,8 +111,8 @@ fn doubtful_certificates_are_served_with_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     let ca = Ca::new();
     let key = || KeyPair::generate().unwrap();
-    let expired = ca.sign_for(&["a.fr"], -9 * DAY, -5 * 3_600 - 30, key()).put(dir.path(), "expired");
-    let early = ca.sign_for(&["b.fr"], 2 * DAY, 9 * DAY, key()).put(dir.path(), "early");
+    let expired = ca.sign_for(&["a.fr"], -9 * DAY, -5 * 3_600 - 30, &key()).put(dir.path(), "expired");
+    let early = ca.sign_for(&["b.fr"], 2 * DAY, 9 * DAY, &key()).put(dir.path(), "early");
     let nameless_key = key();
     let mut nameless = params(&[], -DAY, DAY);
     nameless.distinguished_name.push(rcgen::DnType::CommonName, "C.fr");

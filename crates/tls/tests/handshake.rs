@@ -1,5 +1,7 @@
 //! Handshakes with real clients: which certificate, version, protocol and key exchange they get.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::sync::Arc;
@@ -141,7 +143,7 @@ async fn install_swaps_while_serving() {
 async fn a_valid_certificate_wins_over_an_expired_one() {
     let dir = tempfile::tempdir().unwrap();
     let ca = Ca::new();
-    let expired = ca.sign_for(&["x.a.fr"], -90 * DAY, -3 * DAY - 60, KeyPair::generate().unwrap());
+    let expired = ca.sign_for(&["x.a.fr"], -90 * DAY, -3 * DAY - 60, &KeyPair::generate().unwrap());
     let renewed = ca.sign(&["*.a.fr", "b.fr"]);
     let mut config = config(TlsSource::Files);
     config.certificates = vec![expired.put(dir.path(), "expired"), renewed.put(dir.path(), "renewed")];
@@ -163,7 +165,7 @@ async fn rsa_and_ecdsa_stand_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
     let ca = Ca::new();
     let ecdsa = ca.sign(&["a.fr"]);
-    let rsa = ca.sign_for(&["a.fr"], -DAY, DAY, KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap());
+    let rsa = ca.sign_for(&["a.fr"], -DAY, DAY, &KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap());
     let mut config = config(TlsSource::Files);
     config.certificates = vec![ecdsa.put(dir.path(), "ecdsa"), rsa.put(dir.path(), "rsa")];
     let server = load(&config, dir.path()).server_config(&config);

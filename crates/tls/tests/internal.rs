@@ -1,5 +1,7 @@
 //! The local CA: kept, believed, healed, and never a reason not to serve.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

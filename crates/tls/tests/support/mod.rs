@@ -1,5 +1,5 @@
 //! What the tests of this crate share: configs, certificates on disk, and whole handshakes over an in-memory pipe.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part, and a test may panic")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,12 +106,12 @@ impl Ca {
     }
 
     pub(crate) fn sign(&self, hosts: &[&str]) -> Pair {
-        self.sign_for(hosts, -DAY, 90 * DAY, KeyPair::generate().unwrap())
+        self.sign_for(hosts, -DAY, 90 * DAY, &KeyPair::generate().unwrap())
     }
 
     /// Valid from and until seconds from now.
-    pub(crate) fn sign_for(&self, hosts: &[&str], from: i64, until: i64, key: KeyPair) -> Pair {
-        let certificate = params(hosts, from, until).signed_by(&key, &self.issuer).unwrap();
+    pub(crate) fn sign_for(&self, hosts: &[&str], from: i64, until: i64, key: &KeyPair) -> Pair {
+        let certificate = params(hosts, from, until).signed_by(key, &self.issuer).unwrap();
         Pair { cert: certificate.pem() + &self.pem, key: key.serialize_pem(), der: certificate.der().clone() }
     }
 }
