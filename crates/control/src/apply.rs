@@ -123,7 +123,7 @@ impl Control {
                         verdict
                     }
                 };
-                self.conclude(verdict, asks);
+                self.conclude(&verdict, asks);
             }
         }
         let running = self.snapshot.load_full();
@@ -202,7 +202,7 @@ impl Control {
     }
 
     /// Everything is in force or refused: says so everywhere, then answers.
-    fn conclude(&mut self, verdict: Verdict, asks: Vec<Ask>) {
+    fn conclude(&mut self, verdict: &Verdict, asks: Vec<Ask>) {
         let (trigger, generation) = (verdict.trigger.as_str(), verdict.generation);
         let help = verdict.help.clone().unwrap_or_default();
         let mut trouble = None;
@@ -232,10 +232,10 @@ impl Control {
         }
     }
 
-    fn certificates_loaded(&mut self, result: Result<relais_tls::Loaded, String>) {
+    fn certificates_loaded(&mut self, result: Result<Box<relais_tls::Loaded>, String>) {
         match result {
             Ok(loaded) => {
-                self.certs.install(loaded);
+                self.certs.install(*loaded);
                 self.certificates_are_well();
                 tracing::info!("certificates read again");
             }

@@ -23,7 +23,7 @@ use crate::edges::Edges;
 use crate::handle::{Handle, Request};
 use crate::loading::{Finished, Loading};
 use crate::probe::{Probed, Probes};
-use crate::setup::{ListenerHooks, Setup};
+use crate::setup::{ListenerHooks, SetLogLevel, Setup};
 use crate::watch::{self, Change};
 
 /// Events of workers taken in one go before anything is published: a burst costs one snapshot, not one each.
@@ -55,7 +55,7 @@ pub struct Control {
     pub(crate) certs: Arc<CertStore>,
     pub(crate) certs_not_before: Instant,
     pub(crate) listeners: ListenerHooks,
-    pub(crate) set_log_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub(crate) set_log_level: SetLogLevel,
     pub(crate) log_lines_dropped: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
     pub(crate) log_level: String,
     pub(crate) identity: Identity,

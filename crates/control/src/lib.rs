@@ -35,5 +35,5 @@ pub use control::{Control, Ended};
 pub use handle::{Handle, Refusal, RefusalKind};
 pub use load::{Loaded, load, parse, read};
 pub use reload::{Outcome, Trigger, Verdict};
-pub use setup::{ListenerHooks, Setup};
+pub use setup::{Bind, ListenerHooks, SetLogLevel, Setup};
 pub use status::{AdminReply, AffectedBackend, ListenerStatus, ProcessStatus, Status};

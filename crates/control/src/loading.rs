@@ -2,7 +2,7 @@
 //! probe nor a failover.
 
 use std::future::pending;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use relais_config::Config;
@@ -30,12 +30,12 @@ pub(crate) struct Ground<'a> {
 /// A finished piece of work.
 pub(crate) enum Finished {
     Reload { asks: Vec<Ask>, result: Result<Box<Prepared>, Refused> },
-    Certificates(Result<relais_tls::Loaded, String>),
+    Certificates(Result<Box<relais_tls::Loaded>, String>),
 }
 
 enum Work {
     Reload(Result<Box<Prepared>, Refused>),
-    Certificates(Result<relais_tls::Loaded, String>),
+    Certificates(Result<Box<relais_tls::Loaded>, String>),
 }
 
 /// What is under way and what waits.
@@ -76,7 +76,7 @@ impl Loading {
                 Work::Reload(reload::prepare(&path, &running, &state_dir, force).map(Box::new))
             });
         } else if std::mem::take(&mut self.certificates_wait) {
-            self.work.spawn_blocking(move || Work::Certificates(certificates(&running, state_dir)));
+            self.work.spawn_blocking(move || Work::Certificates(certificates(&running, &state_dir)));
         }
     }
 
@@ -97,8 +97,8 @@ impl Loading {
     }
 }
 
-fn certificates(running: &Config, state_dir: PathBuf) -> Result<relais_tls::Loaded, String> {
-    CertStore::load(running, &state_dir).map_err(|problems| {
+fn certificates(running: &Config, state_dir: &Path) -> Result<Box<relais_tls::Loaded>, String> {
+    CertStore::load(running, state_dir).map(Box::new).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         lines.join("\n")
     })

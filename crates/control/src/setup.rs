@@ -9,6 +9,12 @@ use relais_store::Store;
 use relais_tls::CertStore;
 use tokio::sync::{mpsc, watch};
 
+/// Applies a log level or filter; `Err`: a sentence saying what is wrong with it.
+pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Binds what a config adds. `Err`: every address that cannot be bound, with the reason.
+pub type Bind = Box<dyn FnMut(&Config) -> Result<(), Vec<String>> + Send>;
+
 /// Everything the control loop needs.
 pub struct Setup {
     /// The file to watch and reload; `None`: the config was made by the embedding program and never changes.
@@ -35,8 +41,8 @@ pub struct Setup {
     pub anchor: Anchor,
     /// The listening sockets.
     pub listeners: ListenerHooks,
-    /// Applies a log level or filter; `Err`: a sentence saying what is wrong with it.
-    pub set_log_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    /// Changes the log level while running.
+    pub set_log_level: SetLogLevel,
     /// Log lines dropped because the writer was too slow, since start; `None`: the program cannot tell.
     pub log_lines_dropped: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
     /// Path of the admin socket.
@@ -45,8 +51,8 @@ pub struct Setup {
 
 /// How the control loop has listening sockets opened and closed, in two steps so that a reload is all or nothing.
 pub struct ListenerHooks {
-    /// Binds what a new config adds; nothing accepts yet. `Err`: every address that cannot be bound, with the reason.
-    pub prepare: Box<dyn FnMut(&Config) -> Result<(), Vec<String>> + Send>,
+    /// Binds what a new config adds; nothing accepts yet.
+    pub prepare: Bind,
     /// Starts what was prepared and closes what the new config no longer names.
     pub commit: Box<dyn FnMut(&Config) + Send>,
     /// Drops what was prepared.

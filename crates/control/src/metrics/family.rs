@@ -83,7 +83,6 @@ impl Family {
 }
 
 /// Prometheus values are floats; beyond 2^53 a counter loses its last digits, which nobody can see in a rate.
-#[expect(clippy::cast_precision_loss, reason = "see above")]
 pub(super) fn float(value: u64) -> f64 {
     value as f64
 }
