@@ -121,7 +121,7 @@ impl Exchange {
     }
 
     /// Takes the newest picture of the pool: a backend may have fallen or risen since the last attempt.
-    fn refresh(&mut self) {
+    pub(crate) fn refresh(&mut self) {
         let snapshot = self.client.worker.shared.snapshot.load();
         if let Some(pool) = snapshot.route(&self.route.0, &self.route.1)
             && pool.service.name == self.pool.service.name
@@ -187,7 +187,11 @@ pub(crate) async fn run(mut exchange: Exchange, ticket: &mut Box<Ticket>) -> Res
     ticket.bytes_in = exchange.body.as_ref().map_or(0, |body| body.read());
     match (result, &forward.maintenance) {
         (Err(Failure::NoBackend(_)), Some(page)) => Ok(answer::static_answer(page)),
-        (result, _) => result,
+        (Ok(mut response), _) => {
+            response.body_mut().arm(exchange);
+            Ok(response)
+        }
+        (Err(failure), _) => Err(failure),
     }
 }
 
@@ -232,7 +236,7 @@ async fn attempts(
 }
 
 /// Finds a backend and a connection to it. Nothing of the request is sent in here, so every failure moves on.
-async fn obtain(
+pub(crate) async fn obtain(
     exchange: &mut Exchange,
     forward: &Forward,
     fresh: bool,

@@ -19,9 +19,9 @@ use crate::body::{BodyFault, SendBody};
 use crate::client_io::ConnState;
 use crate::pool::{Slot, Verdicts};
 use crate::race::Connected;
-use crate::response_body::{FromBackend, ResponseBody};
+use crate::response_body::{FromBackend, ResponseBody, Timing};
+use crate::resume::Plan;
 use crate::sender::{Held, SendFailure};
-use crate::timer::LazyTimer;
 use crate::tunnel::Tunnel;
 use crate::{headers, sticky};
 
@@ -46,6 +46,8 @@ pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
     held: Held,
     slot: Arc<Slot>,
+    /// Verdicts on the backend when the attempt began.
+    before: Verdicts,
     gate: Option<oneshot::Sender<()>>,
     inflight: InFlight,
 }
@@ -87,7 +89,7 @@ pub(crate) async fn send(exchange: &mut Exchange, forward: &Forward, connected: 
     match result {
         Ok((response, held)) => {
             let gate = gate.lock().take();
-            Outcome::Answer(Box::new(Answer { response, held, slot, gate, inflight }))
+            Outcome::Answer(Box::new(Answer { response, held, slot, before, gate, inflight }))
         }
         Err(SendFailure::NotSent) => Outcome::NotSent,
         Err(SendFailure::Client(fault)) => Outcome::Client(fault),
@@ -235,7 +237,7 @@ pub(crate) fn pass_on(
     answer: Answer,
     ticket: &mut Ticket,
 ) -> Response<ResponseBody> {
-    let Answer { mut response, held, slot, gate, inflight } = answer;
+    let Answer { mut response, held, slot, before, gate, inflight } = answer;
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let backend_version = response.version();
     let hop = headers::strip_hop_by_hop(response.headers_mut());
@@ -244,9 +246,12 @@ pub(crate) fn pass_on(
         client,
         backend: hyper::upgrade::on(&mut response),
         slot: Arc::clone(&slot),
+        deaths: before.deaths,
         idle: forward.timeout.tunnel,
+        websocket: hop.upgrade.as_ref().is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")),
     });
     let (mut head, incoming) = response.into_parts();
+    let plan = Plan::of(&exchange.head.method, head.status, &head.headers);
     head.version = Version::HTTP_11;
     head.extensions.clear();
     dress(exchange, forward, member, &mut head.headers, backend_version);
@@ -258,20 +263,61 @@ pub(crate) fn pass_on(
     }
     let events =
         head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    let body = ResponseBody::from_backend(Box::new(FromBackend {
-        incoming,
-        held: Some(held),
-        slot,
-        keep_idle: forward.keep_idle,
-        patience: if events { forward.timeout.tunnel } else { forward.timeout.idle },
-        deadline: exchange.deadline,
-        worker: Arc::clone(&exchange.client.worker),
-        backend_slot: member.backend.slot,
-        gate,
-        timer: LazyTimer::default(),
-        blocked: None,
-    }));
-    Response::from_parts(head, body)
+    let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
+    let line = Line { held, slot, deaths: before.deaths, gate, backend_slot: member.backend.slot };
+    let body = line.body(exchange, forward, incoming, patience, plan);
+    Response::from_parts(head, ResponseBody::from_backend(body))
+}
+
+/// The connection an answer's body comes on.
+struct Line {
+    held: Held,
+    slot: Arc<Slot>,
+    deaths: u64,
+    gate: Option<oneshot::Sender<()>>,
+    backend_slot: u32,
+}
+
+impl Line {
+    fn body(
+        self,
+        exchange: &Exchange,
+        forward: &Forward,
+        incoming: Incoming,
+        patience: Duration,
+        plan: Option<Plan>,
+    ) -> Box<FromBackend> {
+        Box::new(FromBackend {
+            incoming,
+            held: Some(self.held),
+            slot: self.slot,
+            deaths: self.deaths,
+            keep_idle: forward.keep_idle,
+            patience,
+            deadline: exchange.deadline,
+            worker: Arc::clone(&exchange.client.worker),
+            backend_slot: self.backend_slot,
+            gate: self.gate,
+            plan,
+            exchange: None,
+            timing: Timing::default(),
+        })
+    }
+}
+
+/// The rest of a body, from another backend than its beginning.
+pub(crate) fn continue_with(
+    exchange: Box<Exchange>,
+    forward: &Forward,
+    member: &Member,
+    answer: Answer,
+    plan: Plan,
+) -> (Box<FromBackend>, InFlight) {
+    let Answer { response, held, slot, before, gate, inflight } = answer;
+    let line = Line { held, slot, deaths: before.deaths, gate, backend_slot: member.backend.slot };
+    let mut body = line.body(&exchange, forward, response.into_body(), forward.timeout.idle, Some(plan));
+    body.exchange = Some(exchange);
+    (body, inflight)
 }
 
 /// `Via`, the service's edits and the sticky cookie.

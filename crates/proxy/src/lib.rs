@@ -20,11 +20,13 @@ mod pool;
 mod race;
 mod resolve;
 mod response_body;
+mod resume;
 mod sender;
 mod service;
 mod sticky;
 mod timer;
 mod tunnel;
+mod websocket;
 mod worker;
 
 pub use worker::{Shared, WorkerOrder, run_worker};

@@ -33,7 +33,7 @@ pub(crate) struct Slot {
     /// Grows each time the backend's transport is declared dead.
     deaths: AtomicU64,
     /// Wakes what waits here whenever one of the two grew.
-    pub(crate) verdict: Notify,
+    pub(crate) verdict: Arc<Notify>,
     pub(crate) tls: Mutex<Option<Arc<rustls_config::ClientConfig>>>,
 }
 

@@ -1,17 +1,22 @@
-//! The body of an answer on its way to the client: streamed frame by frame, timed, and accounted for at its end.
+//! The body of an answer on its way to the client: streamed frame by frame, timed, continued elsewhere where that is
+//! possible, and accounted for at its end.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use relais_core::{Event, Fault};
+use tokio::sync::futures::OwnedNotified;
 
 use crate::access::Ticket;
+use crate::attempt::Exchange;
 use crate::pool::Slot;
+use crate::resume::{self, Plan};
 use crate::sender::Held;
 use crate::timer::LazyTimer;
 use crate::worker::Worker;
@@ -26,13 +31,19 @@ enum Kind {
     Empty,
     Full(Bytes),
     Backend(Box<FromBackend>),
+    /// The backend is lost; another one is asked for the rest. The ticket is in there.
+    Resuming(Resuming),
 }
+
+type Resuming = Pin<Box<dyn Future<Output = (Box<Ticket>, Result<Box<FromBackend>, Cut>)> + Send>>;
 
 /// A body that comes from a backend, with the connection it comes on.
 pub(crate) struct FromBackend {
     pub(crate) incoming: Incoming,
     pub(crate) held: Option<Held>,
     pub(crate) slot: Arc<Slot>,
+    /// How often the backend had been declared dead when the answer began.
+    pub(crate) deaths: u64,
     pub(crate) keep_idle: usize,
     /// Longest silence.
     pub(crate) patience: Duration,
@@ -43,12 +54,22 @@ pub(crate) struct FromBackend {
     /// Keeps the gate of `Expect: 100-continue` shut until the answer is complete.
     #[allow(dead_code, reason = "held for its Drop")]
     pub(crate) gate: Option<tokio::sync::oneshot::Sender<()>>,
-    pub(crate) timer: LazyTimer,
-    pub(crate) blocked: Option<Instant>,
+    /// How to continue elsewhere, and with what request.
+    pub(crate) plan: Option<Plan>,
+    pub(crate) exchange: Option<Box<Exchange>>,
+    pub(crate) timing: Timing,
+}
+
+/// The wait for the next frame.
+#[derive(Default)]
+pub(crate) struct Timing {
+    timer: LazyTimer,
+    blocked: Option<Instant>,
+    verdict: Option<Pin<Box<OwnedNotified>>>,
 }
 
 /// The answer was cut; the client must see that (no final chunk, or RST_STREAM).
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Cut(&'static str);
 
 impl std::fmt::Display for Cut {
@@ -63,7 +84,10 @@ impl FromBackend {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.blocked = None;
+                self.timing.blocked = None;
+                if let (Some(plan), Some(data)) = (&mut self.plan, frame.data_ref()) {
+                    plan.passed(data.len());
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -75,18 +99,29 @@ impl FromBackend {
                 self.release();
                 Poll::Ready(None)
             }
-            Poll::Pending => {
-                let since = *self.blocked.get_or_insert_with(Instant::now);
-                let mut until = since + self.patience;
-                if let Some(deadline) = self.deadline {
-                    until = until.min(deadline);
-                }
-                match self.timer.poll_expired(cx, until) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(()) => Poll::Ready(Some(Err(Cut("backend_stalled")))),
-                }
-            }
+            Poll::Pending => self.poll_lost(cx).map(|cut| Some(Err(cut))),
         }
+    }
+
+    /// No frame now: is there any point in waiting for one?
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+        loop {
+            let verdict =
+                self.timing.verdict.get_or_insert_with(|| Box::pin(Arc::clone(&self.slot.verdict).notified_owned()));
+            let changed = verdict.as_mut().poll(cx).is_ready();
+            if self.slot.verdicts().deaths != self.deaths {
+                return Poll::Ready(Cut("backend_dead"));
+            }
+            if !changed {
+                break;
+            }
+            self.timing.verdict = None;
+        }
+        let since = *self.timing.blocked.get_or_insert_with(Instant::now);
+        let until = since + self.patience;
+        let until = self.deadline.map_or(until, |deadline| until.min(deadline));
+        ready!(self.timing.timer.poll_expired(cx, until));
+        Poll::Ready(Cut("backend_stalled"))
     }
 
     /// The answer is complete: the connection may serve the next request.
@@ -94,6 +129,10 @@ impl FromBackend {
         if let Some(Held::H1(send)) = self.held.take() {
             self.slot.give_back(send, self.keep_idle);
         }
+    }
+
+    fn over_time(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
@@ -114,6 +153,15 @@ impl ResponseBody {
         Self { kind: Kind::Backend(body), ticket: None }
     }
 
+    /// Keeps the request for a resume, if the answer can be resumed at all.
+    pub(crate) fn arm(&mut self, exchange: Exchange) {
+        if let Kind::Backend(body) = &mut self.kind
+            && body.plan.is_some()
+        {
+            body.exchange = Some(Box::new(exchange));
+        }
+    }
+
     /// The ticket is dropped, and so counted and logged, with the body.
     pub(crate) fn with_ticket(mut self, mut ticket: Box<Ticket>) -> Self {
         if matches!(self.kind, Kind::Empty) {
@@ -121,6 +169,72 @@ impl ResponseBody {
         }
         self.ticket = Some(ticket);
         self
+    }
+
+    /// The next frame, from whichever backend has it.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        loop {
+            match &mut self.kind {
+                Kind::Empty => return Poll::Ready(None),
+                Kind::Full(bytes) => {
+                    let bytes = std::mem::take(bytes);
+                    self.kind = Kind::Empty;
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+                Kind::Backend(body) => match ready!(body.poll(cx)) {
+                    Some(Err(cut)) => match self.resume(cut) {
+                        Ok(()) => {}
+                        Err(cut) => return Poll::Ready(Some(Err(cut))),
+                    },
+                    frame => return Poll::Ready(frame),
+                },
+                Kind::Resuming(resuming) => {
+                    let (ticket, result) = ready!(resuming.as_mut().poll(cx));
+                    self.ticket = Some(ticket);
+                    match result {
+                        Ok(body) => self.kind = Kind::Backend(body),
+                        Err(cut) => {
+                            self.kind = Kind::Empty;
+                            return Poll::Ready(Some(Err(cut)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The backend is lost: begins to look for another one that has the rest.
+    fn resume(&mut self, cut: Cut) -> Result<(), Cut> {
+        let Kind::Backend(body) = &mut self.kind else { return Err(cut) };
+        let over_time = body.over_time();
+        let (Some(plan), Some(mut exchange)) = (body.plan.take(), body.exchange.take()) else { return Err(cut) };
+        if plan.finished() {
+            // The last byte was passed on; only the end was lost with the connection.
+            self.kind = Kind::Empty;
+            return Ok(());
+        }
+        let (false, Some(ticket)) = (over_time, self.ticket.take()) else { return Err(cut) };
+        exchange.tried = vec![body.backend_slot];
+        exchange.refresh();
+        let site = exchange.pool.members.iter().find(|member| member.backend.slot == body.backend_slot);
+        exchange.avoid_site = site.map(|member| Arc::clone(&member.backend.id.site));
+        self.kind = Kind::Resuming(Box::pin(resume::resume(exchange, plan, cut, ticket)));
+        Ok(())
+    }
+
+    /// The end is often known with the last frame, and hyper then polls no further.
+    fn ended(&mut self) -> bool {
+        match &mut self.kind {
+            Kind::Empty => true,
+            Kind::Full(_) | Kind::Resuming(_) => false,
+            Kind::Backend(body) => {
+                let ended = body.incoming.is_end_stream();
+                if ended {
+                    body.release();
+                }
+                ended
+            }
+        }
     }
 }
 
@@ -130,39 +244,17 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
-        let frame = match &mut this.kind {
-            Kind::Empty => None,
-            Kind::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.kind = Kind::Empty;
-                Some(Ok(Frame::data(bytes)))
-            }
-            Kind::Backend(body) => std::task::ready!(body.poll(cx)),
-        };
+        let frame = ready!(this.poll_next(cx));
+        let ended = this.ended();
         if let Some(ticket) = &mut this.ticket {
             match &frame {
                 Some(Ok(frame)) => ticket.bytes_out += frame.data_ref().map_or(0, |data| data.len() as u64),
                 Some(Err(cut)) => ticket.cut = Some(cut.0),
                 None => ticket.completed(),
             }
-        }
-        // The end is often known with the last frame, and hyper then polls no further.
-        let ended = match &mut this.kind {
-            Kind::Empty => true,
-            Kind::Full(_) => false,
-            Kind::Backend(body) => {
-                let ended = body.incoming.is_end_stream();
-                if ended {
-                    body.release();
-                }
-                ended
+            if ended && !matches!(frame, Some(Err(_))) {
+                ticket.completed();
             }
-        };
-        if ended
-            && !matches!(frame, Some(Err(_)))
-            && let Some(ticket) = &mut this.ticket
-        {
-            ticket.completed();
         }
         Poll::Ready(frame)
     }
@@ -170,7 +262,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Empty => true,
-            Kind::Full(_) => false,
+            Kind::Full(_) | Kind::Resuming(_) => false,
             Kind::Backend(body) => body.incoming.is_end_stream(),
         }
     }
@@ -180,6 +272,7 @@ impl Body for ResponseBody {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Backend(body) => body.incoming.size_hint(),
+            Kind::Resuming(_) => SizeHint::new(),
         }
     }
 }

@@ -1,24 +1,32 @@
 //! Upgraded connections (WebSocket and others): bytes both ways until one side ends, both fall silent, or the backend's
-//! transport is declared dead.
+//! transport is declared dead. A WebSocket client is then told so with a close frame (1012), not left waiting.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::access::Ticket;
 use crate::pool::Slot;
+use crate::websocket::{Frames, SERVICE_RESTART};
+
+/// How long a close frame may take to reach a client's socket buffer.
+const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// One tunnel.
 pub(crate) struct Tunnel {
     pub(crate) client: OnUpgrade,
     pub(crate) backend: OnUpgrade,
     pub(crate) slot: Arc<Slot>,
+    /// How often the backend had been declared dead when the tunnel was asked for.
+    pub(crate) deaths: u64,
     /// Longest silence in both directions.
     pub(crate) idle: Duration,
+    pub(crate) websocket: bool,
 }
 
 /// Bytes and time of one tunnel, shared by its two directions.
@@ -26,8 +34,15 @@ struct Meter {
     started: Instant,
     /// Milliseconds after `started` when a byte last passed.
     last: AtomicU64,
-    up: AtomicU64,
-    down: AtomicU64,
+}
+
+/// One direction.
+#[derive(Default)]
+struct Lane {
+    bytes: AtomicU64,
+    frames: Mutex<Frames>,
+    /// Bytes are half written: nothing may be put between them.
+    writing: AtomicBool,
 }
 
 impl Meter {
@@ -64,36 +79,40 @@ impl Tunnel {
                 return Some("upgrade_failed");
             }
         };
-        let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
-        let (backend_read, backend_write) = tokio::io::split(TokioIo::new(backend));
-        let meter =
-            Meter { started: Instant::now(), last: AtomicU64::new(0), up: AtomicU64::new(0), down: AtomicU64::new(0) };
-        let deaths = self.slot.verdicts().deaths;
-        let cut = {
-            let both = async {
+        let (mut client_read, mut client_write) = tokio::io::split(TokioIo::new(client));
+        let (mut backend_read, mut backend_write) = tokio::io::split(TokioIo::new(backend));
+        let meter = Meter { started: Instant::now(), last: AtomicU64::new(0) };
+        let (up, down) = (Lane::default(), Lane::default());
+        let cut = tokio::select! {
+            _ = async {
                 tokio::join!(
-                    copy(client_read, backend_write, &meter, &meter.up),
-                    copy(backend_read, client_write, &meter, &meter.down)
+                    copy(&mut client_read, &mut backend_write, &meter, &up, false),
+                    copy(&mut backend_read, &mut client_write, &meter, &down, self.websocket)
                 )
-            };
-            tokio::select! {
-                _ = both => None,
-                () = died(&self.slot, deaths) => Some("backend_dead"),
-                () = silent(&meter, self.idle) => Some("idle"),
-            }
+            } => None,
+            () = died(&self.slot, self.deaths) => Some("backend_dead"),
+            () = silent(&meter, self.idle) => Some("idle"),
         };
-        ticket.bytes_in = meter.up.load(Relaxed);
-        ticket.bytes_out = meter.down.load(Relaxed);
+        ticket.bytes_in = up.bytes.load(Relaxed);
+        ticket.bytes_out = down.bytes.load(Relaxed);
+        if cut.is_some() {
+            if self.websocket && !down.writing.load(Relaxed) && down.frames.lock().between() {
+                let farewell = client_write.write_all(&SERVICE_RESTART);
+                let _ = tokio::time::timeout(LAST_WORD, farewell).await;
+            }
+            let _ = tokio::time::timeout(LAST_WORD, client_write.shutdown()).await;
+        }
         cut
     }
 }
 
 /// Copies one direction and passes its end on; an error ends it.
 async fn copy(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
     meter: &Meter,
-    count: &AtomicU64,
+    lane: &Lane,
+    follow_frames: bool,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0_u8; 16 << 10];
     loop {
@@ -107,9 +126,14 @@ async fn copy(
         if n == 0 {
             return to.shutdown().await;
         }
+        lane.writing.store(true, Relaxed);
         to.write_all(&buffer[..n]).await?;
         to.flush().await?;
-        count.fetch_add(n as u64, Relaxed);
+        lane.writing.store(false, Relaxed);
+        lane.bytes.fetch_add(n as u64, Relaxed);
+        if follow_frames {
+            lane.frames.lock().follow(&buffer[..n]);
+        }
         meter.touch();
     }
 }
