@@ -76,6 +76,12 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Whether broken syntax may hide a part of the table `name`: it is in that table, or holds its header.
+    pub(crate) fn may_hide(&self, name: &str) -> bool {
+        let header = |torn: &Span| self.text[..torn.start].lines().rfind(|line| line.trim_start().starts_with('['));
+        self.torn.iter().any(|torn| header(torn).unwrap_or(name).contains(name) || self.text(torn).contains(name))
+    }
+
     /// Notes a warning.
     pub(crate) fn warning(&self, span: Span, fault: Fault) {
         let problem = self.problem(span, fault);

@@ -37,7 +37,8 @@ fn report<'a>(file: &'a str, text: &'a str, problem: &'a Problem, severity: Seve
     };
     let title = level.primary_title(problem.message.as_str());
     let (line, span) = shown(text, &problem.span);
-    let group = if line.is_empty() {
+    // A problem of the whole file has no line to show.
+    let group = if line.is_empty() || problem.span.end == 0 {
         title.element(Origin::path(file).line(problem.line).char_column(problem.column))
     } else {
         let label = Some(problem.label.as_str()).filter(|label| !label.is_empty());

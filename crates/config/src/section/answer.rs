@@ -14,7 +14,11 @@ pub(crate) fn redirect(node: &Node<'_>) -> Option<Redirect> {
     if node.is_string() {
         return Some(Redirect { to: node.parsed(http::redirect_target)?, status: 308, keep_path: true });
     }
-    let table = node.table(&shape::REDIRECT, "write `redirect = \"https://example.org\"`")?;
+    if !node.is_table() {
+        node.wrong_type("a URL, a path or a table", Some("\"https://example.org\"".to_owned()));
+        return None;
+    }
+    let table = node.table(&shape::REDIRECT, "")?;
     if !table.has("to") {
         table.missing("to", "\"https://example.org\"");
     }

@@ -112,6 +112,10 @@ impl Speech {
 /// Reads `backends`: a list, or lists by site.
 pub(crate) fn read(node: &Node<'_>, sites: &mut Sites, service: &Speech) -> Vec<BackendDecl> {
     let mut found: Vec<(BackendDecl, Span)> = Vec::new();
+    if !node.is_table() && !node.is_list() && !node.is_string() {
+        node.wrong_type("a list of addresses, or lists by site", Some("[\"10.0.0.1:8080\"]".to_owned()));
+        return Vec::new();
+    }
     let by_site = node.is_table();
     let groups = if by_site { node.named("").unwrap_or_default() } else { vec![node.clone()] };
     for group in &groups {
@@ -119,7 +123,9 @@ pub(crate) fn read(node: &Node<'_>, sites: &mut Sites, service: &Speech) -> Vec<
         let Some(site) = site else { continue };
         for entry in group.one_or_many() {
             if let Some(decl) = backend(&entry, &site, service) {
-                check_network(&entry, &decl, &site, sites);
+                if sites.has(&site.name) {
+                    check_network(&entry, &decl, &site, sites);
+                }
                 found.push((decl, entry.span()));
             }
         }
@@ -157,7 +163,9 @@ fn declared(group: &Node<'_>, sites: &mut Sites) -> Option<Site> {
         None if listed.is_empty() => format!("declare it: write `[sites]` and under it `{name} = 1` with its tier"),
         None => format!("declare it under `[sites]`, as `{name} = 1` with its tier; declared sites: {listed}"),
     };
-    group.cx.missing(group.key_span.clone(), fault.help(help));
+    if !group.cx.may_hide("sites") {
+        group.cx.error(group.key_span.clone(), fault.help(help));
+    }
     // Told once is enough: it then counts as a site, so that its backends are read too.
     Some(Site { name: name.as_str().into(), tier: 1, network: None, labels: Vec::new() })
 }
@@ -167,7 +175,7 @@ fn undivided(group: &Node<'_>, sites: &mut Sites) -> Site {
     if sites.declared && !sites.has(DEFAULT) {
         let fault = Fault::new(format!(
             "the backends of `{}` name no site: they count as a site of their own, `{DEFAULT}`",
-            group.full_path()
+            group.path
         ));
         let help =
             "list them by site, as `backends = { dijon = [\"10.0.0.1:8080\"] }`, or declare `default` under `[sites]`";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::context::Span;
-use crate::fault::{Fault, suggest};
+use crate::fault::{Fault, nearest};
 use crate::node::Node;
 use crate::reader::Reader;
 use crate::section::headers;
@@ -53,8 +53,10 @@ fn short(node: &Node<'_>) -> Option<CheckKind> {
         path if path.starts_with('/') => Ok(CheckKind::Http(request(http::path_and_query(path)?))),
         other => {
             let fault = Fault::new(format!("`health` cannot be `{other}`")).label("not a path");
-            Err(fault
-                .help(format!("write `\"/{other}\"` for a path; {}", suggest(other, &["tcp", "off"], "other words"))))
+            Err(match nearest(other, &["tcp", "off"]) {
+                Some(near) => fault.help(format!("did you mean `{near}`? For a path, write `\"/{other}\"`")),
+                None => fault.help(format!("write `\"/{other}\"` for a path; other words: tcp, off")),
+            })
         }
     })
 }

@@ -78,8 +78,8 @@ pub(crate) fn sticky(service: &Reader<'_>) -> Option<Sticky> {
     if !table.has("cookie") {
         table.missing("cookie", "\"relais_site\"");
     }
-    let (cookie, ttl) = (table.parsed("cookie", http::token), table.some_time("ttl"));
-    Some(Sticky { cookie: cookie?, ttl, key: key(&table) })
+    let (cookie, ttl, key) = (table.parsed("cookie", http::token), table.some_time("ttl"), key(&table));
+    Some(Sticky { cookie: cookie?, ttl, key })
 }
 
 fn key(table: &Reader<'_>) -> Option<Arc<[u8]>> {

@@ -189,7 +189,8 @@ fn warn_one_site(table: &Reader<'_>, forward: &Forward) {
         "`{}` does not survive the loss of site `{}`: all its backends are there",
         table.path, first.site
     ));
-    let help = "add a backend on another site, as `[service.NAME.backends]` with `thory = [\"10.0.1.1:8080\"]`";
+    let help =
+        format!("list backends of another site too: `[{}.backends]` with `thory = [\"10.0.1.1:8080\"]`", table.path);
     table.cx.warning(node.key_span, fault.label("one site only").help(help));
 }
 

@@ -24,7 +24,8 @@ pub(crate) fn backend(text: &str) -> Result<Address, Fault> {
         return Err(fault.help("write the port the backend listens on, 1 to 65535"));
     }
     match host {
-        Host::Ip(ip) => Ok(Address::Socket(SocketAddr::new(ip, port))),
+        // An IPv4 address in IPv6 form is the same backend.
+        Host::Ip(ip) => Ok(Address::Socket(SocketAddr::new(ip.to_canonical(), port))),
         Host::Name(name) => Ok(Address::Name(name, port)),
     }
 }
@@ -65,11 +66,12 @@ fn host_and_port(text: &str) -> Result<(Host, u16), Fault> {
         let fault = Fault::new(format!("`{text}` has no port")).label("an IPv6 address needs brackets and a port");
         return Err(fault.help(format!("write `[{ip}]:8080`")));
     }
+    if text.is_empty() {
+        return Err(Fault::new("an address is empty").label("expected `host:port`"));
+    }
     let Some((host, port)) = text.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) else {
         let fault = Fault::new(format!("`{text}` has no port")).label("expected `host:port`");
-        return Err(
-            fault.help(format!("write `{}:8080` with the port the backend listens on", text.trim_end_matches('/')))
-        );
+        return Err(fault.help(format!("write `{}:8080` with its port", text.trim_end_matches('/'))));
     };
     let port = port_number(port)?;
     if let Some(inner) = host.strip_prefix('[') {
@@ -120,7 +122,7 @@ pub(crate) fn host_name(text: &str) -> Result<String, Fault> {
     }
     let letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
     if let Some(bad) = text.chars().find(|found| !letter(*found) && *found != '.') {
-        return Err(wrong(&format!("`{}` cannot be in a host name", bad.escape_default())));
+        return Err(wrong(&format!("`{}` cannot be in a host name", bad.escape_debug())));
     }
     if text.len() > 253 || text.split('.').any(|label| label.len() > 63) {
         return Err(wrong("too long: 63 letters between dots, 253 in all"));
@@ -198,6 +200,9 @@ pub(crate) fn listener(text: &str) -> Result<Vec<SocketAddr>, Fault> {
         let port = rest.rsplit_once(':').map_or(if scheme == "https" { "443" } else { "80" }, |(_, port)| port);
         format!("write `:{}`", port.trim_end_matches('/'))
     })?;
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok(vec![socket(text)?]);
+    }
     if let Some(port) = text.strip_prefix(':').or_else(|| text.strip_prefix("*:")) {
         let port = port_number(port)?;
         return Ok(vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]);
@@ -211,7 +216,7 @@ pub(crate) fn listener(text: &str) -> Result<Vec<SocketAddr>, Fault> {
 
 /// Reads `ip:port`; a name is refused, because listening must not depend on a resolver.
 pub(crate) fn socket(text: &str) -> Result<SocketAddr, Fault> {
-    if text.starts_with(':') {
+    if text.starts_with(':') && !text.starts_with("::") {
         let fault = Fault::new(format!("`{text}` has no address")).label("expected `ip:port`");
         return Err(fault.help(format!("write `127.0.0.1{text}` for this machine only, `0.0.0.0{text}` for everyone")));
     }
@@ -220,8 +225,9 @@ pub(crate) fn socket(text: &str) -> Result<SocketAddr, Fault> {
         (Host::Name(name), port) => {
             let fault =
                 Fault::new(format!("`{name}` is a name: relais listens on addresses")).label("expected an IP address");
-            let ip = if name == "localhost" { "127.0.0.1" } else { "0.0.0.0" };
-            Err(fault.help(format!("write `{ip}:{port}`, or `:{port}` for every address of this machine")))
+            let whose =
+                if name == "localhost" { "" } else { ", or the address of this machine that the name stands for" };
+            Err(fault.help(format!("write `127.0.0.1:{port}`{whose}")))
         }
     }
 }

@@ -18,15 +18,11 @@ const CONNECTION: &[&str] = &[
 
 /// Reads a token (RFC 9110 section 5.6.2): a method, a cookie name, a product name.
 pub(crate) fn token(text: &str) -> Result<String, Fault> {
-    if text.is_empty() {
-        return Err(Fault::new("a word is empty").label("expected letters, digits or `-`"));
+    let good = |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter);
+    if !text.is_empty() && text.chars().all(good) {
+        return Ok(text.to_owned());
     }
-    match text.chars().find(|letter| !letter.is_ascii_alphanumeric() && !"!#$%&'*+-.^_`|~".contains(*letter)) {
-        Some(bad) => {
-            Err(Fault::new(format!("`{}` cannot be here", bad.escape_default())).label("letters, digits and `-` only"))
-        }
-        None => Ok(text.to_owned()),
-    }
+    Err(Fault::new(format!("`{}` is not one plain word", text.escape_debug())).label("letters, digits and `-` only"))
 }
 
 /// Reads a header name; lower case.
@@ -56,7 +52,7 @@ pub(crate) fn editable_header(text: &str) -> Result<String, Fault> {
 pub(crate) fn header_value(text: &str) -> Result<String, Fault> {
     match text.chars().find(|letter| !matches!(letter, ' '..='~' | '\t')) {
         Some(bad) => {
-            let fault = Fault::new(format!("`{}` cannot be in a header value", bad.escape_default()));
+            let fault = Fault::new(format!("`{}` cannot be in a header value", bad.escape_debug()));
             Err(fault.label("visible ASCII only").help("write it without line breaks and in ASCII"))
         }
         None => Ok(text.to_owned()),
@@ -93,7 +89,7 @@ fn path(text: &str, refused: &str) -> Result<String, Fault> {
     let allowed = |letter: char| letter.is_ascii_graphic() && letter != '#' && !refused.contains(letter);
     match text.chars().find(|letter| !allowed(*letter)) {
         Some(bad) => {
-            let fault = wrong(format!("`{}` cannot be here", bad.escape_default()));
+            let fault = wrong(format!("`{}` cannot be here", bad.escape_debug()));
             Err(if bad.is_ascii_graphic() {
                 fault
             } else {
@@ -117,7 +113,7 @@ pub(crate) fn redirect_target(text: &str) -> Result<String, Fault> {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     super::address::host_header(authority)?;
     match text.chars().find(|letter| !letter.is_ascii_graphic()) {
-        Some(bad) => Err(Fault::new(format!("`{}` cannot be in a URL", bad.escape_default()))
+        Some(bad) => Err(Fault::new(format!("`{}` cannot be in a URL", bad.escape_debug()))
             .label("visible ASCII only")
             .help("write it percent-encoded, as `%20` for a space")),
         None => Ok(text.to_owned()),
