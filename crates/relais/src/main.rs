@@ -1,2 +1,13 @@
-//! relais.
-fn main() {}
+//! The executable: the command line, the demo, and the allocator. Everything else is the library's.
+
+mod cli;
+mod demo;
+
+/// Workers allocate on every request; the system's allocator costs them measurably more. Embedding programs choose
+/// their own, so this is here and not in the library.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

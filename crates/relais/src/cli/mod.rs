@@ -1,0 +1,126 @@
+//! The command line: what is typed, and the exit code it ends with.
+//!
+//! Each command lives in a file of its own. Nothing here decides about traffic: `run` starts the library's `Edge`,
+//! everything else asks a running one through its admin socket.
+
+mod check;
+mod client;
+mod order;
+mod picture;
+mod run;
+mod signals;
+mod status;
+mod table;
+mod term;
+mod trust;
+mod view;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use client::{Client, ClientError};
+pub(crate) use table::{render, table, word};
+pub(crate) use term::{Failure, Screen, say};
+
+use crate::demo;
+
+/// Bad config, or it cannot start, or relais refused an order. 2 is clap's own, for usage.
+pub(crate) const EXIT_FAILED: u8 = 1;
+/// No daemon answers.
+pub(crate) const EXIT_UNREACHABLE: u8 = 3;
+/// `status`: something is degraded.
+pub(crate) const EXIT_DEGRADED: u8 = 4;
+/// `status`: a service has no backend.
+pub(crate) const EXIT_NO_BACKEND: u8 = 5;
+
+const EXIT_CODES: &str = "Exit codes: 0 good, 1 bad config, cannot start or order refused, 2 usage, 3 no daemon \
+                          answers, 4 status: something is degraded, 5 status: a service has no backend.";
+
+/// A reverse proxy that keeps a site's visitors served when a whole site dies.
+#[derive(Debug, Parser)]
+#[command(name = "relais", version, after_help = EXIT_CODES, propagate_version = true)]
+struct Cli {
+    /// Admin socket of the daemon [default: where a daemon of this user or machine puts it]
+    #[arg(long, global = true, value_name = "PATH", env = "RELAIS_SOCKET")]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the edge until it is told to stop
+    Run(run::Options),
+    /// Check a config file: every error, or a summary of what it declares
+    Check(check::Options),
+    /// Show what a running edge believes of its sites, services and backends, and why
+    Status(status::Options),
+    /// Let a site or a backend finish what it has and give it nothing new
+    Drain(OrderArgs),
+    /// Take a site or a backend out at once: it is not probed either
+    Disable(OrderArgs),
+    /// Give a site or a backend traffic again
+    Enable(OrderArgs),
+    /// Have the config file read again, and hear the verdict
+    Reload(order::ReloadOptions),
+    /// Drain and stop a running edge
+    Stop,
+    /// Show or change the log level of a running edge
+    LogLevel {
+        /// error, warn, info, debug, trace, or a filter such as `info,relais_proxy=debug`
+        level: Option<String>,
+    },
+    /// Say how to trust the built-in local CA; makes it when there is none
+    Trust(trust::Options),
+    /// Show the whole thing at work: an edge, three sites, a cut
+    Demo(demo::Options),
+}
+
+/// About what an order is.
+#[derive(Debug, Args)]
+pub(crate) struct OrderArgs {
+    /// `SITE` or `SERVICE/ADDRESS`, as `relais status` names them
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: String,
+    /// Wait until nothing is in flight there
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Why; shown by `relais status` until the next order
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// Runs the command line to its end.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let socket = cli.socket;
+    let done = match cli.command {
+        Command::Run(options) => run::run(options, socket),
+        Command::Check(options) => check::check(&options),
+        Command::Status(options) => status::status(&options, socket),
+        Command::Drain(args) => order::admin(&args, order::Word::Draining, socket),
+        Command::Disable(args) => order::admin(&args, order::Word::Disabled, socket),
+        Command::Enable(args) => order::admin(&args, order::Word::Enabled, socket),
+        Command::Reload(options) => order::reload(&options, socket),
+        Command::Stop => order::stop(socket),
+        Command::LogLevel { level } => order::log_level(level.as_deref(), socket),
+        Command::Trust(options) => trust::trust(&options),
+        Command::Demo(options) => demo::demo(&options),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

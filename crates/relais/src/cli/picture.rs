@@ -1,0 +1,223 @@
+//! The tables of `relais status`, drawn from one answer of the daemon.
+
+use std::fmt::Write;
+
+use comfy_table::{Cell, Color};
+
+use super::table::{ago, render, span, table, word};
+use super::view::{Backend, Certificate, Probe, Service, Status};
+
+/// Days a certificate must still have not to be coloured.
+const SOON: u64 = 14;
+
+/// The whole picture, a line of head first.
+pub(crate) fn draw(status: &Status) -> String {
+    let mut text = head(status);
+    text.push('\n');
+    text.push_str(&sites(status));
+    text.push_str(&services(status));
+    text.push_str(&backends(status));
+    text.push_str(&certificates(status));
+    text.push_str(&foot(status));
+    text
+}
+
+fn head(status: &Status) -> String {
+    let now = status.report.now;
+    let process = &status.process;
+    let mut text = format!("relais {}, pid {}, up {}\n", process.version, process.pid, ago(now, process.started));
+    let file = process.config_path.as_deref().unwrap_or("embedded");
+    let reload = &status.reload;
+    let _ = writeln!(text, "config: {file}, {} {} ago", reload.outcome, ago(now, reload.at));
+    let detail = status.store.detail.trim();
+    let place = status.store.path.as_deref().map(|path| format!(" in {path}")).unwrap_or_default();
+    let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+    let _ = writeln!(text, "store: {}{place}{detail}", status.store.mode);
+    for listener in &status.listeners {
+        let _ = writeln!(text, "listener {}: {} ({})", listener.name, listener.addresses.join(", "), listener.protocol);
+    }
+    text
+}
+
+fn sites(status: &Status) -> String {
+    let mut table = table(&["SITE", "TIER", "HEALTH", "ADMIN", "USABLE", "SINCE", "WHY"]);
+    for site in &status.report.sites {
+        table.add_row(vec![
+            Cell::new(&site.name),
+            Cell::new(site.tier),
+            word(&site.health),
+            word(&site.admin),
+            Cell::new(format!("{}/{}", site.usable, site.total)),
+            Cell::new(ago(status.report.now, site.since)),
+            Cell::new(&site.why),
+        ]);
+    }
+    if table.is_empty() { String::new() } else { render(&table) }
+}
+
+fn services(status: &Status) -> String {
+    let mut table = table(&["SERVICE", "SERVED BY", "HOSTS"]);
+    for service in &status.report.services {
+        table.add_row(vec![Cell::new(&service.name), served_by(service), Cell::new(service.hosts.join(", "))]);
+    }
+    render(&table)
+}
+
+fn served_by(service: &Service) -> Cell {
+    if service.action != "forward" {
+        return Cell::new(format!("itself ({})", service.action));
+    }
+    let Some(tier) = service.tier else { return Cell::new("nobody").fg(Color::Red) };
+    let mut sites: Vec<&str> = Vec::new();
+    for backend in service.backends.iter().filter(|backend| backend.tier == tier && backend.is_usable()) {
+        if !sites.contains(&backend.site.as_str()) {
+            sites.push(&backend.site);
+        }
+    }
+    Cell::new(format!("{} (tier {tier})", sites.join(", ")))
+}
+
+fn backends(status: &Status) -> String {
+    let headings =
+        ["BACKEND", "SITE", "TIER", "WEIGHT", "HEALTH", "ADMIN", "SINCE", "IN FLIGHT", "OK", "FAILED", "PROBES", "WHY"];
+    let mut table = table(&headings);
+    for service in &status.report.services {
+        for backend in &service.backends {
+            table.add_row(vec![
+                Cell::new(format!("{}/{}", service.name, backend.address)),
+                Cell::new(&backend.site),
+                Cell::new(backend.tier),
+                Cell::new(backend.weight),
+                word(&backend.health),
+                word(&backend.admin),
+                Cell::new(ago(status.report.now, backend.since)),
+                Cell::new(backend.inflight),
+                Cell::new(backend.succeeded),
+                Cell::new(backend.failed),
+                Cell::new(strip(&backend.probes)),
+                Cell::new(why(backend, status.report.now)),
+            ]);
+        }
+    }
+    if table.is_empty() { String::new() } else { render(&table) }
+}
+
+/// The last probes, latest last.
+fn strip(probes: &[Probe]) -> String {
+    probes.iter().map(|probe| if probe.fault.is_none() { '✓' } else { '✗' }).collect()
+}
+
+fn why(backend: &Backend, now: u64) -> String {
+    match backend.held_until.filter(|until| *until > now) {
+        Some(until) => format!("{}; held back another {}", backend.why, ago(until, now)),
+        None => backend.why.clone(),
+    }
+}
+
+fn certificates(status: &Status) -> String {
+    let mut table = table(&["CERTIFICATE", "HOSTS", "ISSUER", "ENDS", "TROUBLE"]);
+    for certificate in &status.certificates {
+        table.add_row(vec![
+            Cell::new(&certificate.name),
+            Cell::new(certificate.hosts.join(", ")),
+            Cell::new(&certificate.issuer),
+            ends(certificate, status.report.now),
+            Cell::new(certificate.problem.as_deref().unwrap_or("")).fg(Color::Red),
+        ]);
+    }
+    if table.is_empty() { String::new() } else { render(&table) }
+}
+
+fn ends(certificate: &Certificate, now: u64) -> Cell {
+    let left = certificate.not_after.saturating_sub(now) / 1_000_000;
+    match left {
+        0 => Cell::new(format!("{} ago", ago(now, certificate.not_after))).fg(Color::Red),
+        _ if left < SOON * 86_400 => Cell::new(format!("in {}", span(left))).fg(Color::Yellow),
+        _ => Cell::new(format!("in {}", span(left))),
+    }
+}
+
+/// What is wrong with relais itself, and what the file's check warned about.
+fn foot(status: &Status) -> String {
+    let mut text = String::new();
+    if status.reload.outcome == "refused" {
+        let _ = writeln!(text, "last reload refused:\n{}", status.reload.message.trim_end());
+    }
+    for alarm in &status.alarms {
+        let since = ago(status.report.now, alarm.since);
+        let _ = writeln!(text, "ALARM {} (since {since}): {}; {}", alarm.about, alarm.message.trim_end(), alarm.help);
+    }
+    for warning in status.warnings.iter().chain(&status.reload.warnings) {
+        let line = format!("warning: {warning}\n");
+        if !text.contains(&line) {
+            text.push_str(&line);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A daemon's answer in which all is well.
+    pub(crate) fn example() -> Value {
+        let backend = json!({
+            "address": "10.0.0.1:80", "site": "dijon", "tier": 1, "weight": 1, "health": "up", "admin": "enabled",
+            "since": 1_000_000, "why": "2 good probes", "inflight": 3, "succeeded": 40, "failed": 1,
+            "probes": [{"at": 1, "took_micros": 5, "fault": "refused"}, {"at": 2, "took_micros": 5, "fault": null}],
+            "held_until": null
+        });
+        json!({
+            "process": {"version": "0.1.0", "pid": 7, "started": 1_000_000, "config_path": "proxy.toml"},
+            "reload": {"at": 1_000_000, "trigger": "start", "outcome": "applied", "message": "", "help": null, "warnings": []},
+            "alarms": [],
+            "store": {"mode": "ok", "path": "/s", "detail": ""},
+            "listeners": [{"name": "https", "protocol": "https", "addresses": ["0.0.0.0:443"]}],
+            "certificates": [{"name": "a.fr", "hosts": ["a.fr"], "source": "internal", "issuer": "relais", "not_after": 9_000_000_000_000_u64, "problem": null}],
+            "warnings": [],
+            "report": {
+                "now": 301_000_000,
+                "sites": [{"name": "dijon", "tier": 1, "labels": [], "health": "up", "admin": "enabled", "since": 1_000_000, "why": "", "usable": 1, "total": 1}],
+                "services": [{"name": "api", "hosts": ["a.fr"], "action": "forward", "tier": 1, "backends": [backend]}]
+            }
+        })
+    }
+
+    fn drawn(change: impl FnOnce(&mut Value)) -> String {
+        let mut value = example();
+        change(&mut value);
+        draw(&serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn a_backend_is_shown_with_its_words_its_probes_and_the_reason() {
+        let text = drawn(|_| {});
+        let line = text.lines().find(|line| line.starts_with("api/10.0.0.1:80")).unwrap();
+        for part in ["dijon", "up", "enabled", "5 min", "3", "40", "✗✓", "2 good probes"] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+        assert!(text.contains("config: proxy.toml, applied 5 min ago"), "{text}");
+    }
+
+    #[test]
+    fn nobody_left_and_alarms_cannot_be_overlooked() {
+        let text = drawn(|s| {
+            s["report"]["services"][0]["tier"] = Value::Null;
+            s["alarms"] = json!([{"about": "store", "message": "disk full", "help": "free some", "since": 1_000_000}]);
+            s["reload"]["outcome"] = json!("refused");
+            s["reload"]["message"] = json!("proxy.toml: 1 error");
+        });
+        assert!(text.contains("nobody"), "{text}");
+        assert!(text.contains("ALARM store (since 5 min): disk full; free some"), "{text}");
+        assert!(text.contains("last reload refused:\nproxy.toml: 1 error"), "{text}");
+    }
+
+    #[test]
+    fn an_ended_certificate_says_since_when() {
+        let text = drawn(|s| s["certificates"][0]["not_after"] = json!(1_000_000));
+        assert!(text.contains("5 min ago"), "{text}");
+    }
+}

@@ -1,0 +1,123 @@
+//! `relais run`: logger, limits, edge; then signals until the edge has ended.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use clap::Args;
+use relais::control::{Handle, Outcome};
+use relais::core::config::Log;
+use relais::log::Logger;
+use relais::{Edge, EdgeBuilder, LogHooks};
+use sd_notify::NotifyState;
+
+use super::signals::{Asked, Signals};
+use super::{EXIT_FAILED, Failure, check};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Config file [default: ./proxy.toml, then /etc/relais/proxy.toml]
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where state is kept, whatever the config says
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+pub(crate) fn run(options: Options, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    let path = check::config_path(options.config.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(EXIT_FAILED, format!("no runtime: {error}")))?;
+    let signals = runtime
+        .block_on(async { Signals::new() })
+        .map_err(|error| Failure::new(EXIT_FAILED, format!("cannot listen to signals: {error}")))?;
+    relais::limits::raise_open_files();
+    // Outlives the edge, so that its last lines are written.
+    let logger = Arc::new(OnceLock::new());
+    let mut builder = with_logger(Edge::builder().config_file(path), &logger);
+    if let Some(dir) = options.state_dir {
+        builder = builder.state_dir(dir);
+    }
+    if let Some(socket) = socket {
+        builder = builder.admin_socket(socket);
+    }
+    let edge = builder.start().map_err(|error| Failure::new(EXIT_FAILED, error))?;
+    for at in edge.local_addresses() {
+        tracing::info!(listener = at.listener, address = %at.address, "listening");
+    }
+    tell_systemd(&[NotifyState::Ready]);
+    runtime.block_on(serve(&edge, signals));
+    let ended = edge.wait();
+    tracing::info!("stopped");
+    ended.map_err(|crashed| Failure::new(EXIT_FAILED, crashed))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Has the edge install the program's logger once its config is known.
+fn with_logger(builder: EdgeBuilder, place: &Arc<OnceLock<Logger>>) -> EdgeBuilder {
+    let place = Arc::clone(place);
+    builder.logging(move |log: &Log| {
+        let logger = Logger::install(log)?;
+        let (level, dropped) = (logger.level(), logger.dropped_lines());
+        // The place is empty: it was made for this one logger.
+        let _ = place.set(logger);
+        Ok(LogHooks {
+            set_level: Box::new(move |words| level.set(words)),
+            dropped: Box::new(move || u64::try_from(dropped.dropped_lines()).unwrap_or(u64::MAX)),
+        })
+    })
+}
+
+/// Does what signals ask until the edge has ended.
+async fn serve(edge: &Edge, mut signals: Signals) {
+    let mut ended = std::pin::pin!(edge.ended());
+    let mut stopping = false;
+    loop {
+        let asked = tokio::select! {
+            () = &mut ended => return,
+            asked = signals.next() => asked,
+        };
+        match asked {
+            Asked::Reload => {
+                tokio::spawn(reload(edge.handle()));
+            }
+            Asked::Stop if stopping => {
+                tracing::warn!("second signal: cutting what is in flight");
+                edge.cut();
+            }
+            Asked::Stop => {
+                tracing::info!(
+                    "stopping: nothing new is accepted, requests in flight may finish; a second signal cuts them"
+                );
+                tell_systemd(&[NotifyState::Stopping]);
+                edge.begin_stop();
+                stopping = true;
+            }
+        }
+    }
+}
+
+async fn reload(handle: Handle) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell_systemd(&[NotifyState::Reloading, now]),
+        // Without the time systemd would fail the unit: better that it hears of no reload.
+        Err(error) => tracing::debug!("systemd is not told of the reload: {error}"),
+    }
+    match handle.reload(false).await {
+        Ok(verdict) if verdict.outcome == Outcome::Refused => {
+            tell_systemd(&[NotifyState::Status("last reload refused: see `relais status`")]);
+        }
+        Ok(_) => tell_systemd(&[NotifyState::Status("serving")]),
+        Err(refusal) => tracing::warn!("no reload: {refusal}"),
+    }
+    tell_systemd(&[NotifyState::Ready]);
+}
+
+/// Does nothing when systemd did not start us.
+fn tell_systemd(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("systemd cannot be told {state:?}: {error}");
+    }
+}

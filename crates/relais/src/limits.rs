@@ -1,0 +1,47 @@
+//! How many files (and so connections) this process may have open.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What is assumed when the limit is "unlimited": more connections than this would run out of ports first.
+const PLENTY: u64 = 1 << 20;
+
+/// Open files allowed now.
+#[must_use]
+pub fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.map_or(PLENTY, |limit| limit.min(PLENTY))
+}
+
+/// Raises the soft limit to the hard one, as programs do that never call `select`. For the executable: an embedding
+/// program decides about its own limits. Gives what is allowed afterwards.
+pub fn raise_open_files() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = limit.maximum.map_or(PLENTY, |maximum| maximum.min(PLENTY));
+    if limit.current.is_some_and(|current| current < raised) {
+        // A refusal leaves the limit as it was, which `open_files` then says.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
+    }
+    open_files()
+}
+
+/// Client connections allowed with this many open files: a quarter is kept for backends, logs and the store.
+pub(crate) fn connections(open_files: u64) -> usize {
+    usize::try_from(open_files / 4 * 3).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_reaches_the_hard_one() {
+        let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(PLENTY).min(PLENTY);
+        assert!(raise_open_files() >= hard);
+        assert_eq!(open_files(), raise_open_files());
+    }
+
+    #[test]
+    fn a_quarter_of_the_files_is_kept_back() {
+        assert_eq!(connections(1024), 768);
+        assert_eq!(connections(0), 1);
+    }
+}

@@ -1,0 +1,148 @@
+//! Log lines: human-readable on a terminal, JSON otherwise, never in the way of a request.
+//!
+//! Lines go to stderr through a bounded queue and a thread of its own; when the reader of stderr is too slow, lines
+//! are dropped and counted rather than requests delayed. Only the executable installs this: an embedding program has
+//! its own subscriber.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use relais_core::config::{Log, LogFormat};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+
+/// Target of the one line per request.
+const ACCESS: &str = "access";
+
+/// Lines kept while stderr is slow; more are dropped.
+const QUEUE: usize = 16 * 1024;
+
+/// The installed logger. Dropping it writes out what is queued.
+#[derive(Debug)]
+pub struct Logger {
+    handle: reload::Handle<EnvFilter, Registry>,
+    access: Arc<AtomicBool>,
+    dropped: ErrorCounter,
+    _guard: WorkerGuard,
+}
+
+/// Changes the level of a running logger.
+#[derive(Debug, Clone)]
+pub struct Level {
+    handle: reload::Handle<EnvFilter, Registry>,
+    access: Arc<AtomicBool>,
+}
+
+impl Logger {
+    /// Installs the process-wide logger.
+    ///
+    /// # Errors
+    /// When the level is not a level or filter, or a logger is installed already.
+    pub fn install(log: &Log) -> Result<Logger, String> {
+        let (filter, handle) = reload::Layer::new(filter(&log.level, log.access)?);
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(QUEUE)
+            .thread_name("relais-log")
+            .finish(std::io::stderr());
+        let dropped = writer.error_counter();
+        let terminal = std::io::stderr().is_terminal();
+        let human = match log.format {
+            LogFormat::Auto => terminal,
+            LogFormat::Human => true,
+            LogFormat::Json => false,
+        };
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        let lines: Box<dyn tracing_subscriber::Layer<_> + Send + Sync> = if human {
+            Box::new(fmt::layer().with_writer(writer).with_ansi(colour))
+        } else {
+            Box::new(
+                fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(false)
+                    .with_span_list(false)
+                    .with_writer(writer),
+            )
+        };
+        tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|error| error.to_string())?;
+        let access = Arc::new(AtomicBool::new(log.access));
+        Ok(Logger { handle, access, dropped, _guard: guard })
+    }
+
+    /// The switch for the level.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        Level { handle: self.handle.clone(), access: Arc::clone(&self.access) }
+    }
+
+    /// Counts lines dropped because stderr was too slow.
+    #[must_use]
+    pub fn dropped_lines(&self) -> ErrorCounter {
+        self.dropped.clone()
+    }
+}
+
+impl Level {
+    /// Sets `level` from now on: a level or a filter such as `info,relais_proxy=debug`.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn set(&self, level: &str) -> Result<(), String> {
+        let filter = filter(level, self.access.load(Relaxed))?;
+        self.handle.reload(filter).map_err(|error| error.to_string())
+    }
+}
+
+/// The filter of a level. Access lines do not depend on it, unless it names them itself: `warn` should silence the
+/// talk about requests, not the record of them.
+fn filter(level: &str, access: bool) -> Result<EnvFilter, String> {
+    let named = level.split(',').any(|part| part.trim().split('=').next() == Some(ACCESS));
+    let whole = match (named, access) {
+        (true, _) => level.to_owned(),
+        (false, true) => format!("{level},{ACCESS}=info"),
+        (false, false) => format!("{level},{ACCESS}=off"),
+    };
+    EnvFilter::try_new(&whole).map_err(|error| {
+        format!(
+            "`{level}` is not a log level: {error}; write error, warn, info, debug, trace, or a filter such as \
+             `info,relais_proxy=debug`"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_lines_do_not_depend_on_the_level_unless_it_names_them() {
+        assert_eq!(filter("warn", true).unwrap().to_string(), "access=info,warn");
+        assert_eq!(filter("warn", false).unwrap().to_string(), "access=off,warn");
+        assert_eq!(filter("info,access=off", true).unwrap().to_string(), "access=off,info");
+    }
+
+    #[test]
+    fn a_wrong_level_says_what_to_write() {
+        let error = filter("info,relais_proxy=loud", true).unwrap_err();
+        assert!(error.contains("is not a log level") && error.contains("relais_proxy=debug"), "{error}");
+    }
+
+    #[test]
+    fn the_level_of_a_running_logger_can_be_changed() {
+        let (layer, handle) = reload::Layer::<EnvFilter, Registry>::new(filter("info", false).unwrap());
+        let level = Level { handle: handle.clone(), access: Arc::new(AtomicBool::new(false)) };
+        level.set("debug").unwrap();
+        assert_eq!(handle.with_current(ToString::to_string).unwrap(), "access=off,debug");
+        assert!(level.set("info,x=loud").is_err());
+        assert_eq!(
+            handle.with_current(ToString::to_string).unwrap(),
+            "access=off,debug",
+            "a wrong level changes nothing"
+        );
+        drop(layer);
+    }
+}

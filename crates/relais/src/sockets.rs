@@ -1,0 +1,338 @@
+//! The listening sockets of the process, and the difference a new config makes to them.
+//!
+//! A socket that stays is never closed: closing one of several `SO_REUSEPORT` sockets resets the clients that wait in
+//! its queue. When only its listener's meaning changes, workers get a duplicate of the same socket.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use relais_control::ListenerHooks;
+use relais_core::config::{Config, Listener, ListenerProtocol};
+use relais_proxy::WorkerOrder;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::bind::{self, Group};
+use crate::edge::LocalAddress;
+
+/// The sockets as control's hooks, the drain and the owner of the edge reach them.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedSockets(Arc<Mutex<Sockets>>);
+
+impl SharedSockets {
+    /// No sockets yet; `workers` are told what to do, one channel each.
+    pub(crate) fn new(workers: Vec<UnboundedSender<WorkerOrder>>) -> Self {
+        Self(Arc::new(Mutex::new(Sockets { workers, open: Vec::new(), prepared: None })))
+    }
+
+    /// The hooks control applies a new config with.
+    pub(crate) fn hooks(&self) -> ListenerHooks {
+        let (prepare, commit, abandon) = (self.clone(), self.clone(), self.clone());
+        ListenerHooks {
+            prepare: Box::new(move |config| prepare.lock().prepare(config)),
+            commit: Box::new(move |_| commit.lock().commit()),
+            abandon: Box::new(move || abandon.lock().abandon()),
+        }
+    }
+
+    /// Lets go of every socket: when the workers have let go too, nothing is accepted any more.
+    pub(crate) fn release(&self) {
+        let mut sockets = self.lock();
+        sockets.abandon();
+        sockets.open.clear();
+    }
+
+    /// For one change or one look.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Sockets> {
+        // Every change leaves the list whole, so a panic elsewhere does not spoil it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All listening sockets; each is held here as well as by its worker, so that a reload can hand it on.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    workers: Vec<UnboundedSender<WorkerOrder>>,
+    open: Vec<Open>,
+    prepared: Option<Vec<Open>>,
+}
+
+/// One address of one listener.
+#[derive(Debug, Clone)]
+struct Open {
+    /// As workers were told it.
+    listener: Arc<Listener>,
+    /// As in the file; its port may be 0.
+    declared: SocketAddr,
+    group: Arc<Group>,
+}
+
+impl Sockets {
+    /// Binds what `config` adds. Nothing accepts there yet.
+    ///
+    /// # Errors
+    /// All addresses that could not be bound, a sentence each. What was bound is dropped then.
+    pub(crate) fn prepare(&mut self, config: &Config) -> Result<(), Vec<String>> {
+        self.prepared = None;
+        let mut next: Vec<Open> = Vec::new();
+        let mut problems = Vec::new();
+        for listener in &config.listeners {
+            for &declared in &listener.addresses {
+                match self.group_for(listener, declared, &next) {
+                    Ok(Some(group)) => next.push(Open { listener: Arc::clone(listener), declared, group }),
+                    Ok(None) => {}
+                    Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
+                }
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        fill_redirects(&mut next);
+        self.prepared = Some(next);
+        Ok(())
+    }
+
+    /// The socket that serves this address already, or a new one; `None`: left out for want of IPv6.
+    fn group_for(
+        &self,
+        listener: &Listener,
+        declared: SocketAddr,
+        next: &[Open],
+    ) -> Result<Option<Arc<Group>>, String> {
+        let mut taken = self.open.iter().filter(|open| !next.iter().any(|n| Arc::ptr_eq(&n.group, &open.group)));
+        // Port 0 is "any": only the listener's own name says which of them it was.
+        if let Some(open) = taken
+            .find(|open| open.declared == declared && (declared.port() != 0 || open.listener.name == listener.name))
+        {
+            return Ok(Some(Arc::clone(&open.group)));
+        }
+        let ours = self.open.iter().any(|open| overlap(open.group.local, declared));
+        match bind::group(declared, self.workers.len(), ours) {
+            Ok(group) => Ok(Some(Arc::new(group))),
+            Err(error) if error.is_missing_family() && has_ipv4_twin(listener, declared) => {
+                tracing::warn!(listener = listener.name, address = %declared, "no IPv6 here, going on with IPv4: {error}");
+                Ok(None)
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Starts what `prepare` bound and closes what the config no longer names.
+    pub(crate) fn commit(&mut self) {
+        let Some(next) = self.prepared.take() else { return };
+        for open in &self.open {
+            let kept = next.iter().any(|n| n.is_same_as(open));
+            if !kept {
+                self.tell_close(open);
+            }
+        }
+        for open in &next {
+            if !self.open.iter().any(|old| old.is_same_as(open)) {
+                self.tell_listen(open);
+            }
+        }
+        self.open = next;
+    }
+
+    /// Drops what `prepare` bound.
+    pub(crate) fn abandon(&mut self) {
+        self.prepared = None;
+    }
+
+    /// What is accepted on, in file order.
+    pub(crate) fn local_addresses(&self) -> Vec<LocalAddress> {
+        let one = |open: &Open| LocalAddress {
+            listener: open.listener.name.clone(),
+            protocol: open.listener.protocol,
+            address: open.group.local,
+        };
+        self.open.iter().map(one).collect()
+    }
+
+    fn tell_close(&self, open: &Open) {
+        for worker in &self.workers {
+            let order = WorkerOrder::Close { listener: open.listener.name.clone(), address: open.group.local };
+            // A worker that is gone has closed its sockets.
+            let _ = worker.send(order);
+        }
+    }
+
+    fn tell_listen(&self, open: &Open) {
+        for (worker, socket) in self.workers.iter().zip(&open.group.sockets) {
+            match TcpListener::try_clone(socket) {
+                Ok(socket) => {
+                    let _ = worker.send(WorkerOrder::Listen { socket, listener: Arc::clone(&open.listener) });
+                }
+                Err(error) => tracing::error!(
+                    listener = open.listener.name, address = %open.group.local,
+                    "one worker cannot accept here: {error}; raise the file descriptor limit (`LimitNOFILE=`) and reload"
+                ),
+            }
+        }
+    }
+}
+
+impl Open {
+    /// The same socket with the same meaning: workers need not hear of it.
+    fn is_same_as(&self, other: &Open) -> bool {
+        Arc::ptr_eq(&self.group, &other.group)
+            && self.listener.name == other.listener.name
+            && self.listener.protocol == other.listener.protocol
+            && self.listener.redirect_to == other.listener.redirect_to
+    }
+}
+
+/// A redirect to port 0 means the HTTPS listener's port, which is known only now.
+fn fill_redirects(next: &mut [Open]) {
+    let https = next.iter().find(|open| open.listener.protocol == ListenerProtocol::Https);
+    let Some(port) = https.map(|open| open.group.local.port()) else { return };
+    for open in next {
+        if open.listener.redirect_to == Some(0) {
+            open.listener = Arc::new(Listener { redirect_to: Some(port), ..Listener::clone(&open.listener) });
+        }
+    }
+}
+
+/// Whether both could not be bound by two programs.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port()
+        && a.is_ipv4() == b.is_ipv4()
+        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}
+
+/// `":443"` in the file gives both families.
+fn has_ipv4_twin(listener: &Listener, declared: SocketAddr) -> bool {
+    declared.ip().is_unspecified()
+        && listener.addresses.iter().any(|a| a.is_ipv4() && a.ip().is_unspecified() && a.port() == declared.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+
+    struct Bench {
+        sockets: SharedSockets,
+        inboxes: Vec<UnboundedReceiver<WorkerOrder>>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (orders, inboxes) = (0..2).map(|_| unbounded_channel()).unzip();
+            Self { sockets: SharedSockets::new(orders), inboxes }
+        }
+
+        /// Applies a config with these listeners (name, address, more keys); gives what each worker was told.
+        fn apply(&mut self, listeners: &[(&str, &str, &str)]) -> Vec<Vec<String>> {
+            self.sockets.lock().prepare(&config(listeners)).unwrap();
+            self.sockets.lock().commit();
+            let told = |inbox: &mut UnboundedReceiver<WorkerOrder>| {
+                std::iter::from_fn(|| inbox.try_recv().ok()).map(|order| words(&order)).collect()
+            };
+            self.inboxes.iter_mut().map(told).collect()
+        }
+
+        fn address(&self, listener: &str) -> SocketAddr {
+            let all = self.sockets.lock().local_addresses();
+            all.into_iter().find(|at| at.listener == listener).unwrap().address
+        }
+    }
+
+    fn words(order: &WorkerOrder) -> String {
+        match order {
+            WorkerOrder::Listen { socket, listener } => {
+                format!("listen {} {} {:?}", listener.name, socket.local_addr().unwrap(), listener.redirect_to)
+            }
+            WorkerOrder::Close { listener, address } => format!("close {listener} {address}"),
+            WorkerOrder::Stop => "stop".to_owned(),
+        }
+    }
+
+    fn config(listeners: &[(&str, &str, &str)]) -> Config {
+        let mut text = String::from("[service.a]\nhosts = [\"a.example\"]\nbackends = [\"127.0.0.1:9\"]\n");
+        for (name, address, more) in listeners {
+            text.push_str(&format!("[listener.{name}]\naddress = \"{address}\"\n{more}\n"));
+        }
+        relais_control::parse("test", &text).unwrap_or_else(|errors| panic!("{errors}")).config
+    }
+
+    const PLAIN: &str = "protocol = \"http\"\nredirect = false";
+    const TLS: &str = "protocol = \"https\"";
+
+    #[test]
+    fn every_worker_hears_of_a_new_address_and_a_reload_without_difference_is_silent() {
+        let mut bench = Bench::new();
+        let told = bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
+        let address = bench.address("web");
+        assert_eq!(told, vec![vec![format!("listen web {address} None")]; 2]);
+        let told = bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
+        assert_eq!(told, vec![Vec::<String>::new(); 2], "port 0 keeps the port it got");
+        assert_eq!(bench.address("web"), address);
+    }
+
+    #[test]
+    fn a_removed_address_is_closed_and_its_port_is_free_again() {
+        let mut bench = Bench::new();
+        bench.apply(&[("web", "127.0.0.1:0", PLAIN), ("old", "127.0.0.1:0", PLAIN)]);
+        let old = bench.address("old");
+        let told = bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
+        assert_eq!(told, vec![vec![format!("close old {old}")]; 2]);
+        assert!(TcpListener::bind(old).is_ok(), "nobody holds it any more");
+    }
+
+    #[test]
+    fn a_changed_meaning_keeps_the_socket() {
+        let mut bench = Bench::new();
+        bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
+        let address = bench.address("web");
+        let waiting = std::net::TcpStream::connect(address).unwrap();
+        let told = bench.apply(&[("web", "127.0.0.1:0", TLS)]);
+        assert_eq!(told, vec![vec![format!("close web {address}"), format!("listen web {address} None")]; 2]);
+        waiting.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+        let error = std::io::Read::read(&mut &waiting, &mut [0]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "a client in the queue is not reset");
+    }
+
+    #[test]
+    fn a_redirect_to_port_0_means_the_real_port() {
+        let mut bench = Bench::new();
+        let http = "protocol = \"http\"\nredirect = true";
+        let told = bench.apply(&[("http", "127.0.0.1:0", http), ("https", "127.0.0.1:0", TLS)]);
+        let (http, https) = (bench.address("http"), bench.address("https"));
+        assert_eq!(told[0][0], format!("listen http {http} Some({})", https.port()));
+    }
+
+    #[test]
+    fn all_addresses_in_use_are_told_at_once_and_nothing_changes() {
+        let mut bench = Bench::new();
+        bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
+        let before = bench.sockets.lock().local_addresses();
+        let (one, two) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let taken = [&one, &two].map(|socket| socket.local_addr().unwrap().to_string());
+        let next = config(&[("a", &taken[0], PLAIN), ("new", "127.0.0.1:0", PLAIN), ("b", &taken[1], PLAIN)]);
+        let problems = bench.sockets.lock().prepare(&next).unwrap_err();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[1].starts_with("listener `b`") && problems[1].contains(&taken[1]), "{problems:?}");
+        bench.sockets.lock().commit();
+        assert_eq!(bench.sockets.lock().local_addresses(), before);
+    }
+
+    #[test]
+    fn an_address_may_narrow_in_one_reload() {
+        let mut bench = Bench::new();
+        bench.apply(&[("web", "0.0.0.0:0", PLAIN)]);
+        let narrow = format!("127.0.0.1:{}", bench.address("web").port());
+        bench.apply(&[("web", &narrow, PLAIN)]);
+        assert_eq!(bench.address("web").to_string(), narrow);
+    }
+
+    #[test]
+    fn after_release_nobody_holds_the_port() {
+        let mut bench = Bench::new();
+        bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
+        let address = bench.address("web");
+        bench.sockets.release();
+        assert!(TcpListener::bind(address).is_ok());
+    }
+}

@@ -1,0 +1,232 @@
+//! The real executable from outside: what it prints, what it exits with, how it starts and stops.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The executable with nothing of the outside in its environment, in a directory of its own.
+fn relais(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relais"));
+    command.current_dir(dir).env_clear().env("HOME", dir).env("STATE_DIRECTORY", dir.join("state"));
+    command.env("RUNTIME_DIRECTORY", dir.join("run")).env("PATH", "/usr/bin:/bin");
+    command
+}
+
+fn output(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+const GOOD: &str = r#"
+[metrics]
+address = false
+[listener.http]
+address = "127.0.0.1:0"
+protocol = "http"
+redirect = false
+[sites]
+dijon = 1
+thory = 2
+[service.api]
+hosts = ["api.example"]
+[service.api.backends]
+dijon = ["127.0.0.1:9"]
+thory = ["127.0.0.1:10"]
+"#;
+
+/// A daemon that is killed with its test.
+struct Daemon {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Daemon {
+    /// Started, and answering its admin socket.
+    fn start(dir: &Path, config: &Path) -> Daemon {
+        let mut command = relais(dir);
+        command.args(["run", "--config"]).arg(config).stdout(Stdio::null());
+        command.stderr(std::fs::File::create(dir.join("log")).unwrap());
+        let mut daemon = Daemon { child: command.spawn().unwrap(), dir: dir.to_owned() };
+        daemon.until("answers", |daemon| daemon.cli(&["status"]).0 != Some(3));
+        daemon
+    }
+
+    fn cli(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        output(relais(&self.dir).args(arguments))
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap()
+    }
+
+    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Daemon) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "waited in vain: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// Its exit code, once it has ended by itself.
+    fn ended(mut self) -> Option<i32> {
+        let mut code = None;
+        self.until("ends", |daemon| {
+            code = daemon.child.try_wait().unwrap().map(|status| status.code());
+            code.is_some()
+        });
+        code.unwrap()
+    }
+}
+
+#[test]
+fn check_tells_every_mistake_with_its_place_and_exits_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = GOOD.replace("hosts", "hostz").replace("thory = [", "thorry = [");
+    let (code, _, stderr) = output(relais(dir.path()).arg("check").arg(write(dir.path(), "bad.toml", &text)));
+    assert_eq!(code, Some(1), "{stderr}");
+    for part in ["bad.toml:12:", "hostz", "did you mean", "thorry", "error"] {
+        assert!(stderr.contains(part), "no {part} in\n{stderr}");
+    }
+    assert!(!stderr.contains('\x1b'), "no colour without a terminal");
+}
+
+#[test]
+fn check_sums_up_a_good_file_and_exits_0() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "proxy.toml", GOOD);
+    let (code, stdout, stderr) = output(relais(dir.path()).arg("check"));
+    assert_eq!(code, Some(0), "{stderr}");
+    for part in ["api: 2 backends on 2 sites", "survives: any 1 site", "times of api", "proxy.toml: good"] {
+        assert!(stdout.contains(part), "no {part} in\n{stdout}");
+    }
+}
+
+#[test]
+fn check_finds_a_certificate_that_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!("{GOOD}[certificate.api]\ncert = \"api.crt\"\nkey = \"api.key\"\n");
+    let (code, _, stderr) = output(relais(dir.path()).arg("check").arg(write(dir.path(), "proxy.toml", &text)));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("api.crt"), "{stderr}");
+}
+
+#[test]
+fn without_a_config_file_the_places_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    if Path::new("/etc/relais/proxy.toml").exists() {
+        return;
+    }
+    for command in ["check", "run"] {
+        let (code, _, stderr) = output(relais(dir.path()).arg(command));
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains("/etc/relais/proxy.toml") && stderr.contains("--config"), "{stderr}");
+    }
+}
+
+#[test]
+fn usage_errors_exit_2_and_no_daemon_exits_3_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(output(relais(dir.path()).arg("dance")).0, Some(2));
+    assert_eq!(output(relais(dir.path()).args(["status", "--json", "--watch"])).0, Some(2));
+    for order in [&["status"][..], &["drain", "dijon"], &["reload"], &["stop"], &["log-level"]] {
+        let socket = dir.path().join("nobody.sock");
+        let (code, _, stderr) = output(relais(dir.path()).args(order).arg("--socket").arg(&socket));
+        assert_eq!(code, Some(3), "{order:?}: {stderr}");
+        assert!(stderr.contains("nobody.sock") && stderr.contains("relais run"), "{stderr}");
+    }
+}
+
+#[test]
+fn trust_makes_the_local_ca_once_and_says_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, first, stderr) = output(relais(dir.path()).arg("trust"));
+    assert_eq!(code, Some(0), "{stderr}");
+    let root = dir.path().join("state/internal-ca/root.crt");
+    assert!(first.contains(root.to_str().unwrap()), "{first}");
+    assert!(std::fs::read_to_string(&root).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    let (_, second, _) = output(relais(dir.path()).arg("trust"));
+    assert_eq!(first, second, "the same CA, not a new one");
+}
+
+#[test]
+fn the_shipped_file_starts_as_it_is_and_stops_on_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml");
+    let daemon = Daemon::start(dir.path(), &shipped);
+    let (code, stdout, stderr) = daemon.cli(&["status"]);
+    assert!(matches!(code, Some(0 | 4 | 5)), "{stdout}{stderr}");
+    assert!(stdout.contains("relais ") && stdout.contains("SERVICE"), "{stdout}");
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ended(), Some(0));
+}
+
+#[test]
+fn orders_reach_a_running_edge_and_are_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = write(dir.path(), "proxy.toml", GOOD);
+    let mut daemon = Daemon::start(dir.path(), &config);
+    daemon.until("both backends are down", |daemon| daemon.cli(&["status"]).0 == Some(5));
+    let (code, stdout, stderr) = daemon.cli(&["drain", "dijon", "--wait", "--reason", "fibre works"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("nothing in flight"), "{stdout}");
+    let (_, stdout, _) = daemon.cli(&["status"]);
+    assert!(stdout.contains("draining") && stdout.contains("fibre works"), "{stdout}");
+    let (code, _, stderr) = daemon.cli(&["disable", "dijn"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("dijon"), "the nearest name is suggested: {stderr}");
+    let (_, json, _) = daemon.cli(&["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["report"]["sites"][0]["admin"], "draining");
+    assert_eq!(daemon.cli(&["log-level", "debug"]).0, Some(0));
+    assert_eq!(daemon.cli(&["log-level"]).1.trim(), "debug");
+    assert_eq!(daemon.cli(&["log-level", "loud"]).0, Some(1));
+    write(dir.path(), "proxy.toml", &GOOD.replace("hosts", "hostz"));
+    let (code, _, stderr) = daemon.cli(&["reload"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("hostz"), "{stderr}");
+    let (code, stdout, stderr) = daemon.cli(&["stop"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("stopped"), "{stdout}");
+    assert_eq!(daemon.ended(), Some(0));
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_way_to_find_who_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let text = GOOD.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
+    let config = write(dir.path(), "proxy.toml", &text);
+    let (code, _, stderr) = output(relais(dir.path()).args(["run", "--config"]).arg(config));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("127.0.0.1:{port} is in use")) && stderr.contains("ss -ltnp"), "{stderr}");
+}
+
+#[test]
+fn demo_once_tells_the_story_and_its_verdict_is_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, stdout, stderr) = output(relais(dir.path()).args(["demo", "--once"]).env("TMPDIR", dir.path()));
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert!(stdout.contains("failed               0"), "{stdout}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+}
