@@ -1,27 +1,187 @@
-//! Choosing a backend.
+//! Choosing a backend: one pure function from a pool, an `Ask` and the counters workers keep, to a `Choice`.
+//!
+//! It decides nothing about health and remembers nothing but the round robin cursor; it takes no lock and, however
+//! large the pool, allocates nothing.
+//!
+//! # Who may be picked
+//! In this order, and within each first those at another site than `Ask::avoid_site`:
+//! 1. the member of a valid sticky cookie, at whatever tier, if it is usable;
+//! 2. members that are `Up`;
+//! 3. members that are `Suspect`, lower tier first;
+//! 4. nobody yet (`Wait`), if a usable member is only full, or one is still `Probing`;
+//! 5. with `fail_open` and no usable member at all: members that are `Down`, by weight;
+//! 6. nobody.
+//!
+//! Members that are `Draining` or `Disabled`, already tried, or at `max_inflight` are never picked. The cap is not a
+//! lock: workers that pick in the same instant may exceed it by their number.
+//!
+//! # Tiers
+//! A tier keeps all of its traffic while at least 71 % of its weight is good, and 1.4 times its good share below that;
+//! the rest spills to the next tier, and so on. What no tier can keep is shared out in proportion. A member that
+//! ramps counts with the part it has grown to, so a tier that comes back as a whole takes its traffic back slowly.
+//!
+//! # Policies, inside a tier
+//! - **Least in-flight** (default): two members are drawn by weight; the first is taken unless it is busier for its
+//!   weight and would stay so. Load evens out without looking at everybody, and an idle pool is shared by weight.
+//! - **Round robin**: members take turns in a fixed order that interleaves them and holds each exactly as often as its
+//!   weight. All workers share one cursor; a second attempt looks at the next turn without using it up.
+//! - **Least latency**: of two members drawn by weight, the second is taken when its expected time (peak EWMA of latency
+//!   times the queue) is an eighth better. One request in 32 goes by weight alone, so nobody is ever forgotten.
+//! - **Random**: by weight. Nothing is compared, so nothing can be gamed by a backend that fails fast.
+//! - **Hash**: rendezvous hashing by weight, so that only the keys of a member that leaves move. A member with more than
+//!   1.25 times its fair share in flight passes the key to its next choice; a request without a key goes least in-flight.
+//!
+//! A ramp (slow start) lets a member's weight grow from a tenth to whole; every policy and the tiers go by that weight.
 
-use relais_config::Balance;
+mod dice;
+mod latency;
+mod order;
+mod policy;
+mod rendezvous;
+mod schedule;
 
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
+
+use relais_config::{Action, Balance, Forward};
+
+use crate::health::{Admin, Health};
 use crate::snapshot::{Ask, Choice, Member, Pool};
-
-/// Precomputed.
-#[derive(Debug, Default)]
-pub struct Order {}
-
-impl Order {
-    /// Computes what `pick` needs. `members` must be the very list that goes into the pool beside it.
-    pub(crate) fn new(_members: &[Member], _balance: &Balance) -> Order {
-        Order {}
-    }
-}
+use dice::Dice;
+pub use latency::observe_latency;
+pub use order::Order;
+use order::{Group, grown};
 
 impl Pool {
-    /// Chooses a backend for one attempt.
+    /// Chooses a backend for one attempt. See [`crate::balancer`] for the rules.
     #[must_use]
-    pub fn pick(&self, _ask: &Ask<'_>) -> Choice<'_> {
-        Choice::Nobody
+    pub fn pick(&self, ask: &Ask<'_>) -> Choice<'_> {
+        match &self.service.action {
+            Action::Forward(forward) => Picker::new(self, forward, ask).pick(),
+            Action::Redirect(_) | Action::Respond(_) => Choice::Nobody,
+        }
     }
 }
 
-/// Folds one latency sample into the backend's peak EWMA.
-pub fn observe_latency(_backend: &crate::Backend, _took: std::time::Duration, _now: crate::Instant) {}
+/// One pick in progress.
+struct Picker<'a, 'k> {
+    pool: &'a Pool,
+    forward: &'a Forward,
+    ask: &'k Ask<'k>,
+    dice: Dice,
+}
+
+impl<'a, 'k> Picker<'a, 'k> {
+    fn new(pool: &'a Pool, forward: &'a Forward, ask: &'k Ask<'k>) -> Self {
+        Self { pool, forward, ask, dice: Dice::new(ask.roll) }
+    }
+
+    fn pick(mut self) -> Choice<'a> {
+        let order = &self.pool.order;
+        if let Some(member) = self.stuck() {
+            return Choice::Take(member);
+        }
+        let start = self.tier(&order.up);
+        match self.among(&order.up, start).or_else(|| self.among(&order.suspect, 0)) {
+            Some(member) => Choice::Take(member),
+            None => self.without_usable(),
+        }
+    }
+
+    /// The member the client's sticky cookie names.
+    fn stuck(&self) -> Option<&'a Member> {
+        let pool = self.pool;
+        let mut named = pool.order.with_hash(self.ask.sticky?).filter_map(|index| pool.members.get(index as usize));
+        named.find(|member| member.usable() && self.admits(member, None))
+    }
+
+    /// Index of the tier's group this request falls to.
+    fn tier(&mut self, groups: &[Group]) -> usize {
+        if groups.len() < 2 {
+            return 0;
+        }
+        let sum: f64 = groups.iter().map(|group| self.keeps(group)).sum();
+        let point = match self.key() {
+            // A key stays with its tier, whatever the roll.
+            Some(key) => rendezvous::point(key),
+            None => self.dice.fraction(),
+        };
+        let mut left = point * sum.min(1.0);
+        let falls_to = |group: &Group| {
+            left -= self.keeps(group);
+            left < 0.0
+        };
+        groups.iter().position(falls_to).unwrap_or(groups.len() - 1)
+    }
+
+    /// The share of new requests a tier keeps now.
+    fn keeps(&self, group: &Group) -> f64 {
+        if group.ramping {
+            group.keeps(group.members.iter().filter_map(|&index| self.member(index)).map(|m| self.weight(m)).sum())
+        } else {
+            group.keeps(group.weight() as f64)
+        }
+    }
+
+    /// One member of the groups: of `groups[start]` if any there is admitted, else of the others, lower tier first.
+    /// Every one is asked for another site before any is asked for whatever it has.
+    fn among(&mut self, groups: &'a [Group], start: usize) -> Option<&'a Member> {
+        let others = groups.iter().enumerate().filter(move |(index, _)| *index != start).map(|(_, group)| group);
+        let in_order = groups.get(start).into_iter().chain(others);
+        let elsewhere = match self.ask.avoid_site {
+            Some(site) => in_order.clone().find_map(|group| self.choose(group, Some(site))),
+            None => None,
+        };
+        elsewhere.or_else(|| in_order.clone().find_map(|group| self.choose(group, None)))
+    }
+
+    /// No usable member can be taken: says whether waiting may help.
+    fn without_usable(&mut self) -> Choice<'a> {
+        let members = &self.pool.members;
+        let untried = |member: &Member| !self.ask.tried.contains(&member.backend.slot);
+        let due = |member: &Member| member.admin == Admin::Enabled && member.health == Health::Probing;
+        if members.iter().any(|member| untried(member) && (member.usable() || due(member))) {
+            return Choice::Wait;
+        }
+        if !self.forward.fail_open || members.iter().any(Member::usable) {
+            return Choice::Nobody;
+        }
+        let down = &self.pool.order.down;
+        let elsewhere = self.ask.avoid_site.and_then(|site| self.by_weight(down, Some(site)));
+        match elsewhere.or_else(|| self.by_weight(down, None)) {
+            Some(member) => Choice::Take(member),
+            None if down.members.iter().filter_map(|&index| self.member(index)).any(untried) => Choice::Wait,
+            None => Choice::Nobody,
+        }
+    }
+
+    /// Whether this attempt may go to the member, its health aside.
+    fn admits(&self, member: &Member, avoid: Option<&str>) -> bool {
+        !self.ask.tried.contains(&member.backend.slot)
+            && self.forward.max_inflight.is_none_or(|cap| member.backend.inflight() < cap)
+            && avoid.is_none_or(|site| *member.backend.id.site != *site)
+    }
+
+    fn member(&self, index: u32) -> Option<&'a Member> {
+        self.pool.members.get(index as usize)
+    }
+
+    /// A member's weight now, its ramp considered.
+    fn weight(&self, member: &Member) -> f64 {
+        f64::from(member.weight.max(1)) * self.grown(member)
+    }
+
+    fn grown(&self, member: &Member) -> f64 {
+        grown(member, self.ask.now, self.pool.timers.ramp)
+    }
+
+    /// The key to hash, when the pool hashes and the request has one.
+    fn key(&self) -> Option<u64> {
+        match self.forward.balance {
+            Balance::Hash(_) => self.ask.key,
+            _ => None,
+        }
+    }
+}

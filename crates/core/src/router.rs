@@ -1,25 +1,93 @@
-//! Host and path to a service.
+//! Host and path to a service. Built once per config; a lookup allocates nothing and does not grow with the services.
+//!
+//! Knows names and prefixes only: whether anybody is there to answer is the pool's business.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 
 use relais_config::Config;
 
+/// Keys come from the config alone, so a fixed seed gives clients nothing to attack.
+type Hosts = HashMap<Box<str>, Paths, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>;
+
 /// The routes of one config.
+///
+/// The host decides first: exact, then wildcard, then catch-all. Among the services of one host the longest path
+/// prefix wins. A host that matches without a matching path falls on to the next kind of host.
 #[derive(Debug, Default)]
-pub struct Router {}
+pub struct Router {
+    exact: Hosts,
+    /// `*.a.fr` is kept under `a.fr`.
+    wildcard: Hosts,
+    any: Paths,
+}
+
+/// Path prefixes of one host, longest first, each with the index of its service.
+#[derive(Debug, Default)]
+struct Paths(Vec<(Box<str>, usize)>);
+
+impl Paths {
+    /// A prefix is kept without its closing slash, so that `/a/` and `/a` are one; `/` becomes the empty prefix.
+    /// When two services claim the same prefix the first in the file keeps it, because it stands before the other.
+    fn add(&mut self, prefix: &str, service: usize) {
+        let prefix = prefix.trim_end_matches('/');
+        let at = self.0.partition_point(|(known, _)| known.len() >= prefix.len());
+        self.0.insert(at, (prefix.into(), service));
+    }
+
+    fn find(&self, path: &str) -> Option<usize> {
+        let takes = |prefix: &str| {
+            let rest = path.strip_prefix(prefix);
+            // The empty prefix takes everything, `*` of an OPTIONS request included.
+            prefix.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.0.iter().find(|(prefix, _)| takes(prefix)).map(|(_, service)| *service)
+    }
+}
 
 impl Router {
     /// Builds the table.
     #[must_use]
-    pub fn new(_config: &Config) -> Self {
-        Self {}
+    pub fn new(config: &Config) -> Self {
+        let mut router = Self::default();
+        for (index, service) in config.services.iter().enumerate() {
+            for host in &service.hosts {
+                let paths = router.paths_of(host);
+                service.paths.iter().for_each(|prefix| paths.add(prefix, index));
+            }
+        }
+        router
     }
-    /// Index of the service.
-    #[must_use]
-    pub fn route(&self, _host: &str, _path: &str) -> Option<usize> {
-        None
+
+    fn paths_of(&mut self, host: &str) -> &mut Paths {
+        if host == "*" {
+            return &mut self.any;
+        }
+        match host.strip_prefix("*.") {
+            Some(parent) => self.wildcard.entry(parent.into()).or_default(),
+            None => self.exact.entry(host.into()).or_default(),
+        }
     }
-    /// Whether any service takes this host.
+
+    /// Index in `Config::services` of the service that takes this host (lower case, no port) and path (no query).
     #[must_use]
-    pub fn knows_host(&self, _host: &str) -> bool {
-        false
+    pub fn route(&self, host: &str, path: &str) -> Option<usize> {
+        let exact = self.exact.get(host).and_then(|paths| paths.find(path));
+        exact.or_else(|| self.wildcard_of(host).and_then(|paths| paths.find(path))).or_else(|| self.any.find(path))
+    }
+
+    /// Whether any service takes this host, whatever the path.
+    #[must_use]
+    pub fn knows_host(&self, host: &str) -> bool {
+        !self.any.0.is_empty() || self.exact.contains_key(host) || self.wildcard_of(host).is_some()
+    }
+
+    /// A wildcard stands for exactly one label: `x.a.fr` belongs to `*.a.fr`, `x.y.a.fr` and `a.fr` do not.
+    fn wildcard_of(&self, host: &str) -> Option<&Paths> {
+        let (label, parent) = host.split_once('.')?;
+        if label.is_empty() { None } else { self.wildcard.get(parent) }
     }
 }
+
+#[cfg(test)]
+mod tests;

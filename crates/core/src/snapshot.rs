@@ -67,6 +67,14 @@ pub struct Shared {
     pub budget: Budget,
 }
 
+impl Shared {
+    /// For a service that is new at `now`.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { budget: Budget::new(now), ..Self::default() }
+    }
+}
+
 /// One backend in a pool, with what was believed of it when the snapshot was built.
 #[derive(Debug, Clone)]
 pub struct Member {
