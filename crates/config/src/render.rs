@@ -1,5 +1,6 @@
 //! Problems for people: the file, the line, the text underlined, the way out. In cargo's manner.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -35,21 +36,28 @@ fn report<'a>(file: &'a str, text: &'a str, problem: &'a Problem, severity: Seve
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let title = level.primary_title(problem.message.as_str());
+    let title = level.primary_title(printable(&problem.message));
     let (line, span) = shown(text, &problem.span);
     // A problem of the whole file has no line to show.
     let group = if line.is_empty() || problem.span.end == 0 {
         title.element(Origin::path(file).line(problem.line).char_column(problem.column))
     } else {
-        let label = Some(problem.label.as_str()).filter(|label| !label.is_empty());
+        let label = Some(printable(&problem.label)).filter(|label| !label.is_empty());
         let annotation = AnnotationKind::Primary.span(span).label(label);
-        title.element(Snippet::source(line).line_start(problem.line).path(file).annotation(annotation))
+        title.element(Snippet::source(printable(line)).line_start(problem.line).path(file).annotation(annotation))
     };
     let help = problem.help.as_ref().map(|help| {
-        let lines: Vec<String> = help.lines().map(normalize_untrusted_str).collect();
+        let lines: Vec<String> = help.lines().map(|line| normalize_untrusted_str(&printable(line))).collect();
         Group::with_title(Level::HELP.secondary_title(lines.join("\n")))
     });
     std::iter::once(group).chain(help).collect()
+}
+
+/// A text whose C1 controls cannot steer a terminal (the renderer minds the others). Each is replaced by a dot of as
+/// many bytes, so that places stay true.
+fn printable(text: &str) -> Cow<'_, str> {
+    let steers = |letter: char| ('\u{80}'..='\u{9f}').contains(&letter);
+    if text.contains(steers) { Cow::Owned(text.replace(steers, "\u{b7}")) } else { Cow::Borrowed(text) }
 }
 
 /// The line where a problem begins and the part of it to underline: only the line, so that the cost and the length

@@ -238,7 +238,7 @@ fn warn_plain_443(entry: &Node<'_>, address: &Address, upstream: &Upstream) {
 /// A backend in another site's network fails with that site, whatever the file says.
 fn check_network(entry: &Node<'_>, decl: &BackendDecl, site: &Site, sites: &Sites) {
     let Address::Socket(socket) = decl.address else { return };
-    match (sites.holding(socket.ip().to_canonical()), site.network) {
+    match (sites.holding(socket.ip()), site.network) {
         (Some(other), _) if other.name != site.name => {
             let (name, here) = (&other.name, &site.name);
             let fault =

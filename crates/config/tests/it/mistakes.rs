@@ -116,6 +116,25 @@ fn a_slip_of_syntax_hides_nothing_below() {
     }
 }
 
+/// Each of these ends the parser's reading or swallows what follows.
+#[test]
+fn several_slips_of_syntax_are_all_told() {
+    let text = "bad\n[log]\nlevl = 1\nworse\n[edge\nname = 1\n[metrics]\naddress = [\n\"a\",\n[admin]\nsockt = 1\nworst\nx = {\ny\n";
+    assert_eq!(
+        messages(text),
+        [
+            "1:1 `bad` has no value",
+            "3:1 unknown key `levl` in `log`",
+            "4:1 `worse` has no value",
+            "5:1 this table header does not end",
+            "8:11 this list does not end",
+            "11:1 unknown key `sockt` in `admin`",
+            "12:1 `worst` has no value",
+            "13:5 this table does not end",
+        ]
+    );
+}
+
 #[test]
 fn types() {
     snapshot!(told([
@@ -353,6 +372,32 @@ fn header_edits() {
         "response_headers = { set = { X-A = \"1\", x-a = \"2\" }, set_file = { X-a = \"/run/secrets/token\" } }",
         "response_headers = { set = \"x\", remove = \"Server\" }",
     ]));
+}
+
+/// RFC 9110 section 7.6.1, and what frames the message.
+#[test]
+fn headers_of_the_connection_are_not_edited() {
+    for name in ["Connection", "Content-Length", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization"]
+        .into_iter()
+        .chain(["Proxy-Connection", "TE", "Trailer", "Transfer-Encoding", "Upgrade"])
+    {
+        for edit in ["set = { NAME = \"x\" }", "add = { NAME = \"x\" }", "remove = [\"NAME\"]"] {
+            for side in ["request_headers", "response_headers"] {
+                let said = messages(&with(&format!("{side} = {{ {} }}", edit.replace("NAME", name))));
+                assert_eq!(said.len(), 1, "{said:?}");
+                assert!(said[0].contains(&format!("`{name}` cannot be changed")), "{said:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_contract_has_limits() {
+    for (time, good) in [("299ms", false), ("300ms", true), ("60s", true), ("60001ms", false)] {
+        let text = with(&format!("failover_within = \"{time}\""));
+        assert_eq!(parse(&text).is_ok(), good, "{time}");
+        assert_eq!(parse(&format!("[edge]\nfailover_within = \"{time}\"\n{}", with(""))).is_ok(), good, "{time}");
+    }
 }
 
 /// A secret must not get into a log by way of an error.
