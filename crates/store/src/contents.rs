@@ -1,0 +1,70 @@
+//! Everything remembered, as values. The truth while the process lives; the disk is its copy. Touches nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use relais_core::{AdminRecord, Record, RecordKey};
+
+use crate::entry::{Key, Meta, Value};
+
+/// Everything remembered.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Contents {
+    pub(crate) records: BTreeMap<RecordKey, Record>,
+    pub(crate) config: Option<String>,
+    pub(crate) secrets: BTreeMap<String, Vec<u8>>,
+    /// See [`Meta::admin_revision`].
+    pub(crate) admin_revision: u64,
+}
+
+impl Contents {
+    /// Takes what was read. A meta entry is not part of the contents.
+    pub(crate) fn insert(&mut self, key: Key, value: Value) {
+        match (key, value) {
+            (Key::Record(key), Value::Record(record)) => drop(self.records.insert(key, record)),
+            (Key::Secret(name), Value::Secret(bytes)) => drop(self.secrets.insert(name, bytes)),
+            (_, Value::Config(text)) => self.config = Some(text),
+            _ => {}
+        }
+    }
+
+    /// What is remembered under a key now; `None`: nothing, it is to be removed.
+    pub(crate) fn get(&self, key: &Key) -> Option<Value> {
+        match key {
+            Key::Record(key) => self.records.get(key).cloned().map(Value::Record),
+            Key::Config => self.config.clone().map(Value::Config),
+            Key::Secret(name) => self.secrets.get(name).cloned().map(Value::Secret),
+            Key::Meta => Some(Value::Meta(self.meta())),
+        }
+    }
+
+    pub(crate) fn meta(&self) -> Meta {
+        Meta { entries: self.entries(), admin_revision: self.admin_revision }
+    }
+
+    pub(crate) fn entries(&self) -> usize {
+        self.records.len() + self.secrets.len() + usize::from(self.config.is_some())
+    }
+
+    pub(crate) fn keys(&self) -> BTreeSet<Key> {
+        let records = self.records.keys().cloned().map(Key::Record);
+        let secrets = self.secrets.keys().cloned().map(Key::Secret);
+        records.chain(secrets).chain(self.config.is_some().then_some(Key::Config)).collect()
+    }
+
+    /// The operator's words.
+    pub(crate) fn admin(&self) -> Vec<AdminRecord> {
+        let words = self.records.values().filter_map(|record| match record {
+            Record::Admin(word) => Some(word.clone()),
+            Record::Backend(_) => None,
+        });
+        words.collect()
+    }
+
+    /// Puts these words of the operator in the place of those known.
+    pub(crate) fn replace_admin(&mut self, words: Vec<AdminRecord>, revision: u64) {
+        self.records.retain(|_, record| !matches!(record, Record::Admin(_)));
+        let words = words.into_iter().map(Record::Admin);
+        self.records.extend(words.map(|record| (record.key(), record)));
+        self.admin_revision = revision;
+    }
+}

@@ -1,0 +1,143 @@
+//! The embedded database, sled 0.34: the only file that names it. Touches its folder.
+//!
+//! It may panic or report damage on any call: both come out as a [`Fault`], and the caller then drops the engine. After one
+//! failed write it refuses all others, so a failed engine is never used again.
+
+use std::fs::File;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use crate::contents::Contents;
+use crate::entry::{self, Key, Meta, Value};
+
+/// An open database.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    db: sled::Db,
+    /// Its data file. The database's own flush only starts the write-back; a power cut needs more.
+    data: File,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The system refused: full, read-only, forbidden, held by another process.
+    System(String),
+    /// The files are damaged, or the database tripped over them.
+    Damaged(String),
+}
+
+impl Fault {
+    pub(crate) fn words(&self) -> &str {
+        match self {
+            Fault::System(words) | Fault::Damaged(words) => words,
+        }
+    }
+}
+
+/// What was found in a database.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) contents: Contents,
+    pub(crate) meta: Option<Meta>,
+    /// Entries that failed their checksum or have an unknown version.
+    pub(crate) skipped: u64,
+    /// Where reading stopped, if it did: `contents` is what came before.
+    pub(crate) stopped: Option<Fault>,
+}
+
+impl Engine {
+    pub(crate) fn open(path: &Path) -> Result<Self, Fault> {
+        guarded(|| {
+            let db = sled::Config::new()
+                .path(path)
+                .mode(sled::Mode::LowSpace)
+                .segment_size(64 * 1024)
+                .cache_capacity(16 * 1024 * 1024)
+                // We flush by ourselves; this is for its housekeeping.
+                .flush_every_ms(Some(500))
+                .open()?;
+            let data = File::options().write(true).open(path.join("db"))?;
+            Ok(Self { db, data })
+        })
+    }
+
+    /// Reads everything there is.
+    pub(crate) fn read(&self) -> Found {
+        let mut found = Found::default();
+        let read = guarded(|| {
+            for pair in self.db.iter() {
+                let (key, bytes) = pair?;
+                match entry::decode(&key, &bytes) {
+                    Some((_, Value::Meta(meta))) => found.meta = Some(meta),
+                    Some((key, value)) => found.contents.insert(key, value),
+                    None => found.skipped += 1,
+                }
+            }
+            Ok(())
+        });
+        found.stopped = read.err();
+        found
+    }
+
+    /// Writes all of it or nothing, and returns when it is on the disk. `None` removes.
+    pub(crate) fn write(&self, changes: &[(Key, Option<Value>)]) -> Result<(), Fault> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes {
+            let name = entry::key_bytes(key).map_err(Fault::System)?;
+            match value {
+                Some(value) => batch.insert(name.as_slice(), entry::encode(&name, value).map_err(Fault::System)?),
+                None => batch.remove(name),
+            }
+        }
+        guarded(|| {
+            self.db.apply_batch(batch)?;
+            self.db.flush()?;
+            self.data.sync_data()?;
+            Ok(())
+        })
+    }
+
+    /// Closes it. It may trip here as well.
+    pub(crate) fn close(self) {
+        if let Err(fault) = guarded(move || {
+            drop(self);
+            Ok(())
+        }) {
+            tracing::debug!("closing the store: {}", fault.words());
+        }
+    }
+}
+
+fn guarded<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Fault> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(fault)) => Err(fault_of(fault)),
+        Err(panic) => Err(Fault::Damaged(format!("the database tripped: {}", words_of(panic.as_ref())))),
+    }
+}
+
+fn fault_of(fault: sled::Error) -> Fault {
+    match fault {
+        sled::Error::Io(fault) if is_damage(&fault) => Fault::Damaged(fault.to_string()),
+        sled::Error::Io(fault) => Fault::System(fault.to_string()),
+        fault => Fault::Damaged(fault.to_string()),
+    }
+}
+
+/// What a file too short, senseless bytes or a bad sector lead to: another file may still work.
+fn is_damage(fault: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    fault.raw_os_error() == Some(EIO)
+        || matches!(
+            fault.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+        )
+}
+
+fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "it gave no reason".to_string())
+}

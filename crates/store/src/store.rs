@@ -1,0 +1,215 @@
+//! What the other rooms see of the store. No call waits for the disk but [`Store::open`], [`Store::flush`] and the drop.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use relais_core::{Record, RecordKey, Saved};
+
+use crate::contents::Contents;
+use crate::disk::Folder;
+use crate::entry::Key;
+use crate::state::StoreState;
+use crate::worker::{self, Inner, Shared};
+
+/// A disk that answers no sooner is treated as none.
+const OPEN_PATIENCE: Duration = Duration::from_secs(20);
+const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What must survive a restart: held in memory, copied to the disk by a thread of its own.
+///
+/// A change is on disk within a second (the operator's words, configs and secrets at once). A kill at any moment loses at most
+/// that. Dropping the store writes what is left.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+    /// `None`: no disk wanted.
+    path: Option<PathBuf>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, which is made where missing; see the crate's first page for the files in it. Never fails
+    /// and never panics: the worst case is a store in memory, and [`Store::state`] tells. Returns after 20 s at the latest.
+    #[must_use]
+    pub fn open(dir: &Path) -> Store {
+        let store = Self { shared: shared("not opened yet"), path: Some(dir.to_path_buf()) };
+        let (shared, folder) = (Arc::clone(&store.shared), Folder::new(dir));
+        let spawned =
+            std::thread::Builder::new().name("relais-store".into()).spawn(move || worker::run(&shared, folder));
+        if let Err(fault) = spawned {
+            let mut inner = store.inner();
+            inner.detail = format!("no thread for the store can be started: {fault}");
+            inner.closed = true;
+            tracing::error!("NOTHING IS REMEMBERED ACROSS A RESTART: {}", inner.detail);
+            drop(inner);
+            return store;
+        }
+        if !store.wait(OPEN_PATIENCE, |inner| inner.opened) {
+            let mut inner = store.inner();
+            inner.went_on = !inner.opened;
+            inner.detail = format!("{} did not answer for {} s", dir.display(), OPEN_PATIENCE.as_secs());
+            tracing::error!("NOTHING IS REMEMBERED ACROSS A RESTART: {}", inner.detail);
+        }
+        store
+    }
+
+    /// A store that remembers until it is dropped: for embedding and tests.
+    #[must_use]
+    pub fn memory() -> Store {
+        let store = Self { shared: shared(""), path: None };
+        store.inner().closed = true;
+        store
+    }
+
+    /// Everything remembered about backends and the operator's words, in any order.
+    #[must_use]
+    pub fn load(&self) -> Saved {
+        Saved { records: self.inner().contents.records.values().cloned().collect() }
+    }
+
+    /// Remembers a record in the place of the one with the same key. Never waits.
+    pub fn save(&self, record: Record) {
+        let key = record.key();
+        let is_admin = matches!(record, Record::Admin(_));
+        self.change(Key::Record(key.clone()), is_admin, |contents| {
+            let is_new = contents.records.get(&key) != Some(&record);
+            contents.admin_revision += u64::from(is_new && is_admin);
+            contents.records.insert(key, record);
+            is_new
+        });
+    }
+
+    /// Forgets a record; one that is not there is no error. Never waits.
+    pub fn forget(&self, key: RecordKey) {
+        let is_admin = matches!(key, RecordKey::Admin(_));
+        let gone = key.clone();
+        self.change(Key::Record(key), is_admin, |contents| {
+            let was_there = contents.records.remove(&gone).is_some();
+            contents.admin_revision += u64::from(was_there && is_admin);
+            was_there
+        });
+    }
+
+    /// Remembers the text of the config that was applied. Never waits.
+    pub fn save_config(&self, text: &str) {
+        self.change(Key::Config, true, |contents| {
+            let is_new = contents.config.as_deref() != Some(text);
+            contents.config = Some(text.to_string());
+            is_new
+        });
+    }
+
+    /// The text given to [`Store::save_config`] last.
+    #[must_use]
+    pub fn last_good_config(&self) -> Option<String> {
+        self.inner().contents.config.clone()
+    }
+
+    /// A random secret of `len` bytes: made when first asked for, then the same as long as the store lives. Always ask for
+    /// one name with one length; another length makes a new secret.
+    #[must_use]
+    pub fn secret(&self, name: &str, len: usize) -> Vec<u8> {
+        if let Some(known) = self.inner().contents.secrets.get(name).filter(|known| known.len() == len) {
+            return known.clone();
+        }
+        let mut secret = random(len);
+        self.change(Key::Secret(name.to_string()), true, |contents| {
+            // Another thread may have been faster.
+            let known = contents.secrets.entry(name.to_string()).or_default();
+            let is_new = known.len() != len;
+            if is_new {
+                known.clone_from(&secret)
+            } else {
+                secret.clone_from(known)
+            }
+            is_new
+        });
+        secret
+    }
+
+    /// How well it works.
+    #[must_use]
+    pub fn state(&self) -> StoreState {
+        let inner = self.inner();
+        StoreState {
+            mode: inner.mode,
+            path: self.path.clone(),
+            detail: inner.detail.clone(),
+            records: inner.contents.records.len(),
+            unsaved: inner.dirty.len(),
+            skipped_records: inner.skipped,
+            failed_writes: inner.failed,
+        }
+    }
+
+    /// Waits until everything given before is on the disk, or until that was tried and failed ([`Store::state`] tells), or 10 s.
+    pub fn flush(&self) {
+        let mut inner = self.inner();
+        inner.asked += 1;
+        inner.urgent = true;
+        let asked = inner.asked;
+        drop(inner);
+        self.shared.work.notify_one();
+        if !self.wait(FLUSH_PATIENCE, |inner| inner.tried >= asked) {
+            tracing::warn!("the disk of the store did not answer for {} s", FLUSH_PATIENCE.as_secs());
+        }
+    }
+
+    /// Changes the contents and wakes the worker when `change` says that something is different.
+    fn change(&self, key: Key, is_urgent: bool, change: impl FnOnce(&mut Contents) -> bool) {
+        let mut inner = self.inner();
+        if !change(&mut inner.contents) || self.path.is_none() {
+            return;
+        }
+        inner.mirror_dirty |= matches!(key, Key::Record(RecordKey::Admin(_)));
+        inner.dirty.insert(key);
+        inner.asked += 1;
+        inner.urgent |= is_urgent;
+        drop(inner);
+        self.shared.work.notify_one();
+    }
+
+    /// Whether it came true in time. A worker that is gone makes nothing come true: then this returns at once.
+    fn wait(&self, patience: Duration, mut is_so: impl FnMut(&Inner) -> bool) -> bool {
+        let until = Instant::now() + patience;
+        let mut inner = self.inner();
+        while !is_so(&inner) && !inner.closed {
+            if self.shared.news.wait_until(&mut inner, until).timed_out() {
+                return is_so(&inner);
+            }
+        }
+        true
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.shared.inner.lock()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.inner().closing = true;
+        self.shared.work.notify_one();
+        if !self.wait(FLUSH_PATIENCE, |inner| inner.closed) {
+            tracing::error!("the disk of the store did not answer: the last changes may be lost");
+        }
+    }
+}
+
+fn shared(detail: &str) -> Arc<Shared> {
+    let inner = Mutex::new(Inner::new(Contents::default(), detail.to_string()));
+    Arc::new(Shared { inner, work: Condvar::new(), news: Condvar::new() })
+}
+
+/// From the system; a system without randomness cannot run TLS either, so the second source only has to be unlike zero.
+fn random(len: usize) -> Vec<u8> {
+    use std::hash::{BuildHasher, RandomState};
+    let mut bytes = vec![0; len];
+    if let Err(fault) = getrandom::fill(&mut bytes) {
+        tracing::error!("the system's random source failed ({fault}): secrets made now are weak");
+        let seed = RandomState::new();
+        bytes.iter_mut().enumerate().for_each(|(place, byte)| *byte = seed.hash_one(place).to_le_bytes()[0]);
+    }
+    bytes
+}

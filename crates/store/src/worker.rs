@@ -1,0 +1,308 @@
+//! The one thread that touches the disk. It takes what changed, latest value per key, and writes it as one batch: at most
+//! every 500 ms, at once for the operator's words. When writing fails it says so once, keeps what is unsaved, closes the
+//! database and tries to open it again, with growing pauses.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::contents::Contents;
+use crate::disk::Folder;
+use crate::engine::Engine;
+use crate::entry::{Key, Value};
+use crate::ladder;
+use crate::mirror::Mirror;
+use crate::state::Mode;
+
+/// Longest time a change waits for others to be written with it.
+const GATHER: Duration = Duration::from_millis(500);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// What callers and the worker share. The lock is never held across a call to the disk.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) inner: Mutex<Inner>,
+    /// Something changed for the worker.
+    pub(crate) work: Condvar,
+    /// Something changed for those who wait for the worker.
+    pub(crate) news: Condvar,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) contents: Contents,
+    /// Keys whose value on disk may differ from `contents`.
+    pub(crate) dirty: BTreeSet<Key>,
+    pub(crate) mirror_dirty: bool,
+    /// Write without gathering.
+    pub(crate) urgent: bool,
+    /// Counts changes and flushes asked for, and those that were tried: a flush waits until `tried` has reached it.
+    pub(crate) asked: u64,
+    pub(crate) tried: u64,
+    pub(crate) opened: bool,
+    /// The caller of `open` went on without waiting any longer.
+    pub(crate) went_on: bool,
+    pub(crate) closing: bool,
+    pub(crate) closed: bool,
+    pub(crate) mode: Mode,
+    pub(crate) detail: String,
+    pub(crate) skipped: u64,
+    pub(crate) failed: u64,
+}
+
+impl Inner {
+    pub(crate) fn new(contents: Contents, detail: String) -> Self {
+        Self {
+            contents,
+            dirty: BTreeSet::new(),
+            mirror_dirty: false,
+            urgent: false,
+            asked: 0,
+            tried: 0,
+            opened: false,
+            went_on: false,
+            closing: false,
+            closed: false,
+            mode: Mode::Memory,
+            detail,
+            skipped: 0,
+            failed: 0,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.dirty.is_empty() && !self.mirror_dirty && self.asked == self.tried
+    }
+
+    /// Takes what must be written.
+    fn take(&mut self) -> Batch {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut changes: Vec<_> =
+            dirty.into_iter().map(|key| (self.contents.get(&key), key)).map(|(value, key)| (key, value)).collect();
+        changes.push((Key::Meta, Some(Value::Meta(self.contents.meta()))));
+        let mirror = self.mirror_dirty.then(|| Mirror::new(self.contents.admin_revision, self.contents.admin()));
+        (self.urgent, self.mirror_dirty) = (false, false);
+        Batch { changes, mirror, asked: self.asked }
+    }
+
+    /// Everything must be written again.
+    fn soil(&mut self) {
+        self.dirty.extend(self.contents.keys());
+        self.mirror_dirty = true;
+    }
+}
+
+/// What one turn writes.
+struct Batch {
+    changes: Vec<(Key, Option<Value>)>,
+    mirror: Option<Mirror>,
+    asked: u64,
+}
+
+/// The worker's own side: only this thread has it.
+struct Worker {
+    shared: Arc<Shared>,
+    folder: Folder,
+    /// `None`: there is no disk; another try is made at `retry_at`.
+    engine: Option<Engine>,
+    lock: Option<File>,
+    last_write: Option<Instant>,
+    retry_at: Instant,
+    pause: Duration,
+    /// The mirror failed and is tried again then.
+    mirror_retry: Option<Instant>,
+    last_words: bool,
+}
+
+/// How a batch fared in the database.
+enum Fate {
+    Written,
+    /// Written to a database that had to be opened again first.
+    Returned(Mode, String),
+    /// It failed now.
+    Failed(String),
+    /// It had failed before, and still does.
+    Waiting,
+}
+
+/// The life of the thread.
+pub(crate) fn run(shared: &Arc<Shared>, folder: Folder) {
+    let mut worker = Worker {
+        shared: Arc::clone(shared),
+        folder,
+        engine: None,
+        lock: None,
+        last_write: None,
+        retry_at: Instant::now() + FIRST_PAUSE,
+        pause: FIRST_PAUSE,
+        mirror_retry: None,
+        last_words: false,
+    };
+    worker.open();
+    while let Some(batch) = worker.next_batch() {
+        worker.write(batch);
+    }
+    if let Some(engine) = worker.engine.take() {
+        engine.close();
+    }
+    drop(worker.lock.take());
+    worker.shared.inner.lock().closed = true;
+    worker.shared.news.notify_all();
+}
+
+impl Worker {
+    fn open(&mut self) {
+        let opened = ladder::open(&self.folder);
+        let path = self.folder.path.display();
+        match opened.mode {
+            Mode::Ok => tracing::debug!(%path, entries = opened.contents.entries(), "store opened"),
+            Mode::Healed => tracing::warn!(%path, "the store was repaired: {}", opened.detail),
+            Mode::Fresh => tracing::error!(%path, "THE STORE WAS STARTED ANEW: {}", opened.detail),
+            Mode::Memory => tracing::error!(%path, "NOTHING IS REMEMBERED ACROSS A RESTART: {}", opened.detail),
+        }
+        (self.engine, self.lock) = (opened.engine, opened.lock);
+        let mut inner = self.shared.inner.lock();
+        (inner.mode, inner.detail, inner.skipped) = (opened.mode, opened.detail, opened.skipped);
+        if !inner.went_on {
+            inner.contents = opened.contents;
+        }
+        if inner.went_on || opened.incomplete {
+            inner.soil();
+        }
+        inner.opened = true;
+        self.shared.news.notify_all();
+    }
+
+    /// Waits until there is something to do. `None`: the store is closing, and the rest was written or tried.
+    fn next_batch(&mut self) -> Option<Batch> {
+        let shared = Arc::clone(&self.shared);
+        let mut inner = shared.inner.lock();
+        loop {
+            let now = Instant::now();
+            if self.mirror_retry.is_some_and(|at| at <= now) {
+                self.mirror_retry = None;
+                inner.mirror_dirty = true;
+            }
+            match self.due(&inner, now) {
+                Some(due) if due <= now => break,
+                Some(due) => drop(shared.work.wait_until(&mut inner, due)),
+                None => shared.work.wait(&mut inner),
+            }
+        }
+        if inner.closing && (inner.is_idle() || self.last_words) {
+            inner.tried = inner.asked;
+            return None;
+        }
+        if inner.closing {
+            self.last_words = true;
+            self.retry_at = Instant::now();
+        }
+        Some(inner.take())
+    }
+
+    fn due(&self, inner: &Inner, now: Instant) -> Option<Instant> {
+        let database = match (&self.engine, inner.is_idle()) {
+            _ if inner.urgent || inner.closing => Some(now),
+            (Some(_), true) => None,
+            (Some(_), false) => Some(self.last_write.map_or(now, |last| last + GATHER)),
+            (None, _) => Some(self.retry_at),
+        };
+        database.into_iter().chain(self.mirror_retry).min()
+    }
+
+    fn write(&mut self, batch: Batch) {
+        let fate = self.write_database(&batch.changes);
+        // The database first: of two copies of the operator's words, the mirror is never the newer one by a crash.
+        let mirrored = batch.mirror.is_none_or(|mirror| self.write_mirror(&mirror));
+        let mut inner = self.shared.inner.lock();
+        inner.tried = batch.asked;
+        inner.failed += u64::from(!mirrored);
+        if matches!(fate, Fate::Failed(_) | Fate::Waiting) {
+            inner.dirty.extend(batch.changes.into_iter().map(|(key, _)| key).filter(|key| *key != Key::Meta));
+        }
+        match fate {
+            Fate::Written | Fate::Waiting => {}
+            Fate::Returned(mode, detail) => {
+                inner.mode = mode;
+                inner.detail = format!("{detail}; before that: {}", inner.detail);
+                // What had been written before the failure may be lost as well.
+                inner.soil();
+                tracing::warn!(path = %self.folder.path.display(), "the store is on disk again: {}", inner.detail);
+            }
+            Fate::Failed(words) => {
+                inner.failed += 1;
+                inner.mode = Mode::Memory;
+                inner.detail = format!("writing to {} failed: {words}", self.folder.path.display());
+                tracing::error!("NOTHING IS REMEMBERED ACROSS A RESTART: {}; relais goes on trying", inner.detail);
+            }
+        }
+        drop(inner);
+        self.shared.news.notify_all();
+    }
+
+    fn write_database(&mut self, changes: &[(Key, Option<Value>)]) -> Fate {
+        let returned = match &self.engine {
+            Some(_) => None,
+            None if Instant::now() < self.retry_at => return Fate::Waiting,
+            None => match self.reopen() {
+                Some(how) => Some(how),
+                None => return self.pause(),
+            },
+        };
+        let written = match &self.engine {
+            Some(engine) => engine.write(changes),
+            None => return Fate::Waiting,
+        };
+        self.last_write = Some(Instant::now());
+        match (written, returned) {
+            (Ok(()), None) => Fate::Written,
+            (Ok(()), Some((mode, detail))) => {
+                self.pause = FIRST_PAUSE;
+                Fate::Returned(mode, detail)
+            }
+            (Err(fault), returned) => {
+                // It refuses everything from now on: another one must be opened.
+                if let Some(engine) = self.engine.take() {
+                    engine.close();
+                }
+                let waiting = self.pause();
+                if returned.is_some() { waiting } else { Fate::Failed(fault.words().to_string()) }
+            }
+        }
+    }
+
+    fn pause(&mut self) -> Fate {
+        self.retry_at = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Fate::Waiting
+    }
+
+    fn reopen(&mut self) -> Option<(Mode, String)> {
+        if self.lock.is_none() {
+            self.lock = Some(self.folder.lock(Duration::ZERO).ok()?);
+        }
+        let opened = ladder::open_database(&self.folder).ok()?;
+        self.engine = opened.engine;
+        let mode = if opened.mode == Mode::Fresh { Mode::Fresh } else { Mode::Healed };
+        Some((mode, if opened.detail.is_empty() { "opened again".to_string() } else { opened.detail }))
+    }
+
+    fn write_mirror(&mut self, mirror: &Mirror) -> bool {
+        // A directory that another process uses is not ours to write.
+        if self.lock.is_none() {
+            return true;
+        }
+        match mirror.write(&self.folder) {
+            Ok(()) => true,
+            Err(fault) => {
+                tracing::error!(path = %self.folder.mirror().display(), "the operator's words cannot be written: {fault}");
+                self.mirror_retry = Some(Instant::now() + LONGEST_PAUSE);
+                false
+            }
+        }
+    }
+}
