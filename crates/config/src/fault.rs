@@ -32,7 +32,7 @@ impl Fault {
     }
 }
 
-/// Words of other proxies (and of older drafts of this language) for what has another name here.
+/// Words of other proxies for what has another name here.
 const FOREIGN: &[(&str, &str)] = &[
     ("address", "addr"),
     ("addresses", "address"),
