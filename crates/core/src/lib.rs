@@ -12,12 +12,17 @@ mod fault;
 mod fleet;
 pub mod hash;
 mod health;
+mod random;
 mod report;
 mod router;
 mod snapshot;
 pub mod stats;
+#[cfg(test)]
+mod testing;
 mod time;
 mod timers;
+mod verdict;
+mod words;
 
 pub use backend::{Backend, BackendId, InFlight};
 pub use budget::Budget;

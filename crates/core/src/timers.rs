@@ -2,25 +2,34 @@
 
 use std::time::Duration;
 
-use relais_config::Forward;
+use relais_config::{CheckKind, Forward};
+
+use crate::words::{count, short};
 
 /// Every timer of one service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timers {
     /// The contract.
     pub failover_within: Duration,
+    /// Whether backends are probed at all (`health = "off"`: not).
+    pub checked: bool,
     /// Between two probes of a backend that is `Up`.
     pub interval: Duration,
-    /// Between two probes while in doubt (`Suspect`, `Probing`).
+    /// Between two probes while in doubt (`Suspect`, `Probing`, after a failed probe).
     pub fast_interval: Duration,
     /// Between two probes of a backend that is `Down`.
     pub down_interval: Duration,
     /// Deadline of one probe.
     pub probe_timeout: Duration,
+    /// Deadline of a probe that only asks whether anything answers at all, after a first one met silence.
+    pub confirm_timeout: Duration,
     /// Consecutive successes until `Up`.
     pub rise: u32,
     /// Consecutive failures until `Down`.
     pub fall: u32,
+    /// Consecutive signs of silence until `Down`: one lost packet looks the same, so one more than `fall` unless
+    /// `fall` was set by hand.
+    pub patience: u32,
     /// Consecutive failed requests until `Down`; 0: off.
     pub passive_fall: u32,
     /// Random part of the interval, 0.0 to 0.5.
@@ -38,37 +47,128 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Derives what the file leaves open from the contract; what is set by hand is kept as it is.
+    /// What the contract alone gives: the timers of a service that sets none by hand.
     #[must_use]
-    pub fn solve(forward: &Forward) -> Timers {
-        let contract = forward.failover_within;
+    pub fn derive(contract: Duration) -> Timers {
         let part = |percent: u32| contract * percent / 100;
-        let health = &forward.health;
-        let interval = health.interval.unwrap_or_else(|| part(30).max(Duration::from_millis(100)));
-        let probe_timeout = health.timeout.unwrap_or_else(|| part(20).max(Duration::from_millis(80)));
         Timers {
             failover_within: contract,
-            interval,
-            fast_interval: interval.min(part(5).max(Duration::from_millis(20))),
-            down_interval: interval,
-            probe_timeout,
-            rise: health.rise.unwrap_or(2),
-            fall: health.fall.unwrap_or(2),
-            passive_fall: forward.passive_fall.unwrap_or(3),
-            jitter: health.jitter,
-            connect: forward.timeout.connect.unwrap_or_else(|| part(50).max(Duration::from_millis(150))),
+            checked: true,
+            interval: part(30),
+            fast_interval: part(5),
+            down_interval: part(30),
+            probe_timeout: part(20),
+            confirm_timeout: part(10),
+            rise: 2,
+            fall: 2,
+            patience: 3,
+            passive_fall: 3,
+            jitter: 0.1,
+            connect: part(50).max(Duration::from_millis(150)),
             stagger: part(20).clamp(Duration::from_millis(50), Duration::from_millis(300)),
-            wait: forward.queue_timeout.unwrap_or(contract),
+            wait: contract,
             max_hold_down: Duration::from_secs(60).max(contract * 10),
             ramp: contract * 5,
         }
     }
 
+    /// Derives what the file leaves open from the contract; what is set by hand is kept as it is.
+    #[must_use]
+    pub fn solve(forward: &Forward) -> Timers {
+        let derived = Timers::derive(forward.failover_within);
+        let health = &forward.health;
+        let interval = health.interval.unwrap_or(derived.interval);
+        let probe_timeout = health.timeout.unwrap_or(derived.probe_timeout);
+        Timers {
+            checked: health.kind != CheckKind::Off,
+            interval,
+            fast_interval: derived.fast_interval.min(interval),
+            down_interval: interval,
+            probe_timeout,
+            confirm_timeout: derived.confirm_timeout.min(probe_timeout),
+            rise: health.rise.unwrap_or(derived.rise).max(1),
+            fall: health.fall.unwrap_or(derived.fall).max(1),
+            patience: health.fall.map_or(derived.patience, |fall| fall.max(1)),
+            passive_fall: forward.passive_fall.unwrap_or(derived.passive_fall),
+            jitter: health.jitter,
+            connect: forward.timeout.connect.unwrap_or(derived.connect),
+            wait: forward.queue_timeout.unwrap_or(derived.wait),
+            ..derived
+        }
+    }
+
     /// Longest time from a silent cut to `Down` by probes alone: one interval (with its jitter) until the next probe,
-    /// then `fall` timeouts, with a fast interval between them.
+    /// its timeout, then the short probes that confirm it. Network time and scheduling come on top.
     #[must_use]
     pub fn detection(&self) -> Duration {
-        let gaps = self.fall.saturating_sub(1);
-        self.interval.mul_f64(1.0 + self.jitter) + self.probe_timeout * self.fall + self.fast_interval * gaps
+        let round = self.confirm_timeout.max(self.fast_interval);
+        self.interval.mul_f64(1.0 + self.jitter) + self.probe_timeout + round * self.patience.saturating_sub(1)
+    }
+
+    /// The timers in sentences, for `relais check` and `relais explain`.
+    #[must_use]
+    pub fn explain(&self) -> Vec<String> {
+        let mut said = if self.checked { self.explain_checks() } else { self.explain_unchecked() };
+        if self.passive_fall > 0 {
+            said.push(format!("{} in a row take a backend down", count(self.passive_fall, "failed request")));
+        }
+        said.push(format!(
+            "a connect that takes longer than {} is joined by one to another backend, and given up after {}",
+            short(self.stagger),
+            short(self.connect)
+        ));
+        said.push(format!("when no backend is left a request waits at most {}", short(self.wait)));
+        said.push(format!(
+            "a backend comes back after {}; each further outage within 10 minutes doubles the wait before that, from \
+             {} to {}; its share then grows from a tenth to whole in {}",
+            if self.checked { count(self.rise, "good check") } else { short(self.failover_within) },
+            short(self.failover_within * 2),
+            short(self.max_hold_down),
+            short(self.ramp)
+        ));
+        said
+    }
+
+    fn explain_checks(&self) -> Vec<String> {
+        let detection = self.detection();
+        let mut said = vec![
+            format!(
+                "each backend is checked every {} (+- {} %), an answer is due within {}",
+                short(self.interval),
+                (self.jitter * 50.0).round(),
+                short(self.probe_timeout)
+            ),
+            format!(
+                "a silent cut of a site is seen within {} by checks alone: {} until the next check, {} without an \
+                 answer, {} of {}",
+                short(detection),
+                short(self.interval.mul_f64(1.0 + self.jitter)),
+                short(self.probe_timeout),
+                count(self.patience.saturating_sub(1), "more check"),
+                short(self.confirm_timeout.max(self.fast_interval))
+            ),
+            format!("{} in a row take a backend down", count(self.fall, "wrong or late answer")),
+        ];
+        if detection > self.failover_within {
+            said.push(format!(
+                "that is longer than failover_within = {}: a cut nobody's request meets is seen late; leave interval, \
+                 timeout and fall unset, or set failover_within to {} or more",
+                short(self.failover_within),
+                short(detection)
+            ));
+        }
+        said
+    }
+
+    fn explain_unchecked(&self) -> Vec<String> {
+        vec![
+            "no checks: only failed requests show that a backend is gone, so the first ones after a cut are slow"
+                .to_owned(),
+            format!("a backend that is down gets a request again after {}", short(self.failover_within)),
+        ]
     }
 }
+
+#[cfg(test)]
+#[path = "timers_tests.rs"]
+mod tests;

@@ -1,0 +1,223 @@
+//! Evidence becomes health: what the pure verdict needs to know is gathered here, and what it says is carried out.
+
+use std::time::Duration;
+
+use super::Fleet;
+use super::state::{DOWNS, Entry, Outstanding};
+use crate::effect::Transition;
+use crate::fault::Fault;
+use crate::health::{Admin, Health};
+use crate::time::Instant;
+use crate::verdict::{Evidence, Given, Verdict, verdict};
+
+/// `verified` is written again at most so often while nothing changes.
+const SAVE_EVERY: Duration = Duration::from_secs(20);
+/// Real successes excuse a failing check for so many contracts after the last one.
+const EXCUSED_FOR: u32 = 30;
+
+impl Fleet {
+    /// The result of a real request.
+    pub(super) fn served(&mut self, slot: u32, result: Result<(), Fault>, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        if entry.admin == Admin::Disabled {
+            return;
+        }
+        self.weigh(slot, Evidence::Request(result), None, now);
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        entry.request_mark = entry.succeeded();
+        let Err(fault) = result else { return };
+        if fault.is_transport() {
+            self.hurry(slot, now);
+        }
+        self.halt_ramp(slot, now);
+    }
+
+    /// Judges one piece of evidence about a backend, then what it says about its site.
+    pub(super) fn weigh(&mut self, slot: u32, evidence: Evidence, probe: Option<Outstanding>, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        observe(entry, evidence, now);
+        let testified = entry.testifies();
+        let before = entry.counters;
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let lived = match evidence {
+            Evidence::Probe(_) => entry.succeeded() > entry.probe_mark,
+            Evidence::Request(_) => entry.succeeded() > entry.request_mark,
+        };
+        let failed = matches!(evidence, Evidence::Probe(Err(_)) | Evidence::Request(Err(_)));
+        let given = Given {
+            timers: &self.services[entry.service].timers,
+            patience: self.patience(entry),
+            lived,
+            excused: failed && self.excused(entry, now),
+            spare: failed && self.spare(entry),
+            needed: before.health == Health::Down && !failed && !self.anyone_usable(entry.service, Some(slot)),
+            short: probe.is_some_and(|probe| probe.short),
+        };
+        let said = verdict(before, evidence, &given);
+        let ready = said.ready;
+        self.carry_out(slot, evidence, said, now);
+        self.learn_loss(slot, before, evidence, lived);
+        match evidence {
+            Evidence::Probe(Ok(())) | Evidence::Request(Ok(())) => self.site_lives(slot, now),
+            Evidence::Probe(Err(fault)) | Evidence::Request(Err(fault)) if testified => {
+                self.testify(slot, fault, lived, given_short(evidence, probe), now);
+            }
+            Evidence::Probe(Err(_)) | Evidence::Request(Err(_)) => {}
+        }
+        if ready {
+            self.come_back(slot, now);
+        }
+        if let (Evidence::Probe(_), Some(entry)) = (evidence, self.entries.get_mut(&slot)) {
+            entry.probe_mark = entry.succeeded();
+        }
+    }
+
+    fn carry_out(&mut self, slot: u32, evidence: Evidence, said: Verdict, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        let (from, to) = (entry.health(), said.counters.health);
+        entry.counters = said.counters;
+        entry.counters.health = from;
+        entry.verified = now;
+        if to != from {
+            entry.overruled = false;
+            self.turn(slot, to, said.why.unwrap_or_default(), now);
+            return;
+        }
+        if now.since(entry.saved) >= SAVE_EVERY {
+            self.changes.save.insert(slot);
+        }
+        if from == Health::Down {
+            self.stay_down(slot, evidence, now);
+        } else if let Some(why) = said.why {
+            entry.overruled = true;
+            entry.why = why;
+        } else if entry.overruled && evidence == Evidence::Probe(Ok(())) {
+            entry.overruled = false;
+            "check passed again".clone_into(&mut entry.why);
+        }
+    }
+
+    /// A backend that is down stays so: a failed check ends its way back, and long silence shows a dead transport.
+    fn stay_down(&mut self, slot: u32, evidence: Evidence, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        let Evidence::Probe(Err(fault)) = evidence else { return };
+        let patience = self.services[entry.service].timers.patience;
+        if !entry.dead && entry.counters.silent >= patience {
+            entry.dead = true;
+            entry.why = format!("{fault}, for {}", crate::words::short(now.since(entry.since)));
+            self.changes.services.insert(entry.service);
+            self.settle_site(slot, now);
+        }
+        self.end_hold(slot);
+    }
+
+    /// Changes a backend's health, with all that hangs on it.
+    pub(super) fn turn(&mut self, slot: u32, to: Health, why: String, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        let from = entry.health();
+        if from == to {
+            return;
+        }
+        self.changes.notes.push(Transition::Health {
+            id: entry.backend.id.clone(),
+            from,
+            to,
+            why: why.clone(),
+            after: now.since(entry.since),
+        });
+        entry.counters.health = to;
+        entry.since = now;
+        entry.why = why;
+        self.changes.save.insert(slot);
+        self.changes.services.insert(entry.service);
+        match to {
+            Health::Down => {
+                entry.counters.good = 0;
+                entry.dead = entry.last_fault.is_some_and(Fault::is_silence);
+                entry.ramp_from = None;
+                // Only a backend that had traffic can flap.
+                if from != Health::Probing {
+                    remember(&mut entry.downs, now);
+                }
+                if !self.services[entry.service].timers.checked {
+                    self.hold_unchecked(slot, now);
+                }
+                self.settle_site(slot, now);
+            }
+            Health::Up => {
+                entry.counters.failed = 0;
+                entry.dead = false;
+                if std::mem::take(&mut entry.cold) {
+                    entry.ramp_from = Some(now);
+                }
+            }
+            Health::Probing | Health::Suspect => {}
+        }
+    }
+
+    /// Whether any backend of a service, but for one, can be picked.
+    pub(super) fn anyone_usable(&self, service: usize, but: Option<u32>) -> bool {
+        let members = &self.services[service].members;
+        members.iter().any(|slot| Some(*slot) != but && self.entries.get(slot).is_some_and(Entry::usable))
+    }
+
+    /// Whether a failing check is not to be believed: requests succeed, and the check of no other backend has been
+    /// seen to pass since this one began to fail. Then the check may be broken rather than the backends.
+    fn excused(&self, entry: &Entry, now: Instant) -> bool {
+        let service = &self.services[entry.service];
+        let Some(bad_since) = entry.bad_since else { return false };
+        let serving = entry
+            .lived_at
+            .is_some_and(|at| at >= bad_since && now.since(at) < service.timers.failover_within * EXCUSED_FOR);
+        let failing = service.timers.passive_fall > 0 && entry.counters.failed >= service.timers.passive_fall;
+        serving
+            && !failing
+            && !service.members.iter().filter_map(|slot| self.entries.get(slot)).any(|other| {
+                other.slot() != entry.slot() && other.usable() && other.last_good.is_some_and(|at| at > bad_since)
+            })
+    }
+
+    /// Whether a service keeps at least one other backend, and half of its enabled ones, without this one.
+    fn spare(&self, entry: &Entry) -> bool {
+        let members = self.services[entry.service].members.iter().filter_map(|slot| self.entries.get(slot));
+        let (mut usable, mut enabled) = (0_usize, 0_usize);
+        for other in members.filter(|other| other.admin == Admin::Enabled) {
+            enabled += 1;
+            usable += usize::from(other.slot() != entry.slot() && other.usable());
+        }
+        usable > 0 && usable * 2 >= enabled
+    }
+}
+
+/// Books what the evidence shows by itself, before it is judged.
+fn observe(entry: &mut Entry, evidence: Evidence, now: Instant) {
+    let succeeded = entry.succeeded();
+    if succeeded > entry.seen_mark {
+        entry.seen_mark = succeeded;
+        entry.lived_at = Some(now);
+    }
+    match evidence {
+        Evidence::Probe(Ok(())) => {
+            entry.last_good = Some(now);
+            entry.bad_since = None;
+        }
+        Evidence::Probe(Err(fault)) => {
+            entry.last_fault = Some(fault);
+            entry.bad_since = entry.bad_since.or(Some(entry.last_sent));
+        }
+        Evidence::Request(Err(fault)) => entry.last_fault = Some(fault),
+        Evidence::Request(Ok(())) => entry.lived_at = Some(now),
+    }
+}
+
+/// Adds an outage to a flap history.
+pub(super) fn remember(downs: &mut Vec<Instant>, now: Instant) {
+    if downs.len() == DOWNS {
+        downs.remove(0);
+    }
+    downs.push(now);
+}
+
+fn given_short(evidence: Evidence, probe: Option<Outstanding>) -> bool {
+    matches!(evidence, Evidence::Probe(_)) && probe.is_some_and(|probe| probe.short)
+}

@@ -1,0 +1,152 @@
+//! The fleet: every decision about health, admin and publication. A pure state machine.
+//!
+//! Events and the passing of time go in, effects come out; nothing here does I/O or reads a clock. The rooms below:
+//! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload),
+//! `probing` asking, `judging` evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed
+//! return, `operator` admin words, `publish` state becomes a snapshot and records, `status` the report.
+
+mod adopt;
+mod agenda;
+mod comeback;
+mod judging;
+mod operator;
+mod probing;
+mod publish;
+mod sites;
+mod state;
+mod status;
+mod target;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use relais_config::Config;
+
+use crate::backend::BackendId;
+use crate::effect::{Effect, RecordKey, Saved, Transition};
+use crate::event::{Event, Target};
+use crate::random::Random;
+use crate::report::Report;
+use crate::router::Router;
+use crate::snapshot::Snapshot;
+use crate::stats::EdgeStats;
+use crate::time::Instant;
+
+use agenda::{Agenda, Alarm};
+use state::{Entry, ServiceState, SiteState, Words};
+
+/// The one writer's state.
+#[derive(Debug)]
+pub struct Fleet {
+    config: Arc<Config>,
+    random: Random,
+    entries: BTreeMap<u32, Entry>,
+    slots: BTreeMap<BackendId, u32>,
+    next_slot: u32,
+    next_probe: u64,
+    sites: Vec<SiteState>,
+    services: Vec<ServiceState>,
+    words: Words,
+    agenda: Agenda,
+    router: Arc<Router>,
+    stats: Arc<EdgeStats>,
+    snapshot: Option<Arc<Snapshot>>,
+    effects: VecDeque<Effect>,
+    changes: Changes,
+}
+
+/// What one call changed; turned into effects, in the right order, at its end.
+#[derive(Debug, Default)]
+struct Changes {
+    /// A new config: every pool is looked at and the snapshot is replaced.
+    config: bool,
+    /// Services of which a reader may see something new.
+    services: BTreeSet<usize>,
+    /// Backends whose record must be written.
+    save: BTreeSet<u32>,
+    /// Words that must be written.
+    words: BTreeSet<Target>,
+    forget: BTreeSet<RecordKey>,
+    notes: Vec<Transition>,
+    probes: Vec<Effect>,
+}
+
+impl Fleet {
+    /// `seed` drives jitter. Emits the first `Publish` and plans the first probes within 100 ms.
+    #[must_use]
+    pub fn new(config: Arc<Config>, saved: Saved, now: Instant, seed: u64) -> Self {
+        let mut fleet = Self {
+            router: Arc::new(Router::new(&config)),
+            config,
+            random: Random::new(seed),
+            entries: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            next_slot: 0,
+            next_probe: 0,
+            sites: Vec::new(),
+            services: Vec::new(),
+            words: Words::new(),
+            agenda: Agenda::default(),
+            stats: Arc::new(EdgeStats::default()),
+            snapshot: None,
+            effects: VecDeque::new(),
+            changes: Changes::default(),
+        };
+        fleet.start(saved, now);
+        fleet.flush(now);
+        fleet
+    }
+
+    /// Takes one event. Unknown slots, stale probe results and words about unknown targets change nothing.
+    pub fn handle_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Reload(config) => self.reload(&config, now),
+            Event::Probed { slot, id, result, took } => self.probed(slot, id, result, took, now),
+            Event::Served { slot, result } => self.served(slot, result, now),
+            Event::Admin(command) => self.command(command, now),
+        }
+        self.flush(now);
+    }
+
+    /// To be called at or after `poll_timeout`. Does all that is due by `now`, and nothing else.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(alarm) = self.agenda.take_due(now) {
+            match alarm {
+                Alarm::Probe(slot) => self.send_probe(slot, now),
+                Alarm::Overdue(slot) => self.overdue(slot, now),
+                Alarm::Release(slot) => self.release(slot, now),
+                Alarm::Acquit(site) => self.acquit(site, now),
+            }
+        }
+        self.flush(now);
+    }
+
+    /// When `handle_timeout` wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.agenda.next()
+    }
+
+    /// What to do next; call until `None` after every `handle_*`. A `Publish` comes before all else of its call.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// What it believes and why.
+    #[must_use]
+    pub fn report(&self, now: Instant) -> Report {
+        status::report(self, now)
+    }
+
+    /// The target an operator's words name: `SITE`, `SERVICE/ADDRESS`, or `SERVICE/SITE` and `ADDRESS` where that is
+    /// one backend only.
+    ///
+    /// # Errors
+    /// A sentence that says what was not found, with the nearest name.
+    pub fn target(&self, words: &str) -> Result<Target, String> {
+        target::find(self, words)
+    }
+}
+
+#[cfg(test)]
+mod tests;

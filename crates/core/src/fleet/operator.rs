@@ -1,0 +1,122 @@
+//! The operator's words. They are obeyed at once, outlive reload and restart, and end with the config that names them.
+
+use super::Fleet;
+use super::state::Word;
+use crate::backend::BackendId;
+use crate::effect::{RecordKey, Transition};
+use crate::event::{Command, Target};
+use crate::health::{Admin, Health};
+use crate::time::Instant;
+use crate::verdict::Counters;
+
+impl Fleet {
+    /// Obeys one word.
+    pub(super) fn command(&mut self, command: Command, now: Instant) {
+        let Command { target, word, reason } = command;
+        if !self.names(&target) {
+            return;
+        }
+        let old = self.words.get(&target).cloned();
+        let from = old.as_ref().map_or(Admin::Enabled, |old| old.word);
+        if from == word && old.as_ref().is_none_or(|old| old.reason == reason) {
+            return;
+        }
+        let since = old.filter(|old| old.word == word).map_or(now, |old| old.since);
+        self.words.insert(target.clone(), Word { word, since, reason: reason.clone() });
+        self.changes.words.insert(target.clone());
+        if from == word {
+            return;
+        }
+        for slot in self.slots_of(&target) {
+            self.obey(slot, now);
+        }
+        self.changes.notes.push(Transition::Admin { target, from, to: word, reason });
+    }
+
+    /// Whether the config still names a target.
+    fn names(&self, target: &Target) -> bool {
+        match target {
+            Target::Site(name) => self.sites.iter().any(|site| site.name == *name),
+            Target::Backend(id) => self.slots.contains_key(id),
+        }
+    }
+
+    fn slots_of(&self, target: &Target) -> Vec<u32> {
+        match target {
+            Target::Site(name) => {
+                let site = self.sites.iter().find(|site| site.name == *name);
+                site.map(|site| site.members.clone()).unwrap_or_default()
+            }
+            Target::Backend(id) => self.slots.get(id).copied().into_iter().collect(),
+        }
+    }
+
+    /// The stricter of a backend's own word and its site's.
+    pub(super) fn effective(&self, id: &BackendId) -> Admin {
+        let said = |target: &Target| self.words.get(target).map_or(Admin::Enabled, |word| word.word);
+        said(&Target::Backend(id.clone())).max(said(&Target::Site(id.site.clone())))
+    }
+
+    /// Carries a changed word to one backend.
+    fn obey(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let (old, new) = (entry.admin, self.effective(&entry.backend.id));
+        if old == new {
+            return;
+        }
+        self.changes.services.insert(entry.service);
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        entry.admin = new;
+        if new == Admin::Disabled {
+            entry.probe = None;
+            entry.held_until = None;
+            self.agenda.cancel_all(slot);
+        } else if old == Admin::Disabled {
+            self.wake(slot, now);
+        }
+    }
+
+    /// Nobody asked it while it was disabled: what was known of it is no longer believed.
+    fn wake(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        let timers = &self.services[entry.service].timers;
+        let was_down = entry.health() == Health::Down;
+        entry.counters = Counters { health: entry.counters.health, ..Counters::new(Health::Probing) };
+        entry.bad_since = None;
+        entry.overruled = false;
+        entry.dead = false;
+        entry.cold = true;
+        if !timers.checked {
+            self.turn(slot, Health::Up, "enabled, not checked".to_owned(), now);
+            return;
+        }
+        if was_down {
+            // One failed check is enough to say that it still is.
+            entry.counters.bad = timers.fall.saturating_sub(1);
+            entry.counters.silent = timers.patience.saturating_sub(1);
+        }
+        self.turn(slot, Health::Probing, "enabled, no verdict yet".to_owned(), now);
+        self.send_probe(slot, now);
+    }
+
+    /// Works out every backend's word anew, after a config or the store brought some.
+    pub(super) fn refresh_admin(&mut self) {
+        let words: Vec<(u32, Admin)> =
+            self.entries.values().map(|entry| (entry.slot(), self.effective(&entry.backend.id))).collect();
+        for (slot, word) in words {
+            if let Some(entry) = self.entries.get_mut(&slot) {
+                entry.admin = word;
+            }
+        }
+    }
+
+    /// Drops the words about targets the config does not name.
+    pub(super) fn forget_unnamed_words(&mut self) {
+        let unnamed: Vec<Target> = self.words.keys().filter(|target| !self.names(target)).cloned().collect();
+        for target in unnamed {
+            self.words.remove(&target);
+            self.changes.words.remove(&target);
+            self.changes.forget.insert(RecordKey::Admin(target));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Asking: when each backend is probed next, with which deadline, and what becomes of a probe nobody answers for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Fleet;
+use super::agenda::Alarm;
+use super::state::{Entry, Outstanding, RECENT};
+use crate::effect::{Effect, ProbeOrder};
+use crate::fault::Fault;
+use crate::health::{Admin, Health};
+use crate::report::ProbeReport;
+use crate::time::Instant;
+use crate::timers::Timers;
+use crate::verdict::Evidence;
+
+/// Every backend is probed for the first time within this.
+pub(super) const FIRST_PROBE_WITHIN: Duration = Duration::from_millis(100);
+/// A prober always answers; should one answer be lost, the probe counts as unanswered so long after its deadline.
+const GRACE: Duration = Duration::from_secs(2);
+/// Backends of a service that is wholly down are probed faster, but not more than one per this time.
+const CROWD: Duration = Duration::from_millis(5);
+
+impl Fleet {
+    /// Probes a backend now, unless a probe is under way.
+    pub(super) fn send_probe(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let service = &self.services[entry.service];
+        let Some(forward) = &service.forward else { return };
+        if entry.probe.is_some() || entry.admin == Admin::Disabled || !service.timers.checked {
+            return;
+        }
+        let site = &self.sites[entry.site];
+        let accused = site.accusation.is_some().then_some(site.confirm);
+        let short = confirming(entry, accused, &service.timers);
+        let timeout = short.unwrap_or(service.timers.probe_timeout);
+        let check = Arc::clone(forward);
+        let id = self.next_probe;
+        self.next_probe += 1;
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        if !entry.counters.in_doubt() || entry.health() == Health::Down {
+            // In doubt the mark stays where the last answer left it, so that no success falls between two probes.
+            entry.probe_mark = entry.succeeded();
+        }
+        entry.probe = Some(Outstanding { id, sent: now, short: short.is_some() });
+        entry.last_sent = now;
+        let order =
+            ProbeOrder { id, backend: Arc::clone(&entry.backend), check, host: Arc::clone(&entry.host), timeout };
+        self.changes.probes.push(Effect::Probe(order));
+        self.agenda.cancel(Alarm::Probe(slot));
+        self.agenda.set(Alarm::Overdue(slot), now + timeout + GRACE);
+    }
+
+    /// The result of a probe. Any but the latest is ignored.
+    pub(super) fn probed(&mut self, slot: u32, id: u64, result: Result<(), Fault>, took: Duration, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        let Some(probe) = entry.probe.filter(|probe| probe.id == id) else { return };
+        entry.probe = None;
+        self.agenda.cancel(Alarm::Overdue(slot));
+        if entry.recent.len() == RECENT {
+            entry.recent.pop_front();
+        }
+        let took_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        entry.recent.push_back(ProbeReport { at: now, took_micros, fault: result.err() });
+        if result.is_ok() {
+            entry.took = took.max(entry.took * 7 / 8 + took / 8);
+        }
+        self.weigh(slot, Evidence::Probe(result), Some(probe), now);
+        self.plan(slot, now);
+    }
+
+    /// No result came for a probe.
+    pub(super) fn overdue(&mut self, slot: u32, now: Instant) {
+        let Some(probe) = self.entries.get(&slot).and_then(|entry| entry.probe) else { return };
+        self.probed(slot, probe.id, Err(Fault::ResponseTimeout), now.since(probe.sent), now);
+    }
+
+    /// Probes as soon as the pace in doubt allows.
+    pub(super) fn hurry(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let timers = &self.services[entry.service].timers;
+        if entry.probe.is_some() || entry.admin == Admin::Disabled || !timers.checked {
+            return;
+        }
+        let at = entry.last_sent + timers.fast_interval;
+        if at <= now {
+            self.send_probe(slot, now);
+        } else if self.agenda.at(Alarm::Probe(slot)).is_none_or(|planned| planned > at) {
+            self.agenda.set(Alarm::Probe(slot), at);
+        }
+    }
+
+    /// Sets when a backend without a probe under way is probed next.
+    pub(super) fn plan(&mut self, slot: u32, now: Instant) {
+        let roll = self.random.next();
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let service = &self.services[entry.service];
+        if entry.probe.is_some() || entry.admin == Admin::Disabled || !service.timers.checked {
+            return;
+        }
+        let timers = &service.timers;
+        let site_doubted = self.sites[entry.site].health == Health::Suspect;
+        let at = if entry.health() == Health::Down {
+            let regular = grid(entry.phase, timers.down_interval, timers.jitter, roll, now);
+            if service.available != Some(false) {
+                regular
+            } else {
+                let crowd = CROWD * u32::try_from(service.members.len()).unwrap_or(u32::MAX);
+                let gap = timers.fast_interval.max(crowd);
+                regular.min(now + gap)
+            }
+        } else if entry.counters.in_doubt() || site_doubted {
+            now.max(entry.last_sent + timers.fast_interval)
+        } else {
+            grid(entry.phase, timers.interval, timers.jitter, roll, now)
+        };
+        self.agenda.set(Alarm::Probe(slot), at);
+    }
+
+    /// A service has nobody left: its backends are probed at the fast pace.
+    pub(super) fn hurry_service(&mut self, service: usize, now: Instant) {
+        for slot in self.services[service].members.clone() {
+            if self.entries.get(&slot).is_some_and(|entry| entry.health() == Health::Down) {
+                self.plan(slot, now);
+            }
+        }
+    }
+}
+
+/// The short deadline of a probe that confirms silence; `None`: the whole deadline applies. It is never shorter than
+/// twice what good probes there take, and not used where none was ever good.
+fn confirming(entry: &Entry, accused: Option<Duration>, timers: &Timers) -> Option<Duration> {
+    let doubted = entry.counters.silent > 0 || (accused.is_some() && !entry.counters.in_doubt());
+    if entry.health() == Health::Down || !doubted || entry.took.is_zero() {
+        return None;
+    }
+    // In a doubt about the whole site, the strictest service there sets the pace for all.
+    let confirm = accused.map_or(timers.confirm_timeout, |site| site.min(timers.confirm_timeout));
+    let timeout = confirm.max(entry.took * 2);
+    (timeout < timers.probe_timeout).then_some(timeout)
+}
+
+/// The next point of a backend's own rhythm: `interval` apart, at its own phase, moved by the jitter. Between two
+/// points lies at most `interval * (1 + jitter)`; a probe out of turn does not change the rhythm, so that backends
+/// probed together once do not stay together.
+fn grid(phase: u64, interval: Duration, jitter: f64, roll: u64, now: Instant) -> Instant {
+    let period = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX).max(1);
+    let swing = interval.mul_f64(jitter * 0.45);
+    let swing = u64::try_from(swing.as_micros()).unwrap_or(0);
+    let offset = share(phase, period);
+    let earliest = now.0 + swing + 1;
+    let point = offset + earliest.saturating_sub(offset).div_ceil(period) * period;
+    Instant((point + share(roll, 2 * swing + 1)).saturating_sub(swing).max(now.0 + 1))
+}
+
+/// `part` of 2^64, as a share of `whole`.
+fn share(part: u64, whole: u64) -> u64 {
+    u64::try_from((u128::from(part) * u128::from(whole)) >> 64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rhythm_keeps_its_pace_its_bound_and_its_spread() {
+        let interval = Duration::from_millis(300);
+        let mut random = crate::random::Random::new(3);
+        for jitter in [0.0, 0.1, 0.5] {
+            for _ in 0..50 {
+                let phase = random.next();
+                let start = Instant(1_000_000_000);
+                let mut now = start;
+                for _ in 0..100 {
+                    let next = grid(phase, interval, jitter, random.next(), now);
+                    let gap = next.since(now);
+                    assert!(gap > Duration::ZERO);
+                    assert!(gap <= interval.mul_f64(1.0 + jitter) + Duration::from_micros(2), "{gap:?}");
+                    now = next;
+                }
+                let mean = now.since(start) / 100;
+                assert!(mean > interval * 97 / 100 && mean < interval * 101 / 100, "{mean:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn ten_thousand_backends_do_not_come_in_bursts() {
+        let interval = Duration::from_secs(1);
+        let mut random = crate::random::Random::new(4);
+        let mut per_millisecond = vec![0_u32; 1200];
+        for _ in 0..10_000 {
+            let at = grid(random.next(), interval, 0.1, random.next(), Instant(0));
+            per_millisecond[usize::try_from(at.0 / 1000).unwrap()] += 1;
+        }
+        assert!(per_millisecond.iter().all(|&n| n < 40), "{:?}", per_millisecond.iter().max());
+    }
+}

@@ -1,0 +1,279 @@
+//! The verdict about a whole site: transport faults of different backends together, before each one's own counters.
+//!
+//! Only silence can take a site down, and any sign of life from it, of a probe or a request, ends the accusation. A
+//! slow or wrong answer is such a sign.
+
+use std::time::Duration;
+
+use super::Fleet;
+use super::adopt::index_u32;
+use super::agenda::Alarm;
+use super::judging::remember;
+use super::state::{Accusation, Entry, SiteState};
+use crate::effect::Transition;
+use crate::fault::Fault;
+use crate::health::{Admin, Health};
+use crate::time::Instant;
+use crate::verdict::{Counters, Evidence};
+use crate::words::{count, short};
+
+/// Signs of silence in a row that take a site down on a link that loses nothing.
+const SITE_SIGNALS: u32 = 5;
+/// However lossy a link: so many are enough.
+const MOST_SIGNALS: u32 = 12;
+/// A verdict may be wrong by chance this often: one in so many runs of lost packets.
+const BY_CHANCE: f64 = 1e-5;
+/// Other backends asked at once when one at the site meets silence.
+const ASKED: usize = 8;
+
+impl Fleet {
+    /// What a failed probe or request of a backend says about its site.
+    pub(super) fn testify(&mut self, slot: u32, fault: Fault, lived: bool, short: bool, now: Instant) {
+        // Bytes of the application are a sign of life; so is the connect behind a late answer, if it was made since
+        // the doubt began: only then has a probe the short deadline.
+        let late = fault == Fault::ResponseTimeout;
+        let answered = !fault.is_transport() && !late && fault != Fault::Unresolved;
+        if lived || answered || (late && short) {
+            self.site_lives(slot, now);
+        } else if fault.is_transport() {
+            self.accuse(slot, fault, now);
+        }
+    }
+
+    fn accuse(&mut self, slot: u32, fault: Fault, now: Instant) {
+        let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
+        let site = &mut self.sites[index];
+        if site.health == Health::Down {
+            return;
+        }
+        if site.accusation.as_ref().is_some_and(|old| now.since(old.last) > site.contract) {
+            site.accusation = None;
+        }
+        let accusation = site.accusation.get_or_insert_with(|| Accusation {
+            last: now,
+            signals: 0,
+            silence: false,
+            accusers: std::collections::BTreeSet::new(),
+        });
+        let first_silence = fault.is_silence() && !accusation.silence;
+        accusation.last = now;
+        accusation.signals += 1;
+        accusation.silence |= fault.is_silence();
+        accusation.accusers.insert(slot);
+        let many = accusation.silence && accusation.accusers.len() >= 2;
+        self.agenda.set(Alarm::Acquit(index_u32(index)), now + site.contract);
+        if first_silence {
+            self.ask(index, ASKED, now);
+        }
+        if !many {
+            return;
+        }
+        if self.site_answers(index) {
+            self.site_lives(slot, now);
+            return;
+        }
+        if self.sites[index].health == Health::Up {
+            self.suspect(index, fault, now);
+        }
+        if self.confirmed(index) {
+            self.bring_down(index, now);
+        }
+    }
+
+    /// Probes backends of a site out of turn. At first only some: a big site needs no crowd to be heard.
+    fn ask(&mut self, index: usize, most: usize, now: Instant) {
+        let asked: Vec<u32> = self.sites[index]
+            .members
+            .iter()
+            .copied()
+            .filter(|slot| self.entries.get(slot).is_some_and(Entry::testifies))
+            .collect();
+        let start = if asked.is_empty() { 0 } else { now.0 % asked.len() as u64 };
+        let start = usize::try_from(start).unwrap_or(0);
+        for &slot in asked[start..].iter().chain(&asked[..start]).take(most) {
+            if let Some(entry) = self.entries.get_mut(&slot)
+                && !self.services[entry.service].timers.checked
+            {
+                entry.probe_mark = entry.succeeded();
+            }
+            self.hurry(slot, now);
+        }
+    }
+
+    /// Whether requests were answered from a site since each of its backends was last asked.
+    fn site_answers(&self, index: usize) -> bool {
+        let members = self.sites[index].members.iter().filter_map(|slot| self.entries.get(slot));
+        members.filter(|entry| entry.testifies()).any(|entry| entry.succeeded() > entry.probe_mark)
+    }
+
+    fn suspect(&mut self, index: usize, fault: Fault, now: Instant) {
+        let site = &mut self.sites[index];
+        let accusers = site.accusation.as_ref().map_or(0, |a| u32::try_from(a.accusers.len()).unwrap_or(u32::MAX));
+        let why = format!("{fault} at {}", count(accusers, "backend"));
+        turn_site(site, Health::Suspect, why, &mut self.changes.notes, now);
+        self.touch_site(index);
+        self.ask(index, usize::MAX, now);
+    }
+
+    /// Every backend that has a say has met a transport fault, one at least silence, often enough not to be chance.
+    fn confirmed(&self, index: usize) -> bool {
+        let site = &self.sites[index];
+        let Some(accusation) = &site.accusation else { return false };
+        accusation.signals >= signs_needed(site.loss, SITE_SIGNALS)
+            && site.members.iter().filter_map(|slot| self.entries.get(slot)).filter(|e| e.testifies()).all(|entry| {
+                let refused = entry.counters.bad > 0 && entry.last_fault.is_some_and(Fault::is_transport);
+                !self.services[entry.service].timers.checked || entry.counters.silent_probes > 0 || refused
+            })
+    }
+
+    fn bring_down(&mut self, index: usize, now: Instant) {
+        let site = &mut self.sites[index];
+        let accusation = site.accusation.take();
+        self.agenda.cancel(Alarm::Acquit(index_u32(index)));
+        let signals = accusation.map_or(0, |accusation| accusation.signals);
+        let why = format!("nothing at the site answers, {} in a row", count(signals, "time"));
+        turn_site(site, Health::Down, why.clone(), &mut self.changes.notes, now);
+        remember(&mut site.downs, now);
+        for slot in site.members.clone() {
+            let Some(entry) = self.entries.get(&slot) else { continue };
+            if entry.admin == Admin::Disabled {
+                continue;
+            }
+            self.turn(slot, Health::Down, format!("site {}: {why}", self.sites[index].name), now);
+            if let Some(entry) = self.entries.get_mut(&slot) {
+                entry.dead = true;
+                self.changes.services.insert(entry.service);
+            }
+            self.plan(slot, now);
+        }
+    }
+
+    /// Something at a backend's site answered.
+    pub(super) fn site_lives(&mut self, slot: u32, now: Instant) {
+        let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
+        let site = &mut self.sites[index];
+        if site.accusation.take().is_some() {
+            self.agenda.cancel(Alarm::Acquit(index_u32(index)));
+        }
+        if self.sites[index].health != Health::Up {
+            self.clear(index, "it answers", now);
+        }
+    }
+
+    /// The accusations against a site are old.
+    pub(super) fn acquit(&mut self, index: u32, now: Instant) {
+        let Some(index) = usize::try_from(index).ok().filter(|index| *index < self.sites.len()) else { return };
+        self.sites[index].accusation = None;
+        if self.sites[index].health == Health::Suspect {
+            self.clear(index, "no further sign of silence", now);
+        }
+    }
+
+    fn clear(&mut self, index: usize, why: &str, now: Instant) {
+        let site = &mut self.sites[index];
+        let back = site.health == Health::Down;
+        turn_site(site, Health::Up, why.to_owned(), &mut self.changes.notes, now);
+        self.touch_site(index);
+        if back {
+            for slot in self.sites[index].members.clone() {
+                self.hurry(slot, now);
+            }
+        }
+    }
+
+    /// After a backend's own counters took it down: when no other at its site is left and all met silence, it is the
+    /// site that is down.
+    pub(super) fn settle_site(&mut self, slot: u32, now: Instant) {
+        let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
+        let site = &self.sites[index];
+        let mut enabled = site
+            .members
+            .iter()
+            .filter_map(|slot| self.entries.get(slot))
+            .filter(|entry| entry.admin != Admin::Disabled);
+        if site.health == Health::Down || !enabled.all(|entry| entry.health() == Health::Down && entry.dead) {
+            return;
+        }
+        let site = &mut self.sites[index];
+        site.accusation = None;
+        self.agenda.cancel(Alarm::Acquit(index_u32(index)));
+        turn_site(site, Health::Down, "none of its backends answers".to_owned(), &mut self.changes.notes, now);
+        remember(&mut site.downs, now);
+        self.touch_site(index);
+    }
+
+    fn touch_site(&mut self, index: usize) {
+        let services = self.sites[index].members.iter().filter_map(|slot| self.entries.get(slot)).map(|e| e.service);
+        self.changes.services.extend(services);
+    }
+
+    /// Signs of silence in a row that a backend needs to go down.
+    pub(super) fn patience(&self, entry: &Entry) -> u32 {
+        let service = &self.services[entry.service];
+        if service.forward.as_ref().is_some_and(|forward| forward.health.fall.is_some()) {
+            return service.timers.patience;
+        }
+        let site = &self.sites[entry.site];
+        // While the whole site is in doubt its verdict comes first, so that it goes down as one.
+        let floor = if site.health == Health::Suspect { SITE_SIGNALS } else { service.timers.patience };
+        signs_needed(site.loss, floor)
+    }
+
+    /// A backend that met silence and then answered without having been down: its link loses packets.
+    pub(super) fn learn_loss(&mut self, slot: u32, before: Counters, evidence: Evidence, lived: bool) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        if before.health == Health::Down {
+            return;
+        }
+        let lost = match evidence {
+            Evidence::Probe(Ok(())) => before.silent_probes,
+            Evidence::Probe(Err(fault)) if fault.is_silence() && lived => 1,
+            Evidence::Probe(Err(_)) | Evidence::Request(_) => return,
+        };
+        let site = &mut self.sites[entry.site];
+        for _ in 0..lost.min(MOST_SIGNALS) {
+            site.loss += (1.0 - site.loss) / 16.0;
+        }
+        site.loss -= site.loss / 64.0;
+    }
+}
+
+/// So many signs of silence in a row are not chance on a link with this loss; at least `floor`.
+fn signs_needed(loss: f64, floor: u32) -> u32 {
+    let loss = loss.clamp(0.01, 0.99);
+    let enough = (BY_CHANCE.ln() / loss.ln()).ceil();
+    // The quotient lies between 2.5 and 1146.
+    floor.max((enough as u32).min(MOST_SIGNALS))
+}
+
+fn turn_site(site: &mut SiteState, to: Health, why: String, notes: &mut Vec<Transition>, now: Instant) {
+    let from = std::mem::replace(&mut site.health, to);
+    let after = now.since(site.since);
+    notes.push(Transition::Site {
+        site: std::sync::Arc::clone(&site.name),
+        from,
+        to,
+        why: if from == Health::Up || after < Duration::from_millis(1) {
+            why.clone()
+        } else {
+            format!("{why}, after {}", short(after))
+        },
+    });
+    site.since = now;
+    site.why = why;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lossy_link_needs_more_signs_but_never_endlessly_many() {
+        assert_eq!(signs_needed(0.0, 3), 3);
+        assert_eq!(signs_needed(0.0, 5), 5);
+        assert_eq!(signs_needed(0.06, 3), 5, "after one lost packet");
+        assert_eq!(signs_needed(0.2, 3), 8);
+        assert_eq!(signs_needed(0.36, 3), 12);
+        assert_eq!(signs_needed(0.9, 3), MOST_SIGNALS);
+    }
+}

@@ -1,0 +1,246 @@
+//! What the fleet remembers: one entry per backend, one state per site, one per service, the operator's words.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use relais_config::{BackendDecl, Forward, Service};
+
+use crate::backend::Backend;
+use crate::effect::{AdminRecord, BackendRecord};
+use crate::event::Target;
+use crate::fault::Fault;
+use crate::health::{Admin, Health};
+use crate::report::ProbeReport;
+use crate::snapshot::{Pool, Shared};
+use crate::stats::ServiceStats;
+use crate::time::Instant;
+use crate::timers::Timers;
+use crate::verdict::Counters;
+
+/// Probes kept for `status`.
+pub(super) const RECENT: usize = 10;
+/// Outages kept per backend.
+pub(super) const DOWNS: usize = 16;
+/// Outages older than this no longer lengthen a return.
+pub(super) const FLAP_MEMORY: Duration = Duration::from_secs(600);
+
+/// A probe whose result has not come yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outstanding {
+    pub(super) id: u64,
+    pub(super) sent: Instant,
+    /// It has the short, confirming deadline.
+    pub(super) short: bool,
+}
+
+/// One backend.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) backend: Arc<Backend>,
+    /// Place of its service in the config.
+    pub(super) service: usize,
+    /// Place of its site in the config.
+    pub(super) site: usize,
+    pub(super) tier: u32,
+    pub(super) weight: u32,
+    /// `Host` for probes whose rule names none.
+    pub(super) host: Arc<str>,
+    /// The stricter of its own word and its site's.
+    pub(super) admin: Admin,
+    pub(super) counters: Counters,
+    pub(super) since: Instant,
+    pub(super) verified: Instant,
+    pub(super) saved: Instant,
+    pub(super) why: String,
+    /// When it went down, latest last.
+    pub(super) downs: Vec<Instant>,
+    pub(super) dead: bool,
+    pub(super) ramp_from: Option<Instant>,
+    /// Never been up while this process knows it, though others were: it ramps when it comes up.
+    pub(super) cold: bool,
+    pub(super) held_until: Option<Instant>,
+    pub(super) probe: Option<Outstanding>,
+    pub(super) last_sent: Instant,
+    pub(super) last_good: Option<Instant>,
+    /// When the present run of failed probes began.
+    pub(super) bad_since: Option<Instant>,
+    pub(super) last_fault: Option<Fault>,
+    pub(super) recent: VecDeque<ProbeReport>,
+    /// Slow-falling peak of how long good probes take.
+    pub(super) took: Duration,
+    /// Place within the probe interval, as a fraction of 2^64.
+    pub(super) phase: u64,
+    /// `succeeded` when the question of the present probe was asked.
+    pub(super) probe_mark: u64,
+    /// `succeeded` at the last failed request.
+    pub(super) request_mark: u64,
+    /// `succeeded` when it was last looked at.
+    pub(super) seen_mark: u64,
+    /// When it was last seen to have grown.
+    pub(super) lived_at: Option<Instant>,
+    /// The check fails and is not believed: see `why`.
+    pub(super) overruled: bool,
+}
+
+impl Entry {
+    /// A backend without a past.
+    pub(super) fn new(backend: Arc<Backend>, phase: u64, now: Instant) -> Self {
+        Self {
+            backend,
+            service: 0,
+            site: 0,
+            tier: 1,
+            weight: 1,
+            host: Arc::from(""),
+            admin: Admin::Enabled,
+            counters: Counters::new(Health::Probing),
+            since: now,
+            verified: Instant(0),
+            saved: Instant(0),
+            why: "no verdict yet".to_owned(),
+            downs: Vec::new(),
+            dead: false,
+            ramp_from: None,
+            cold: false,
+            held_until: None,
+            probe: None,
+            last_sent: Instant(0),
+            last_good: None,
+            bad_since: None,
+            last_fault: None,
+            recent: VecDeque::with_capacity(RECENT),
+            took: Duration::ZERO,
+            phase,
+            probe_mark: 0,
+            request_mark: 0,
+            seen_mark: 0,
+            lived_at: None,
+            overruled: false,
+        }
+    }
+
+    pub(super) fn slot(&self) -> u32 {
+        self.backend.slot
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.counters.health
+    }
+
+    /// Real attempts answered well since the process began.
+    pub(super) fn succeeded(&self) -> u64 {
+        self.backend.stats.succeeded.get()
+    }
+
+    /// Traffic needs both words.
+    pub(super) fn usable(&self) -> bool {
+        self.admin == Admin::Enabled && matches!(self.health(), Health::Up | Health::Suspect)
+    }
+
+    /// Has a say in the verdict about its site.
+    pub(super) fn testifies(&self) -> bool {
+        self.admin != Admin::Disabled && self.health() != Health::Down
+    }
+
+    pub(super) fn record(&self) -> BackendRecord {
+        BackendRecord {
+            id: self.backend.id.clone(),
+            health: self.health(),
+            since: self.since,
+            verified: self.verified,
+            why: self.why.clone(),
+            downs: self.downs.clone(),
+        }
+    }
+}
+
+/// Suspicion against a site that no sign of life has ended yet.
+#[derive(Debug)]
+pub(super) struct Accusation {
+    pub(super) last: Instant,
+    /// Transport faults since it began.
+    pub(super) signals: u32,
+    /// At least one of them was silence.
+    pub(super) silence: bool,
+    /// Whom they came from.
+    pub(super) accusers: BTreeSet<u32>,
+}
+
+/// One site.
+#[derive(Debug)]
+pub(super) struct SiteState {
+    pub(super) name: Arc<str>,
+    /// Slots of its backends.
+    pub(super) members: Vec<u32>,
+    /// `Up`, `Suspect` or `Down`: the verdict about the site as a whole.
+    pub(super) health: Health,
+    pub(super) since: Instant,
+    pub(super) why: String,
+    pub(super) accusation: Option<Accusation>,
+    /// Outages of the whole site, latest last.
+    pub(super) downs: Vec<Instant>,
+    /// Share of probes that lately met silence although the site lives: rises fast, falls slowly.
+    pub(super) loss: f64,
+    /// The shortest contract among the services there.
+    pub(super) contract: Duration,
+    /// The shortest confirming deadline among the services there.
+    pub(super) confirm: Duration,
+}
+
+impl SiteState {
+    pub(super) fn new(name: Arc<str>, now: Instant) -> Self {
+        Self {
+            name,
+            members: Vec::new(),
+            health: Health::Up,
+            since: now,
+            why: String::new(),
+            accusation: None,
+            downs: Vec::new(),
+            loss: 0.0,
+            contract: Duration::MAX,
+            confirm: Duration::MAX,
+        }
+    }
+}
+
+/// One service.
+#[derive(Debug)]
+pub(super) struct ServiceState {
+    pub(super) service: Arc<Service>,
+    /// `None`: it answers by itself.
+    pub(super) forward: Option<Arc<Forward>>,
+    pub(super) timers: Timers,
+    /// Slots: by tier, then as in the file.
+    pub(super) members: Vec<u32>,
+    pub(super) stats: Arc<ServiceStats>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) pool: Option<Arc<Pool>>,
+    /// Whether any backend can be picked; `None`: not known yet.
+    pub(super) available: Option<bool>,
+}
+
+/// One word of the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Word {
+    pub(super) word: Admin,
+    pub(super) since: Instant,
+    pub(super) reason: Option<String>,
+}
+
+/// All words of the operator.
+pub(super) type Words = BTreeMap<Target, Word>;
+
+pub(super) fn admin_record(target: &Target, word: &Word) -> AdminRecord {
+    AdminRecord { target: target.clone(), word: word.word, since: word.since, reason: word.reason.clone() }
+}
+
+/// Identity of a declared backend.
+pub(super) fn id_of(service: &Arc<str>, decl: &BackendDecl) -> crate::backend::BackendId {
+    crate::backend::BackendId {
+        service: Arc::clone(service),
+        site: Arc::clone(&decl.site),
+        address: decl.address.to_string().into(),
+    }
+}

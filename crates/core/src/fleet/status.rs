@@ -1,0 +1,113 @@
+//! The report: what the fleet believes and why.
+
+use std::sync::Arc;
+
+use relais_config::{Action, Site};
+
+use super::Fleet;
+use super::state::{Entry, ServiceState, SiteState, Word};
+use crate::event::Target;
+use crate::health::{Admin, Health};
+use crate::report::{BackendReport, Report, ServiceReport, SiteReport};
+use crate::time::Instant;
+
+pub(super) fn report(fleet: &Fleet, now: Instant) -> Report {
+    Report {
+        now,
+        sites: fleet
+            .config
+            .sites
+            .iter()
+            .zip(&fleet.sites)
+            .map(|(site, state)| site_report(fleet, site, state))
+            .collect(),
+        services: fleet.services.iter().map(|service| service_report(fleet, service)).collect(),
+    }
+}
+
+fn site_report(fleet: &Fleet, declared: &Site, state: &SiteState) -> SiteReport {
+    let members: Vec<&Entry> = state.members.iter().filter_map(|slot| fleet.entries.get(slot)).collect();
+    let word = fleet.words.get(&Target::Site(Arc::clone(&state.name)));
+    let admin = word.map_or(Admin::Enabled, |word| word.word);
+    let (health, since, why) = site_health(state, &members);
+    SiteReport {
+        name: Arc::clone(&state.name),
+        tier: declared.tier,
+        labels: declared.labels.clone(),
+        health,
+        admin,
+        since: word.map_or(since, |word| since.max(word.since)),
+        why: operator_words(word).unwrap_or(why),
+        usable: members.iter().filter(|entry| entry.usable()).count(),
+        total: members.len(),
+    }
+}
+
+/// The site's own verdict, or what all its backends have in common.
+fn site_health(state: &SiteState, members: &[&Entry]) -> (Health, Instant, String) {
+    let asked: Vec<&&Entry> = members.iter().filter(|entry| entry.admin != Admin::Disabled).collect();
+    let all = |health: Health| !asked.is_empty() && asked.iter().all(|entry| entry.health() == health);
+    let common = [Health::Down, Health::Probing].into_iter().find(|health| all(*health));
+    match common {
+        Some(health) if health != state.health => {
+            let latest = asked.iter().max_by_key(|entry| entry.since);
+            let (since, why) = latest.map_or((state.since, String::new()), |e| (e.since, e.why.clone()));
+            (health, since, why)
+        }
+        _ => (state.health, state.since, state.why.clone()),
+    }
+}
+
+fn service_report(fleet: &Fleet, state: &ServiceState) -> ServiceReport {
+    let members = state.members.iter().filter_map(|slot| fleet.entries.get(slot));
+    ServiceReport {
+        name: Arc::clone(&state.service.name),
+        hosts: state.service.hosts.clone(),
+        action: match state.service.action {
+            Action::Forward(_) => "forward",
+            Action::Redirect(_) => "redirect",
+            Action::Respond(_) => "respond",
+        },
+        tier: members.clone().filter(|entry| entry.usable()).map(|entry| entry.tier).min(),
+        backends: file_order(state, members.map(|entry| backend_report(fleet, entry)).collect()),
+    }
+}
+
+/// Pools are sorted by tier; people read their file.
+fn file_order(state: &ServiceState, mut backends: Vec<BackendReport>) -> Vec<BackendReport> {
+    let declared = state.forward.as_ref().map(|forward| forward.backends.as_slice()).unwrap_or_default();
+    let place: std::collections::BTreeMap<(String, &str), usize> =
+        declared.iter().enumerate().map(|(place, decl)| ((decl.address.to_string(), &*decl.site), place)).collect();
+    backends.sort_by_key(|backend| place.get(&(backend.address.to_string(), &*backend.site)).copied());
+    backends
+}
+
+fn backend_report(fleet: &Fleet, entry: &Entry) -> BackendReport {
+    let id = &entry.backend.id;
+    let own = fleet.words.get(&Target::Backend(id.clone()));
+    let site = fleet.words.get(&Target::Site(Arc::clone(&id.site)));
+    let word = [own, site].into_iter().flatten().max_by_key(|word| word.word);
+    let since = word.map_or(entry.since, |word| entry.since.max(word.since));
+    BackendReport {
+        address: Arc::clone(&id.address),
+        site: Arc::clone(&id.site),
+        tier: entry.tier,
+        weight: entry.weight,
+        health: fleet.shown(entry),
+        admin: entry.admin,
+        since,
+        why: operator_words(word).unwrap_or_else(|| entry.why.clone()),
+        inflight: entry.backend.inflight(),
+        succeeded: entry.succeeded(),
+        failed: entry.backend.stats.failed.get(),
+        probes: entry.recent.iter().copied().collect(),
+        held_until: entry.held_until,
+        backend: Arc::clone(&entry.backend),
+    }
+}
+
+/// The operator's reason, where a word other than `enabled` holds.
+fn operator_words(word: Option<&Word>) -> Option<String> {
+    let word = word.filter(|word| word.word != Admin::Enabled)?;
+    Some(word.reason.clone().unwrap_or_else(|| format!("{} by the operator", word.word)))
+}

@@ -1,0 +1,195 @@
+//! Tests of the fleet by its contract alone: events and time in, effects out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relais_config::{CheckKind, Config};
+
+use super::*;
+use crate::effect::{AdminRecord, BackendRecord, ProbeOrder, Record};
+use crate::event::Command;
+use crate::fault::Fault;
+use crate::health::{Admin, Health};
+use crate::snapshot::Member;
+use crate::testing::{backend, config, service};
+
+mod evidence;
+mod memory;
+mod operator;
+mod reload;
+mod site;
+
+const START: Instant = Instant(1_700_000_000_000_000);
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A fleet with a clock, a prober that answers as told, and everything it said.
+struct Rig {
+    fleet: Fleet,
+    now: Instant,
+    snapshot: Arc<Snapshot>,
+    /// By address: what a probe there meets. Silence takes the whole timeout, the rest 5 ms.
+    world: BTreeMap<String, Result<(), Fault>>,
+    /// Answers under way.
+    answers: BTreeMap<(Instant, u64), (u32, Result<(), Fault>, Duration)>,
+    said: Vec<Effect>,
+    probes: Vec<(Instant, ProbeOrder)>,
+}
+
+impl Rig {
+    fn new(config: Config) -> Self {
+        Self::with(config, Saved::default())
+    }
+
+    fn with(config: Config, saved: Saved) -> Self {
+        let mut fleet = Fleet::new(Arc::new(config), saved, START, 7);
+        let Some(Effect::Publish(snapshot)) = fleet.poll_effect() else { panic!("the first effect is a Publish") };
+        let mut rig = Self {
+            fleet,
+            now: START,
+            snapshot,
+            world: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            said: Vec::new(),
+            probes: Vec::new(),
+        };
+        rig.take();
+        rig
+    }
+
+    /// Takes all effects of one call and checks their order.
+    fn take(&mut self) {
+        let mut first = true;
+        while let Some(effect) = self.fleet.poll_effect() {
+            match &effect {
+                Effect::Publish(snapshot) => {
+                    assert!(first, "a Publish comes before all else");
+                    assert_eq!(snapshot.generation, self.snapshot.generation + 1);
+                    self.snapshot = Arc::clone(snapshot);
+                }
+                Effect::Probe(order) => self.ask(order),
+                Effect::Save(_) | Effect::Forget(_) | Effect::Note(_) => {}
+            }
+            first = false;
+            self.said.push(effect);
+        }
+    }
+
+    fn ask(&mut self, order: &ProbeOrder) {
+        self.probes.push((self.now, order.clone()));
+        let result = self.world.get(&*order.backend.id.address).copied().unwrap_or(Ok(()));
+        let waits = result.is_err_and(|fault| fault.is_silence() || fault == Fault::ResponseTimeout);
+        let took = if waits { order.timeout } else { ms(5).min(order.timeout) };
+        self.answers.insert((self.now + took, order.id), (order.backend.slot, result, took));
+    }
+
+    /// Lets time pass.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let alarm = self.fleet.poll_timeout().filter(|at| *at <= end);
+            let answer = self.answers.keys().next().copied().filter(|(at, _)| *at <= end);
+            match (alarm, answer) {
+                (Some(at), answer) if answer.is_none_or(|(then, _)| at <= then) => {
+                    self.now = self.now.max(at);
+                    self.fleet.handle_timeout(self.now);
+                }
+                (_, Some(key)) => {
+                    self.now = key.0;
+                    let (slot, result, took) = self.answers.remove(&key).unwrap();
+                    self.fleet.handle_event(Event::Probed { slot, id: key.1, result, took }, self.now);
+                }
+                (_, None) => break,
+            }
+            self.take();
+        }
+        self.now = end;
+    }
+
+    fn event(&mut self, event: Event) {
+        self.fleet.handle_event(event, self.now);
+        self.take();
+    }
+
+    fn set(&mut self, address: &str, result: Result<(), Fault>) {
+        self.world.insert(address.to_owned(), result);
+    }
+
+    fn member(&self, address: &str) -> Member {
+        let members = self.snapshot.pools.iter().flat_map(|pool| &pool.members);
+        members.filter(|member| *member.backend.id.address == *address).last().unwrap().clone()
+    }
+
+    fn health(&self, address: &str) -> Health {
+        self.member(address).health
+    }
+
+    fn served(&mut self, address: &str, result: Result<(), Fault>) {
+        let backend = self.member(address).backend;
+        match result {
+            Ok(()) => backend.stats.succeeded.inc(),
+            Err(_) => {
+                backend.stats.failed.inc();
+                self.event(Event::Served { slot: backend.slot, result });
+            }
+        }
+    }
+
+    fn order(&mut self, words: &str, word: Admin) {
+        let target = self.fleet.target(words).unwrap();
+        self.event(Event::Admin(Command { target, word, reason: None }));
+    }
+
+    /// How long until a condition holds, stepping a millisecond at a time.
+    fn until(&mut self, limit: Duration, mut holds: impl FnMut(&Rig) -> bool) -> Duration {
+        let start = self.now;
+        while !holds(self) {
+            assert!(self.now.since(start) < limit, "not within {limit:?}: {:#?}", self.fleet.report(self.now));
+            self.run(ms(1));
+        }
+        self.now.since(start)
+    }
+
+    fn notes(&self) -> Vec<Transition> {
+        let note = |effect: &Effect| if let Effect::Note(note) = effect { Some(note.clone()) } else { None };
+        self.said.iter().filter_map(note).collect()
+    }
+
+    fn saves(&self) -> Vec<Record> {
+        let save = |effect: &Effect| if let Effect::Save(record) = effect { Some(record.clone()) } else { None };
+        self.said.iter().filter_map(save).collect()
+    }
+
+    fn why(&self, address: &str) -> String {
+        let report = self.fleet.report(self.now);
+        let backends = report.services.into_iter().flat_map(|service| service.backends);
+        backends.filter(|backend| *backend.address == *address).last().unwrap().why
+    }
+}
+
+const A1: &str = "10.0.1.1:80";
+const A2: &str = "10.0.1.2:80";
+const B1: &str = "10.0.2.1:80";
+const B2: &str = "10.0.2.2:80";
+
+/// One service, two sites with two backends each.
+fn two_sites() -> Config {
+    let backends = vec![backend("a", A1, 1), backend("a", A2, 1), backend("b", B1, 1), backend("b", B2, 1)];
+    config(vec![service("api", backends, |_| {})])
+}
+
+/// One service with two backends at different sites.
+fn pair(edit: impl FnOnce(&mut relais_config::Forward)) -> Config {
+    config(vec![service("api", vec![backend("a", A1, 1), backend("b", B1, 1)], edit)])
+}
+
+fn started(config: Config) -> Rig {
+    let mut rig = Rig::new(config);
+    rig.run(ms(2_000));
+    rig.said.clear();
+    rig.probes.clear();
+    rig
+}

@@ -1,0 +1,359 @@
+//! One backend: probes, requests, doubt, return.
+
+use super::*;
+
+#[test]
+fn every_backend_is_probed_within_100_ms_and_up_at_its_first_good_answer() {
+    let mut rig = Rig::new(two_sites());
+    assert!(rig.snapshot.pools[0].members.iter().all(|member| member.health == Health::Probing));
+    rig.run(ms(106));
+    let first: BTreeMap<u32, Instant> = rig.probes.iter().rev().map(|(at, o)| (o.backend.slot, *at)).collect();
+    assert!(first.values().all(|at| at.since(START) <= ms(100)));
+    let first: std::collections::BTreeSet<Instant> = first.into_values().collect();
+    assert_eq!(first.len(), 4, "not in lock-step");
+    for address in [A1, A2, B1, B2] {
+        assert_eq!(rig.health(address), Health::Up);
+        assert!(rig.member(address).ramp_from.is_none(), "at start all are equally cold");
+    }
+    assert_eq!(&*rig.probes[0].1.host, "api.example");
+    assert_eq!(rig.probes[0].1.timeout, ms(200));
+}
+
+#[test]
+fn probes_keep_their_pace_and_one_is_under_way_per_backend() {
+    let mut rig = started(two_sites());
+    rig.run(ms(30_000));
+    assert!((396..=404).contains(&rig.probes.len()), "{}", rig.probes.len());
+    for address in [A1, A2, B1, B2] {
+        let mine: Vec<Instant> =
+            rig.probes.iter().filter(|(_, o)| *o.backend.id.address == *address).map(|(at, _)| *at).collect();
+        assert!(mine.windows(2).all(|w| w[1].since(w[0]) <= ms(330)));
+    }
+}
+
+#[test]
+fn a_silent_backend_goes_down_within_the_contract_and_its_transport_is_dead() {
+    for offset in 0..30 {
+        let mut rig = started(pair(|_| {}));
+        rig.run(ms(offset * 11));
+        rig.set(A1, Err(Fault::ConnectTimeout));
+        let took = rig.until(ms(800), |rig| rig.health(A1) == Health::Down);
+        assert!(took > ms(390), "three silences take at least their timeouts: {took:?}");
+        assert!(rig.member(A1).dead);
+        assert_eq!(rig.health(B1), Health::Up);
+    }
+}
+
+#[test]
+fn a_refusing_backend_goes_down_faster_and_is_not_dead_transport() {
+    let mut rig = started(pair(|_| {}));
+    rig.set(A1, Err(Fault::Refused));
+    let took = rig.until(ms(450), |rig| rig.health(A1) == Health::Down);
+    assert!(took > ms(40), "{took:?}");
+    assert!(!rig.member(A1).dead);
+    assert_eq!(rig.why(A1), "connection refused, 2 checks in a row");
+}
+
+#[test]
+fn one_lost_packet_changes_nothing_a_reader_sees() {
+    let mut rig = started(pair(|_| {}));
+    let generation = rig.snapshot.generation;
+    rig.set(A1, Err(Fault::ConnectTimeout));
+    rig.until(ms(400), |rig| !rig.probes.is_empty() && *rig.probes.last().unwrap().1.backend.id.address == *A1);
+    rig.set(A1, Ok(()));
+    rig.run(ms(5_000));
+    assert_eq!(rig.snapshot.generation, generation);
+    assert!(rig.notes().is_empty(), "{:?}", rig.notes());
+}
+
+#[test]
+fn silence_is_confirmed_fast_with_a_short_deadline_and_doubt_shows_as_suspect() {
+    let mut rig = started(pair(|_| {}));
+    rig.set(A1, Err(Fault::ConnectTimeout));
+    rig.until(ms(800), |rig| rig.health(A1) == Health::Suspect);
+    rig.until(ms(800), |rig| rig.health(A1) == Health::Down);
+    let mine: Vec<&(Instant, ProbeOrder)> = rig.probes.iter().filter(|(_, o)| *o.backend.id.address == *A1).collect();
+    let silent: Vec<Duration> = mine.iter().rev().take(3).rev().map(|(_, o)| o.timeout).collect();
+    assert!(silent[1..] == [ms(100), ms(100)] || mine.len() < 3, "{silent:?}");
+}
+
+#[test]
+fn a_backend_rises_by_consecutive_checks_then_ramps() {
+    let mut rig = started(pair(|_| {}));
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+    rig.run(ms(3_000));
+    rig.set(A1, Ok(()));
+    let took = rig.until(ms(1_000), |rig| rig.health(A1) == Health::Up);
+    assert!(took > ms(280), "two checks, one interval apart: {took:?}");
+    assert!(rig.member(A1).ramp_from.is_some_and(|from| rig.now.since(from) <= ms(1)));
+}
+
+#[test]
+fn alternating_checks_neither_bring_down_nor_up() {
+    let mut rig = started(pair(|forward| forward.health.rise = Some(3)));
+    let alternate = |rig: &mut Rig, steps: usize, expected: Health| {
+        for _ in 0..steps {
+            let asked = rig.probes.len();
+            let good = rig.probes.iter().filter(|(_, o)| *o.backend.id.address == *A1).count() % 2 == 0;
+            rig.set(A1, if good { Ok(()) } else { Err(Fault::Status(500)) });
+            rig.until(ms(1_000), |rig| rig.probes[asked..].iter().any(|(_, o)| *o.backend.id.address == *A1));
+            rig.run(ms(6));
+            assert_eq!(rig.health(A1), expected);
+        }
+    };
+    alternate(&mut rig, 40, Health::Up);
+    rig.set(A1, Err(Fault::Status(500)));
+    rig.until(ms(2_000), |rig| rig.health(A1) == Health::Down);
+    alternate(&mut rig, 40, Health::Down);
+}
+
+#[test]
+fn failed_requests_in_a_row_take_a_backend_down_and_one_success_between_does_not() {
+    let mut rig = started(two_sites());
+    for _ in 0..20 {
+        rig.served(A1, Err(Fault::Status(503)));
+        rig.served(A1, Err(Fault::Status(503)));
+        rig.served(A1, Ok(()));
+    }
+    assert_eq!(rig.health(A1), Health::Up);
+    rig.served(A1, Err(Fault::Status(503)));
+    rig.served(A1, Err(Fault::Status(503)));
+    assert_eq!(rig.health(A1), Health::Up);
+    rig.served(A1, Err(Fault::Status(503)));
+    assert_eq!(rig.health(A1), Health::Down);
+    assert_eq!(rig.why(A1), "answered 503, 3 requests in a row");
+    assert!(!rig.member(A1).dead);
+}
+
+#[test]
+fn wrong_answers_never_take_more_than_the_pool_can_lose() {
+    let mut rig = started(two_sites());
+    for address in [A1, A2, B1, B2, A1, A2, B1, B2, A1, A2, B1, B2, A1, A2, B1, B2] {
+        rig.served(address, Err(Fault::Status(502)));
+    }
+    let down = rig.snapshot.pools[0].members.iter().filter(|m| m.health == Health::Down).count();
+    assert_eq!(down, 2, "half of the pool stays");
+    let mut alone = started(config(vec![service("api", vec![backend("a", A1, 1)], |_| {})]));
+    for _ in 0..10 {
+        alone.served(A1, Err(Fault::Status(502)));
+    }
+    assert_eq!(alone.health(A1), Health::Up);
+    assert!(alone.why(A1).contains("cannot spare"), "{}", alone.why(A1));
+}
+
+#[test]
+fn a_transport_fault_of_a_request_is_checked_at_once() {
+    let mut rig = started(pair(|forward| forward.health.interval = Some(ms(20_000))));
+    rig.run(ms(25_000));
+    rig.probes.clear();
+    rig.set(A1, Err(Fault::Refused));
+    rig.served(A1, Err(Fault::Refused));
+    let took = rig.until(ms(200), |rig| rig.health(A1) == Health::Down);
+    assert!(took < ms(100), "{took:?}");
+    assert!(rig.probes.iter().all(|(_, o)| *o.backend.id.address == *A1));
+}
+
+#[test]
+fn silence_of_requests_needs_a_silent_probe_too() {
+    let mut rig = started(pair(|forward| forward.health.interval = Some(ms(20_000))));
+    rig.run(ms(25_000));
+    for _ in 0..10 {
+        rig.served(A1, Err(Fault::Unacknowledged));
+    }
+    assert_eq!(rig.health(A1), Health::Suspect);
+    rig.run(ms(100));
+    assert_eq!(rig.health(A1), Health::Up, "the probe was answered");
+    rig.set(A1, Err(Fault::ConnectTimeout));
+    for _ in 0..10 {
+        rig.served(A1, Err(Fault::Unacknowledged));
+    }
+    let took = rig.until(ms(300), |rig| rig.health(A1) == Health::Down);
+    assert!(took <= ms(210), "{took:?}");
+}
+
+#[test]
+fn probes_without_an_answer_say_nothing_while_requests_get_theirs() {
+    let mut rig = started(two_sites());
+    for fault in [Fault::ConnectTimeout, Fault::ResponseTimeout] {
+        rig.set(A1, Err(fault));
+        for _ in 0..100 {
+            rig.served(A1, Ok(()));
+            rig.run(ms(50));
+            assert_eq!(rig.health(A1), Health::Up);
+        }
+    }
+    // Requests have stopped. Its link is taken for a lossy one by now, so this takes longer than usual.
+    rig.until(ms(4_000), |rig| rig.health(A1) == Health::Down);
+}
+
+#[test]
+fn the_last_backend_is_not_removed_by_a_failing_check_while_requests_succeed() {
+    let mut rig = started(config(vec![service("api", vec![backend("a", A1, 1)], |_| {})]));
+    rig.set(A1, Err(Fault::Status(500)));
+    for _ in 0..300 {
+        rig.served(A1, Ok(()));
+        rig.run(ms(100));
+        assert_eq!(rig.health(A1), Health::Up);
+    }
+    assert!(rig.why(A1).contains("requests succeed"), "{}", rig.why(A1));
+    rig.served(A1, Err(Fault::Status(500)));
+    rig.served(A1, Err(Fault::Status(500)));
+    rig.served(A1, Err(Fault::Status(500)));
+    rig.run(ms(1_000));
+    assert_eq!(rig.health(A1), Health::Down, "now neither works");
+}
+
+#[test]
+fn a_broken_check_of_all_backends_does_not_take_a_working_service_down() {
+    let mut rig = started(two_sites());
+    for address in [A1, A2, B1, B2] {
+        rig.set(address, Err(Fault::Status(404)));
+    }
+    for _ in 0..100 {
+        for address in [A1, A2, B1, B2] {
+            rig.served(address, Ok(()));
+        }
+        rig.run(ms(20));
+    }
+    for address in [A1, A2, B1, B2] {
+        assert_eq!(rig.health(address), Health::Up);
+    }
+    // When the check of another one passes, the check is to be believed.
+    rig.set(B2, Ok(()));
+    for _ in 0..100 {
+        for address in [A1, A2, B1, B2] {
+            rig.served(address, Ok(()));
+        }
+        rig.run(ms(20));
+    }
+    for address in [A1, A2, B1] {
+        assert_eq!(rig.health(address), Health::Down);
+    }
+}
+
+#[test]
+fn a_late_answer_to_a_short_probe_is_a_sign_of_life() {
+    let mut rig = started(pair(|_| {}));
+    rig.set(A1, Err(Fault::ConnectTimeout));
+    rig.until(ms(800), |rig| rig.probes.last().is_some_and(|(_, o)| o.timeout == ms(100)));
+    rig.set(A1, Err(Fault::ResponseTimeout));
+    rig.run(ms(205));
+    assert_eq!(rig.probes.last().unwrap().1.timeout, ms(200), "a whole probe follows");
+    assert_eq!(rig.health(A1), Health::Suspect);
+    rig.until(ms(210), |rig| rig.health(A1) == Health::Down);
+    assert!(!rig.member(A1).dead, "something there takes connections");
+}
+
+#[test]
+fn an_unchecked_backend_is_up_until_requests_fail_and_is_tried_again() {
+    let mut rig = Rig::new(pair(|forward| forward.health.kind = CheckKind::Off));
+    assert_eq!(rig.health(A1), Health::Up);
+    rig.run(ms(1_000));
+    assert!(rig.probes.is_empty());
+    for _ in 0..3 {
+        rig.served(A1, Err(Fault::Refused));
+    }
+    assert_eq!(rig.health(A1), Health::Down);
+    let first = rig.until(ms(2_000), |rig| rig.health(A1) == Health::Up);
+    assert_eq!(first, ms(1_000));
+    rig.served(A1, Err(Fault::Refused));
+    assert_eq!(rig.health(A1), Health::Down, "half open: one failure is enough");
+    let second = rig.until(ms(5_000), |rig| rig.health(A1) == Health::Up);
+    assert_eq!(second, ms(2_000), "the hold doubles");
+}
+
+#[test]
+fn a_lost_probe_result_counts_as_unanswered_and_a_stale_one_not_at_all() {
+    let mut rig = started(pair(|_| {}));
+    rig.until(ms(400), |rig| rig.answers.values().any(|(slot, ..)| *slot == 0));
+    let id = rig.answers.iter().find(|(_, (slot, ..))| *slot == 0).unwrap().0.1;
+    rig.answers.retain(|_, (slot, ..)| *slot != 0);
+    rig.probes.clear();
+    rig.run(ms(2_150));
+    assert!(rig.probes.iter().all(|(_, o)| o.backend.slot != 0), "one under way");
+    rig.run(ms(100));
+    let again = rig.probes.iter().filter(|(_, o)| o.backend.slot == 0).count();
+    assert!(again >= 1, "asked again after the deadline and 2 s");
+    let before = rig.fleet.report(rig.now).services[0].backends[0].probes.len();
+    rig.event(Event::Probed { slot: 0, id, result: Err(Fault::Refused), took: ms(1) });
+    assert_eq!(rig.fleet.report(rig.now).services[0].backends[0].probes.len(), before);
+    rig.event(Event::Probed { slot: 99, id, result: Err(Fault::Refused), took: ms(1) });
+    rig.event(Event::Served { slot: 99, result: Err(Fault::Refused) });
+}
+
+#[test]
+fn a_flapping_backend_is_held_down_longer_each_time() {
+    let mut rig = started(pair(|_| {}));
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        rig.set(A1, Err(Fault::Refused));
+        rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+        rig.set(A1, Ok(()));
+        waits.push(rig.until(ms(30_000), |rig| rig.health(A1) == Health::Up).as_millis());
+    }
+    assert!(waits[0] < 1_000, "{waits:?}");
+    for (wait, hold) in waits[1..].iter().zip([2_000, 4_000, 8_000, 16_000]) {
+        assert!((hold..hold + 1_000).contains(wait), "{waits:?}");
+    }
+    rig.run(ms(601_000));
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+    rig.set(A1, Ok(()));
+    assert!(rig.until(ms(1_000), |rig| rig.health(A1) == Health::Up) < ms(1_000), "forgotten after ten minutes");
+}
+
+#[test]
+fn nobody_is_held_down_when_nobody_else_is_left() {
+    let mut rig = started(pair(|_| {}));
+    for _ in 0..4 {
+        rig.set(A1, Err(Fault::Refused));
+        rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+        rig.set(A1, Ok(()));
+        rig.until(ms(30_000), |rig| rig.health(A1) == Health::Up);
+    }
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+    rig.set(A1, Ok(()));
+    rig.run(ms(1_000));
+    assert_eq!(rig.health(A1), Health::Down, "held");
+    rig.set(B1, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(B1) == Health::Down);
+    assert_eq!(rig.health(A1), Health::Up, "in the same snapshot");
+    assert!(rig.member(A1).ramp_from.is_none());
+}
+
+#[test]
+fn the_first_return_of_a_dead_service_is_seen_within_300_ms() {
+    for offset in 0..20 {
+        let mut rig = started(two_sites());
+        for address in [A1, A2, B1, B2] {
+            rig.set(address, Err(Fault::ConnectTimeout));
+        }
+        rig.run(ms(5_000 + offset * 17));
+        assert!(rig.snapshot.pools[0].members.iter().all(|m| m.health == Health::Down));
+        rig.set(B2, Ok(()));
+        let took = rig.until(ms(300), |rig| rig.health(B2) == Health::Up);
+        assert!(took < ms(300), "{took:?}");
+    }
+}
+
+#[test]
+fn a_failing_request_during_the_ramp_starts_it_again() {
+    let mut rig = started(two_sites());
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+    rig.set(A1, Ok(()));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Up);
+    let began = rig.member(A1).ramp_from;
+    rig.served(A1, Err(Fault::Status(500)));
+    assert_eq!(rig.member(A1).ramp_from, began, "not at once");
+    rig.run(ms(2_000));
+    rig.served(A1, Err(Fault::Status(500)));
+    assert_eq!(rig.member(A1).ramp_from, Some(rig.now));
+    rig.served(A1, Ok(()));
+    rig.run(ms(6_000));
+    let grown = rig.member(A1).ramp_from;
+    rig.served(A1, Err(Fault::Status(500)));
+    assert_eq!(rig.member(A1).ramp_from, grown, "a ramp that is over stays over");
+}

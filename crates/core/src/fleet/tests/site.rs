@@ -1,0 +1,173 @@
+//! The verdict about a whole site.
+
+use super::*;
+
+/// Two sites, three services, two backends of each at each site.
+fn three_services() -> Config {
+    let services = ["x", "y", "z"].iter().enumerate().map(|(i, name)| {
+        let at = |site: &str, net: usize, host: usize| backend(site, &format!("10.{i}.{net}.{host}:80"), 1);
+        service(name, vec![at("a", 1, 1), at("a", 1, 2), at("b", 2, 1), at("b", 2, 2)], |_| {})
+    });
+    config(services.collect())
+}
+
+fn of_site(rig: &Rig, site: &str) -> Vec<Member> {
+    let members = rig.snapshot.pools.iter().flat_map(|pool| &pool.members);
+    members.filter(|member| *member.backend.id.site == *site).cloned().collect()
+}
+
+fn cut(rig: &mut Rig, site: &str, fault: Option<Fault>) {
+    for member in of_site(rig, site) {
+        rig.set(&member.backend.id.address, fault.map_or(Ok(()), Err));
+    }
+}
+
+#[test]
+fn a_silent_site_goes_down_as_a_whole_in_one_snapshot_within_the_contract() {
+    for offset in 0..30 {
+        for config in [two_sites(), three_services()] {
+            let mut rig = started(config);
+            rig.run(ms(offset * 11));
+            cut(&mut rig, "a", Some(Fault::ConnectTimeout));
+            let down = |rig: &Rig| of_site(rig, "a").iter().filter(|m| m.health == Health::Down).count();
+            let took = rig.until(ms(1_000), |rig| down(rig) > 0);
+            assert!(took < ms(840), "{took:?}");
+            let members = of_site(&rig, "a");
+            assert!(members.iter().all(|m| m.health == Health::Down && m.dead), "all at once");
+            assert!(of_site(&rig, "b").iter().all(|m| m.health == Health::Up));
+            let told = rig
+                .notes()
+                .iter()
+                .any(|n| matches!(n, Transition::Site { site, to: Health::Down, .. } if **site == *"a"));
+            assert!(told, "{:?}", rig.notes());
+        }
+    }
+}
+
+#[test]
+fn a_site_with_many_backends_is_judged_faster_than_any_of_them_alone() {
+    let mut slowest = Duration::ZERO;
+    for offset in 0..30 {
+        let mut rig = started(three_services());
+        rig.run(ms(offset * 11));
+        cut(&mut rig, "a", Some(Fault::ConnectTimeout));
+        slowest = slowest.max(rig.until(ms(1_000), |rig| of_site(rig, "a")[0].health == Health::Down));
+    }
+    assert!(slowest < ms(600), "{slowest:?}");
+}
+
+#[test]
+fn a_site_in_doubt_is_suspect_and_clears_at_the_first_answer() {
+    let mut rig = started(three_services());
+    cut(&mut rig, "a", Some(Fault::ConnectTimeout));
+    rig.until(ms(1_000), |rig| of_site(rig, "a").iter().all(|m| m.health == Health::Suspect));
+    let asked: std::collections::BTreeSet<u32> =
+        rig.answers.values().filter(|(_, result, _)| result.is_err()).map(|(slot, ..)| *slot).collect();
+    assert_eq!(asked.len(), 6, "every backend there is asked at once");
+    // The cut ends before the verdict: whoever answers clears the site.
+    rig.answers.clear();
+    cut(&mut rig, "a", None);
+    let slots: Vec<Member> = of_site(&rig, "a");
+    let (id, slot) = rig
+        .probes
+        .iter()
+        .rev()
+        .map(|(_, o)| (o.id, o.backend.slot))
+        .find(|(_, s)| slots.iter().any(|m| m.backend.slot == *s))
+        .unwrap();
+    rig.event(Event::Probed { slot, id, result: Ok(()), took: ms(5) });
+    assert!(of_site(&rig, "a").iter().filter(|m| m.health == Health::Up).count() >= 5);
+    assert!(rig.notes().iter().any(|n| matches!(n, Transition::Site { to: Health::Up, .. })));
+    assert!(of_site(&rig, "a").iter().all(|m| m.ramp_from.is_none()), "doubt alone costs no ramp");
+}
+
+#[test]
+fn answers_to_requests_clear_a_site_too() {
+    let mut rig = started(three_services());
+    cut(&mut rig, "a", Some(Fault::ConnectTimeout));
+    let alive = of_site(&rig, "a")[3].backend.id.address.to_string();
+    for _ in 0..400 {
+        rig.served(&alive, Ok(()));
+        rig.run(ms(10));
+        assert!(rig.notes().iter().all(|n| !matches!(n, Transition::Site { to: Health::Down, .. })));
+        assert_ne!(rig.health(&alive), Health::Down);
+    }
+    assert!(of_site(&rig, "a").iter().filter(|m| m.health == Health::Down).count() == 5, "each by its own counters");
+}
+
+#[test]
+fn refused_connections_and_late_answers_never_accuse_a_site() {
+    for fault in [Fault::Refused, Fault::ResponseTimeout, Fault::Status(500), Fault::Tls, Fault::Unresolved] {
+        let mut rig = started(three_services());
+        cut(&mut rig, "a", Some(fault));
+        rig.run(ms(5_000));
+        assert!(of_site(&rig, "a").iter().all(|m| m.health == Health::Down && !m.dead));
+        assert!(rig.notes().iter().all(|n| !matches!(n, Transition::Site { .. })), "{fault}: {:?}", rig.notes());
+    }
+}
+
+#[test]
+fn one_dead_host_among_good_ones_does_not_accuse_its_site() {
+    let mut rig = started(three_services());
+    rig.set("10.0.1.1:80", Err(Fault::ConnectTimeout));
+    rig.set("10.1.1.1:80", Err(Fault::ConnectTimeout));
+    rig.run(ms(60_000));
+    assert_eq!(rig.health("10.0.1.1:80"), Health::Down);
+    assert_eq!(rig.health("10.1.1.1:80"), Health::Down);
+    let good = of_site(&rig, "a").iter().filter(|m| m.health == Health::Up).count();
+    assert_eq!(good, 4);
+    assert!(rig.notes().iter().all(|n| !matches!(n, Transition::Site { to: Health::Down, .. })));
+}
+
+#[test]
+fn a_site_of_one_backend_follows_that_backend() {
+    let mut rig = started(pair(|_| {}));
+    rig.set(A1, Err(Fault::ConnectTimeout));
+    rig.until(ms(800), |rig| rig.health(A1) == Health::Down);
+    let report = rig.fleet.report(rig.now);
+    assert_eq!((report.sites[0].health, report.sites[1].health), (Health::Down, Health::Up));
+    rig.set(A1, Ok(()));
+    rig.until(ms(1_500), |rig| rig.health(A1) == Health::Up);
+    assert_eq!(rig.fleet.report(rig.now).sites[0].health, Health::Up);
+}
+
+#[test]
+fn a_site_that_returns_is_taken_back_backend_by_backend_with_a_ramp() {
+    let mut rig = started(three_services());
+    cut(&mut rig, "a", Some(Fault::ConnectTimeout));
+    rig.run(ms(20_000));
+    cut(&mut rig, "a", None);
+    let took = rig.until(ms(2_000), |rig| of_site(rig, "a").iter().all(|m| m.health == Health::Up));
+    assert!(took < ms(1_000), "{took:?}");
+    assert!(of_site(&rig, "a").iter().all(|m| m.ramp_from.is_some()));
+}
+
+#[test]
+fn a_site_flapping_every_second_settles_down_and_stays() {
+    let mut rig = started(three_services());
+    let mut ups = 0;
+    for round in 0..120 {
+        cut(&mut rig, "a", (round % 2 == 0).then_some(Fault::ConnectTimeout));
+        rig.run(ms(1_000));
+        ups += of_site(&rig, "a").iter().filter(|m| m.health == Health::Up).count();
+        assert!(of_site(&rig, "b").iter().all(|m| m.health == Health::Up));
+    }
+    assert!(ups <= 18, "{ups}");
+}
+
+#[test]
+fn a_lossy_link_is_given_more_patience() {
+    let mut rig = started(two_sites());
+    // One probe of A1 in three is lost, never two in a row.
+    for _ in 0..60 {
+        rig.set(A1, Err(Fault::ConnectTimeout));
+        let asked = rig.probes.len();
+        rig.until(ms(500), |rig| rig.probes[asked..].iter().any(|(_, o)| *o.backend.id.address == *A1));
+        rig.set(A1, Ok(()));
+        rig.run(ms(700));
+    }
+    rig.set(A1, Err(Fault::ConnectTimeout));
+    let took = rig.until(ms(3_000), |rig| rig.health(A1) == Health::Down);
+    assert!(took > ms(700), "more than three signs: {took:?}");
+    assert_eq!(rig.health(A2), Health::Up);
+}
