@@ -93,12 +93,7 @@ impl Control {
 
     /// Reads the file again; the answer comes with the verdict.
     pub(crate) fn ask_reload(&mut self, ask: Ask) {
-        if self.identity.config_path.is_none() {
-            let refused = Refused {
-                message: "this edge was started from a config without a file".to_string(),
-                help: "stop it and start it with the new config".to_string(),
-                certificates: Vec::new(),
-            };
+        if let Some(refused) = self.takes_no_file() {
             let verdict = self.refusal(&refused, ask.trigger);
             // That nobody waits any more is no fault.
             let _ = ask.reply.map(|reply| reply.send(verdict));
@@ -106,6 +101,16 @@ impl Control {
         }
         let running = self.snapshot.load_full();
         self.loading.reload(ask, &ground(&self.identity, &running.config));
+    }
+
+    /// Why no file at all can be taken into force now.
+    fn takes_no_file(&self) -> Option<Refused> {
+        let (message, help) = match self.identity.config_path {
+            _ if self.stopping => ("the edge is stopping", "start it again: it reads the file then"),
+            None => ("this edge was started without a file", "stop it and start it with the new config"),
+            Some(_) => return None,
+        };
+        Some(Refused { message: message.to_string(), help: help.to_string(), certificates: Vec::new() })
     }
 
     /// Disk work is done.
@@ -133,6 +138,9 @@ impl Control {
 
     /// Binds, publishes, installs, commits: in this order, so that a failure leaves nothing changed.
     fn apply(&mut self, prepared: Prepared, trigger: Trigger) -> Result<Verdict, Refused> {
+        if let Some(refused) = self.takes_no_file() {
+            return Err(refused);
+        }
         let Prepared { text, config, mut warnings, parts, certs } = prepared;
         let running = Arc::clone(&self.snapshot.load().config);
         let unchanged = *config == *running;

@@ -63,6 +63,8 @@ pub struct Control {
     pub(crate) loading: Loading,
     pub(crate) alarms: Alarms,
     pub(crate) edges: Edges,
+    /// A first `run` has returned: workers drain, and a reload would open listeners again.
+    pub(crate) stopping: bool,
     handle: Handle,
     inbox: Inbox,
 }
@@ -146,6 +148,7 @@ impl Control {
             loading: Loading::default(),
             alarms: Alarms::default(),
             edges,
+            stopping: false,
             handle: Handle::new(requests),
             inbox: Inbox { events: setup.events, workers_gone: false, requests: asked, changes: seen, alarms: raised },
         };
@@ -168,10 +171,14 @@ impl Control {
         let mut stop = pin!(stop);
         loop {
             let heard = tokio::select! {
-                () = &mut stop => return Ended::ByCaller,
+                () = &mut stop => {
+                    self.stopping = true;
+                    return Ended::ByCaller;
+                }
                 heard = self.hear() => heard,
             };
             if let Some(ended) = self.take(heard) {
+                self.stopping = true;
                 return ended;
             }
         }

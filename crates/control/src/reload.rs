@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use relais_config::{Config, Problem, Service};
+use relais_config::{Action, Config, Problem, Service};
 use relais_core::Instant;
 use relais_tls::CertStore;
 use serde::Serialize;
@@ -114,9 +114,15 @@ pub(crate) fn warnings(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(line).collect()
 }
 
-/// Certificates and keys that a config names.
+/// Certificates and keys that a config names, and the CAs it trusts backends by.
 pub(crate) fn certificate_files(config: &Config) -> Vec<PathBuf> {
-    config.certificates.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]).collect()
+    let own = config.certificates.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]);
+    let forwards = config.services.iter().filter_map(|service| match &service.action {
+        Action::Forward(forward) => Some(forward),
+        Action::Redirect(_) | Action::Respond(_) => None,
+    });
+    let tls = forwards.flat_map(|forward| &forward.backends).filter_map(|backend| backend.upstream.tls.as_ref());
+    own.chain(tls.filter_map(|tls| tls.ca.clone())).collect()
 }
 
 /// Refuses a config that drops more than half of the running services: a truncated or wrong file looks like that. A

@@ -1,0 +1,10 @@
+//! The control room against real sockets, real files and the real fleet: what goes in over the wire or the disk, what
+//! is then believed, published, answered and counted.
+
+mod admin;
+mod metrics;
+mod probing;
+mod probing_tls;
+mod reloading;
+mod support;
+mod watching;
