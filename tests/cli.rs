@@ -1,5 +1,7 @@
 //! The real executable from outside: what it prints, what it exits with, how it starts and stops.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -171,7 +173,13 @@ fn trust_makes_the_local_ca_once_and_says_where_it_is() {
 #[test]
 fn the_shipped_file_starts_as_it_is_and_stops_on_sigterm() {
     let dir = tempfile::tempdir().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml");
+    let mut shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml");
+    if [8080, 8443, 9180].iter().any(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_err()) {
+        // Another program of this machine has its ports: any others then, all else as it is.
+        let text = std::fs::read_to_string(&shipped).unwrap();
+        let text = [":8080\"", ":8443\"", ":9180\""].iter().fold(text, |text, port| text.replace(port, ":0\""));
+        shipped = write(dir.path(), "proxy.toml", &text);
+    }
     let daemon = Daemon::start(dir.path(), &shipped);
     let (code, stdout, stderr) = daemon.cli(&["status"]);
     assert!(matches!(code, Some(0 | 4 | 5)), "{stdout}{stderr}");
@@ -225,7 +233,8 @@ fn a_port_in_use_is_named_with_the_way_to_find_who_has_it() {
 #[test]
 fn demo_once_tells_the_story_and_its_verdict_is_good() {
     let dir = tempfile::tempdir().unwrap();
-    let (code, stdout, stderr) = output(relais(dir.path()).args(["demo", "--once"]).env("TMPDIR", dir.path()));
+    let (code, stdout, stderr) =
+        output(relais(dir.path()).args(["demo", "--once", "--port", "0"]).env("TMPDIR", dir.path()));
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     assert!(stdout.contains("failed               0"), "{stdout}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");

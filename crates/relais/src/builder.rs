@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use relais_control::Loaded;
+use relais_control::{Loaded, SetLogLevel};
 use relais_core::config::{Log, Parsed};
 
 use crate::edge::Edge;
@@ -12,7 +12,7 @@ use crate::paths;
 /// Log level switch and drop counter of the embedding program's logger.
 pub struct LogHooks {
     /// Applies a level or filter; `Err`: a sentence saying what is wrong with it.
-    pub set_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub set_level: SetLogLevel,
     /// Lines dropped since start.
     pub dropped: Box<dyn Fn() -> u64 + Send + Sync>,
 }

@@ -97,21 +97,33 @@ impl Level {
     }
 }
 
+/// The words for levels.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// The filter of a level. Access lines do not depend on it, unless it names them itself: `warn` should silence the
 /// talk about requests, not the record of them.
 fn filter(level: &str, access: bool) -> Result<EnvFilter, String> {
-    let named = level.split(',').any(|part| part.trim().split('=').next() == Some(ACCESS));
+    let wrong = |what: &str| {
+        format!(
+            "`{what}` is not a log level; write error, warn, info, debug, trace, or a filter such as \
+             `info,relais_proxy=debug`"
+        )
+    };
+    let mut named = false;
+    for part in level.split(',').map(str::trim) {
+        let (target, word) = part.rsplit_once('=').unwrap_or(("", part));
+        // The filter itself would take an unknown word for the name of a module.
+        if !LEVELS.contains(&word.to_ascii_lowercase().as_str()) {
+            return Err(wrong(part));
+        }
+        named |= target == ACCESS;
+    }
     let whole = match (named, access) {
         (true, _) => level.to_owned(),
         (false, true) => format!("{level},{ACCESS}=info"),
         (false, false) => format!("{level},{ACCESS}=off"),
     };
-    EnvFilter::try_new(&whole).map_err(|error| {
-        format!(
-            "`{level}` is not a log level: {error}; write error, warn, info, debug, trace, or a filter such as \
-             `info,relais_proxy=debug`"
-        )
-    })
+    EnvFilter::try_new(&whole).map_err(|_| wrong(level))
 }
 
 #[cfg(test)]
@@ -127,8 +139,10 @@ mod tests {
 
     #[test]
     fn a_wrong_level_says_what_to_write() {
-        let error = filter("info,relais_proxy=loud", true).unwrap_err();
-        assert!(error.contains("is not a log level") && error.contains("relais_proxy=debug"), "{error}");
+        for wrong in ["loud", "info,relais_proxy=loud", "", "info,", "info,[x=debug"] {
+            let error = filter(wrong, true).unwrap_err();
+            assert!(error.contains("is not a log level") && error.contains("relais_proxy=debug"), "{error}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The daemon and the CLI ask the same table, so that they meet without being told. Reads the environment; opens and
 //! creates nothing.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub(crate) struct Surroundings {
 impl Surroundings {
     /// Those of this process.
     pub(crate) fn here() -> Self {
-        let dir = |name: &str| std::env::var_os(name).and_then(first_entry);
+        let dir = |name: &str| std::env::var_os(name).and_then(|value| first_entry(&value));
         Self {
             state_directory: dir("STATE_DIRECTORY"),
             runtime_directory: dir("RUNTIME_DIRECTORY"),
@@ -93,8 +93,8 @@ impl Surroundings {
 }
 
 /// systemd separates several directories by a colon.
-fn first_entry(value: OsString) -> Option<PathBuf> {
-    std::env::split_paths(&value).next().filter(|path| !path.as_os_str().is_empty())
+fn first_entry(value: &OsStr) -> Option<PathBuf> {
+    std::env::split_paths(value).next().filter(|path| !path.as_os_str().is_empty())
 }
 
 /// Where state is kept when neither the file nor the caller says.
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn only_the_first_of_several_directories_counts() {
-        assert_eq!(first_entry("/a:/b".into()), Some(PathBuf::from("/a")));
-        assert_eq!(first_entry(String::new().into()), None);
+        assert_eq!(first_entry(OsStr::new("/a:/b")), Some(PathBuf::from("/a")));
+        assert_eq!(first_entry(OsStr::new("")), None);
     }
 }

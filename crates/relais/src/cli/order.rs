@@ -105,7 +105,8 @@ pub(crate) fn reload(options: &ReloadOptions, socket: Option<PathBuf>) -> Result
             None => failure,
         });
     }
-    say(format_args!("{}: {}", verdict.outcome, verdict.message.trim_end()));
+    let message = verdict.message.trim_end();
+    say(if message.is_empty() { &verdict.outcome } else { message });
     for warning in &verdict.warnings {
         say(format_args!("warning: {warning}"));
     }

@@ -52,7 +52,7 @@ fn sites(status: &Status) -> String {
             Cell::new(&site.why),
         ]);
     }
-    if table.is_empty() { String::new() } else { render(&table) }
+    if table.is_empty() { String::new() } else { render(table) }
 }
 
 fn services(status: &Status) -> String {
@@ -60,7 +60,7 @@ fn services(status: &Status) -> String {
     for service in &status.report.services {
         table.add_row(vec![Cell::new(&service.name), served_by(service), Cell::new(service.hosts.join(", "))]);
     }
-    render(&table)
+    render(table)
 }
 
 fn served_by(service: &Service) -> Cell {
@@ -99,7 +99,7 @@ fn backends(status: &Status) -> String {
             ]);
         }
     }
-    if table.is_empty() { String::new() } else { render(&table) }
+    if table.is_empty() { String::new() } else { render(table) }
 }
 
 /// The last probes, latest last.
@@ -125,7 +125,7 @@ fn certificates(status: &Status) -> String {
             Cell::new(certificate.problem.as_deref().unwrap_or("")).fg(Color::Red),
         ]);
     }
-    if table.is_empty() { String::new() } else { render(&table) }
+    if table.is_empty() { String::new() } else { render(table) }
 }
 
 fn ends(certificate: &Certificate, now: u64) -> Cell {

@@ -17,10 +17,12 @@ pub(crate) fn table(headings: &[&str]) -> Table {
     table
 }
 
-/// The table as lines, without the blanks comfy-table puts at both ends.
-pub(crate) fn render(table: &Table) -> String {
-    let mut text: String =
-        table.lines().map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(&line).trim_end())).collect();
+/// The table as lines, flush left.
+pub(crate) fn render(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let mut text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
     text.push('\n');
     text
 }

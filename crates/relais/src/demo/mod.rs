@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// Tell the story once, print a verdict, and exit 0 or 1
     #[arg(long)]
     once: bool,
-    /// HTTPS port [default: 8443, or any that is free]
+    /// HTTPS port; 0: any [default: 8443 with HTTP on 8080, or any that are free]
     #[arg(long, value_name = "N")]
     port: Option<u16>,
 }
@@ -88,7 +88,7 @@ impl Teller<'_> {
         let mut screen = Screen::default();
         let mut last = Totals::default();
         for _ in 0..act.lasts.as_secs() {
-            last = self.second(act.words, &mut screen).await;
+            last = self.second(&mut screen).await;
         }
         for site in act.serving.iter().filter(|site| !last.sites.contains_key(**site)) {
             self.missing.push(format!("«{}»: {site} answered nobody at the end of it", act.words));
@@ -103,19 +103,19 @@ impl Teller<'_> {
         let mut screen = Screen::default();
         let begun = Instant::now();
         while begun.elapsed() < BETWEEN && !self.setting.all_up() {
-            self.second(words, &mut screen).await;
+            self.second(&mut screen).await;
         }
         screen.keep();
     }
 
     /// Lets a second pass and shows it.
-    async fn second(&mut self, act: &'static str, screen: &mut Screen) -> Totals {
+    async fn second(&mut self, screen: &mut Screen) -> Totals {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let last = self.setting.tally.take();
         self.sum.add(&last);
         // An edge that does not answer shows in the counts.
         if let Ok(status) = self.setting.edge.status() {
-            let second = Second { at: self.begun.elapsed(), act, report: &status.report, last: &last, sum: &self.sum };
+            let second = Second { at: self.begun.elapsed(), report: &status.report, last: &last, sum: &self.sum };
             if Screen::is_live() {
                 screen.show(&picture::draw(&second));
             } else {

@@ -14,7 +14,6 @@ use crate::cli::{render, table, word};
 pub(crate) struct Second<'a> {
     /// Of the whole story so far.
     pub(crate) at: Duration,
-    pub(crate) act: &'static str,
     pub(crate) report: &'a Report,
     pub(crate) last: &'a Totals,
     pub(crate) sum: &'a Totals,
@@ -22,7 +21,7 @@ pub(crate) struct Second<'a> {
 
 /// The live table.
 pub(crate) fn draw(second: &Second<'_>) -> String {
-    let mut text = format!("{:>4} s  {}\n\n", second.at.as_secs(), second.act);
+    let mut text = format!("\n{:>3} s\n\n", second.at.as_secs());
     let mut sites = table(&["SITE", "TIER", "HEALTH", "ANSWERS/S", "ANSWERS", "WHY"]);
     for site in &second.report.sites {
         let count = |totals: &Totals| totals.sites.get(&*site.name).copied().unwrap_or(0);
@@ -35,7 +34,7 @@ pub(crate) fn draw(second: &Second<'_>) -> String {
             Cell::new(clip(&site.why)),
         ]);
     }
-    text.push_str(&render(&sites));
+    text.push_str(&render(sites));
     let mut services = table(&["SERVICE", "OK/S", "OK", "FAILED", "WITHHELD", "WORST NOW", "WORST"]);
     let mut names: Vec<&&str> = second.sum.services.keys().collect();
     names.sort();
@@ -51,7 +50,7 @@ pub(crate) fn draw(second: &Second<'_>) -> String {
             Cell::new(millis(sum.worst)),
         ]);
     }
-    text.push_str(&render(&services));
+    text.push_str(&render(services));
     text
 }
 

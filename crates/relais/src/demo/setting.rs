@@ -60,9 +60,9 @@ impl Setting {
                 sites.map_err(|error| format!("cannot start the backends: {error}"))
             }
         })?;
-        let https = port.unwrap_or_else(|| free(PORTS.0));
+        let (https, http) = port.map_or_else(|| (free(PORTS.0), free(PORTS.1)), |port| (port, 0));
         let edge = Edge::builder()
-            .config_text(config(https, free(PORTS.1), &sites))
+            .config_text(config(https, http, &sites))
             .state_dir(&dir.0)
             .admin_socket(dir.0.join("admin.sock"))
             .start()

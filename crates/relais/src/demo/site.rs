@@ -96,6 +96,9 @@ fn listen(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
 
 const BACKLOG: i32 = 256;
 
+/// What a request costs a backend: long enough that some are under way when their site dies.
+const WORK: Duration = Duration::from_millis(10);
+
 /// How long a dead process waits before it tries again to get its port back.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -175,6 +178,7 @@ impl Backend {
         };
         if path != "/health" {
             self.ledger.write(self.site, post);
+            tokio::time::sleep(WORK).await;
         }
         let text = format!("{} ({}) answers {method} {path}, {length} bytes received\n", self.site, self.address);
         Ok(with_site(Response::new(Full::new(Bytes::from(text))), self.site))
