@@ -10,6 +10,7 @@ use crate::entry::{Key, Meta, Value};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Contents {
     pub(crate) records: BTreeMap<RecordKey, Record>,
+    /// The text of the config applied last: a file of its own on disk, see `last_good`.
     pub(crate) config: Option<String>,
     pub(crate) secrets: BTreeMap<String, Vec<u8>>,
     /// See [`Meta::admin_revision`].
@@ -22,7 +23,6 @@ impl Contents {
         match (key, value) {
             (Key::Record(key), Value::Record(record)) => drop(self.records.insert(key, record)),
             (Key::Secret(name), Value::Secret(bytes)) => drop(self.secrets.insert(name, bytes)),
-            (_, Value::Config(text)) => self.config = Some(text),
             _ => {}
         }
     }
@@ -31,7 +31,6 @@ impl Contents {
     pub(crate) fn get(&self, key: &Key) -> Option<Value> {
         match key {
             Key::Record(key) => self.records.get(key).cloned().map(Value::Record),
-            Key::Config => self.config.clone().map(Value::Config),
             Key::Secret(name) => self.secrets.get(name).cloned().map(Value::Secret),
             Key::Meta => Some(Value::Meta(self.meta())),
         }
@@ -41,14 +40,15 @@ impl Contents {
         Meta { entries: self.entries(), admin_revision: self.admin_revision }
     }
 
+    /// Entries in the database.
     pub(crate) fn entries(&self) -> usize {
-        self.records.len() + self.secrets.len() + usize::from(self.config.is_some())
+        self.records.len() + self.secrets.len()
     }
 
     pub(crate) fn keys(&self) -> BTreeSet<Key> {
         let records = self.records.keys().cloned().map(Key::Record);
         let secrets = self.secrets.keys().cloned().map(Key::Secret);
-        records.chain(secrets).chain(self.config.is_some().then_some(Key::Config)).collect()
+        records.chain(secrets).collect()
     }
 
     /// The operator's words.

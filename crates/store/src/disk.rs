@@ -38,6 +38,10 @@ impl Folder {
         self.path.join("admin.json")
     }
 
+    pub(crate) fn last_good(&self) -> PathBuf {
+        self.path.join("last-good.toml")
+    }
+
     /// Makes the directory, and takes it for this process until the file is dropped. Waits a little for another process to
     /// end: after a kill the kernel needs a moment to release what it held.
     pub(crate) fn lock(&self, patience: Duration) -> Result<File, LockFault> {
@@ -102,7 +106,8 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
         match entry.file_type()?.is_dir() {
             true => copy_folder(&entry.path(), &target)?,
             false => {
-                fs::copy(entry.path(), target)?;
+                // Not `fs::copy`: it would copy the right to read alone as well.
+                fs::write(target, fs::read(entry.path())?)?;
             }
         }
     }

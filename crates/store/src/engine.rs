@@ -3,10 +3,10 @@
 //! It may panic or report damage on any call: both come out as a [`Fault`], and the caller then drops the engine. After one
 //! failed write it refuses all others, so a failed engine is never used again.
 
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::contents::Contents;
 use crate::entry::{self, Key, Meta, Value};
@@ -17,6 +17,8 @@ pub(crate) struct Engine {
     db: sled::Db,
     /// Its data file. The database's own flush only starts the write-back; a power cut needs more.
     data: File,
+    /// Where it puts what is larger than a quarter of a segment, a file each, and never flushes.
+    blobs: PathBuf,
 }
 
 /// Why a call failed.
@@ -59,7 +61,7 @@ impl Engine {
                 .flush_every_ms(Some(500))
                 .open()?;
             let data = File::options().write(true).open(path.join("db"))?;
-            Ok(Self { db, data })
+            Ok(Self { db, data, blobs: path.join("blobs") })
         })
     }
 
@@ -95,8 +97,21 @@ impl Engine {
             self.db.apply_batch(batch)?;
             self.db.flush()?;
             self.data.sync_data()?;
-            Ok(())
+            Ok(self.sync_blobs()?)
         })
+    }
+
+    /// Ordinarily there are none: records are small.
+    fn sync_blobs(&self) -> io::Result<()> {
+        let mut any = false;
+        for entry in fs::read_dir(&self.blobs)? {
+            match File::open(entry?.path()).and_then(|blob| blob.sync_all()) {
+                // It may be removed meanwhile.
+                Err(fault) if fault.kind() != ErrorKind::NotFound => return Err(fault),
+                _ => any = true,
+            }
+        }
+        if any { File::open(&self.blobs)?.sync_all() } else { Ok(()) }
     }
 
     /// Closes it. It may trip here as well.
@@ -120,20 +135,24 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Fault>
 
 fn fault_of(fault: sled::Error) -> Fault {
     match fault {
-        sled::Error::Io(fault) if is_damage(&fault) => Fault::Damaged(fault.to_string()),
-        sled::Error::Io(fault) => Fault::System(fault.to_string()),
+        sled::Error::Io(fault) if is_refusal(&fault) => Fault::System(fault.to_string()),
         fault => Fault::Damaged(fault.to_string()),
     }
 }
 
-/// What a file too short, senseless bytes or a bad sector lead to: another file may still work.
-fn is_damage(fault: &io::Error) -> bool {
-    const EIO: i32 = 5;
-    fault.raw_os_error() == Some(EIO)
-        || matches!(
-            fault.kind(),
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
-        )
+/// Whether another file in the same place would be refused as well. All else (cut short, senseless, gone, a bad sector) is
+/// about this file.
+fn is_refusal(fault: &io::Error) -> bool {
+    use ErrorKind::{
+        NotADirectory, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StorageFull,
+    };
+    const TOO_MANY_FILES: [i32; 2] = [23, 24];
+    let refusals =
+        [NotADirectory, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StorageFull];
+    refusals.contains(&fault.kind())
+        || fault.raw_os_error().is_some_and(|code| TOO_MANY_FILES.contains(&code))
+        // The database's own words when another program has it open.
+        || fault.to_string().starts_with("could not acquire lock")
 }
 
 fn words_of(panic: &(dyn std::any::Any + Send)) -> String {

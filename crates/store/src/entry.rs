@@ -8,8 +8,6 @@ use relais_core::{Record, RecordKey, hash};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
     Record(RecordKey),
-    /// The config applied last.
-    Config,
     /// A secret by its name.
     Secret(String),
     /// About the store itself.
@@ -20,7 +18,6 @@ pub(crate) enum Key {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     Record(Record),
-    Config(String),
     Secret(Vec<u8>),
     Meta(Meta),
 }
@@ -42,7 +39,6 @@ const HEAD: usize = 1 + 8;
 pub(crate) fn key_bytes(key: &Key) -> Result<Vec<u8>, String> {
     Ok(match key {
         Key::Record(key) => [b"r", serde_json::to_vec(key).map_err(|fault| fault.to_string())?.as_slice()].concat(),
-        Key::Config => b"c".to_vec(),
         Key::Secret(name) => [b"s", name.as_bytes()].concat(),
         Key::Meta => b"m".to_vec(),
     })
@@ -52,7 +48,6 @@ pub(crate) fn key_bytes(key: &Key) -> Result<Vec<u8>, String> {
 pub(crate) fn encode(key: &[u8], value: &Value) -> Result<Vec<u8>, String> {
     let payload = match value {
         Value::Record(record) => serde_json::to_vec(record).map_err(|fault| fault.to_string())?,
-        Value::Config(text) => text.as_bytes().to_vec(),
         Value::Secret(bytes) => bytes.clone(),
         Value::Meta(meta) => serde_json::to_vec(meta).map_err(|fault| fault.to_string())?,
     };
@@ -76,7 +71,6 @@ pub(crate) fn decode(key: &[u8], bytes: &[u8]) -> Option<(Key, Value)> {
             let key: RecordKey = serde_json::from_slice(name).ok()?;
             (record.key() == key).then_some((Key::Record(key), Value::Record(record)))
         }
-        b'c' => Some((Key::Config, Value::Config(String::from_utf8(payload.to_vec()).ok()?))),
         b's' => Some((Key::Secret(String::from_utf8(name.to_vec()).ok()?), Value::Secret(payload.to_vec()))),
         b'm' => Some((Key::Meta, Value::Meta(serde_json::from_slice(payload).ok()?))),
         _ => None,
@@ -106,7 +100,6 @@ mod tests {
         let Value::Record(record) = admin() else { unreachable!() };
         vec![
             (Key::Record(record.key()), admin()),
-            (Key::Config, Value::Config("[edge]\n".into())),
             (Key::Secret("sticky".into()), Value::Secret(vec![0, 255, 1])),
             (Key::Meta, Value::Meta(Meta { entries: 3, admin_revision: 9 })),
         ]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::contents::Contents;
 use crate::disk::{self, Folder, LockFault};
 use crate::engine::{Engine, Fault, Found};
+use crate::last_good;
 use crate::mirror::Mirror;
 use crate::state::Mode;
 
@@ -47,6 +48,10 @@ pub(crate) fn open(folder: &Folder) -> Opened {
         Err(LockFault::Unwritable(fault)) => in_memory(folder, &fault.to_string()),
     };
     consult(&mut opened, mirror);
+    match last_good::read(folder) {
+        Ok(text) => opened.contents.config = text,
+        Err(fault) => note(&mut opened, &format!("last-good.toml could not be read ({fault})")),
+    }
     opened
 }
 
@@ -166,7 +171,7 @@ fn consult(opened: &mut Opened, mirror: io::Result<Option<Mirror>>) {
             return note(opened, &format!("admin.json could not be read ({fault}) and is written anew"));
         }
     };
-    if opened.mode == Mode::Ok && !opened.has_meta {
+    if opened.engine.is_some() && !opened.has_meta && opened.mode != Mode::Fresh {
         opened.mode = Mode::Fresh;
         note(opened, "the database was gone or empty; what it remembered is lost");
     }

@@ -6,13 +6,14 @@
 //!
 //! Read `store` first (what callers see), then `worker` (the one thread that writes) and `ladder` (how it opens).
 //! In the directory lie `store/` (the database), `admin.json` (the operator's words once more, for people and for the day the
-//! database is lost), `store.lock`, and what was set aside: `store.broken-DATE`.
+//! database is lost), `last-good.toml` (the config applied last), `store.lock`, and what was set aside: `store.broken-DATE`.
 
 mod contents;
 mod disk;
 mod engine;
 mod entry;
 mod ladder;
+mod last_good;
 mod mirror;
 mod state;
 mod store;

@@ -72,7 +72,7 @@ impl Store {
     pub fn save(&self, record: Record) {
         let key = record.key();
         let is_admin = matches!(record, Record::Admin(_));
-        self.change(Key::Record(key.clone()), is_admin, |contents| {
+        self.change(Some(Key::Record(key.clone())), is_admin, |contents| {
             let is_new = contents.records.get(&key) != Some(&record);
             contents.admin_revision += u64::from(is_new && is_admin);
             contents.records.insert(key, record);
@@ -84,7 +84,7 @@ impl Store {
     pub fn forget(&self, key: RecordKey) {
         let is_admin = matches!(key, RecordKey::Admin(_));
         let gone = key.clone();
-        self.change(Key::Record(key), is_admin, |contents| {
+        self.change(Some(Key::Record(key)), is_admin, |contents| {
             let was_there = contents.records.remove(&gone).is_some();
             contents.admin_revision += u64::from(was_there && is_admin);
             was_there
@@ -93,7 +93,7 @@ impl Store {
 
     /// Remembers the text of the config that was applied. Never waits.
     pub fn save_config(&self, text: &str) {
-        self.change(Key::Config, true, |contents| {
+        self.change(None, true, |contents| {
             let is_new = contents.config.as_deref() != Some(text);
             contents.config = Some(text.to_string());
             is_new
@@ -114,7 +114,7 @@ impl Store {
             return known.clone();
         }
         let mut secret = random(len);
-        self.change(Key::Secret(name.to_string()), true, |contents| {
+        self.change(Some(Key::Secret(name.to_string())), true, |contents| {
             // Another thread may have been faster.
             let known = contents.secrets.entry(name.to_string()).or_default();
             let is_new = known.len() != len;
@@ -137,7 +137,7 @@ impl Store {
             path: self.path.clone(),
             detail: inner.detail.clone(),
             records: inner.contents.records.len(),
-            unsaved: inner.dirty.len(),
+            unsaved: inner.unsaved(),
             skipped_records: inner.skipped,
             failed_writes: inner.failed,
         }
@@ -157,13 +157,15 @@ impl Store {
     }
 
     /// Changes the contents and wakes the worker when `change` says that something is different.
-    fn change(&self, key: Key, is_urgent: bool, change: impl FnOnce(&mut Contents) -> bool) {
+    /// No key: the config.
+    fn change(&self, key: Option<Key>, is_urgent: bool, change: impl FnOnce(&mut Contents) -> bool) {
         let mut inner = self.inner();
         if !change(&mut inner.contents) || self.path.is_none() {
             return;
         }
-        inner.mirror_dirty |= matches!(key, Key::Record(RecordKey::Admin(_)));
-        inner.dirty.insert(key);
+        inner.config_dirty |= key.is_none();
+        inner.mirror_dirty |= matches!(key, Some(Key::Record(RecordKey::Admin(_))));
+        inner.dirty.extend(key);
         inner.asked += 1;
         inner.urgent |= is_urgent;
         drop(inner);

@@ -14,6 +14,7 @@ use crate::disk::Folder;
 use crate::engine::Engine;
 use crate::entry::{Key, Value};
 use crate::ladder;
+use crate::last_good;
 use crate::mirror::Mirror;
 use crate::state::Mode;
 
@@ -38,6 +39,7 @@ pub(crate) struct Inner {
     /// Keys whose value on disk may differ from `contents`.
     pub(crate) dirty: BTreeSet<Key>,
     pub(crate) mirror_dirty: bool,
+    pub(crate) config_dirty: bool,
     /// Write without gathering.
     pub(crate) urgent: bool,
     /// Counts changes and flushes asked for, and those that were tried: a flush waits until `tried` has reached it.
@@ -60,6 +62,7 @@ impl Inner {
             contents,
             dirty: BTreeSet::new(),
             mirror_dirty: false,
+            config_dirty: false,
             urgent: false,
             asked: 0,
             tried: 0,
@@ -75,7 +78,12 @@ impl Inner {
     }
 
     fn is_idle(&self) -> bool {
-        self.dirty.is_empty() && !self.mirror_dirty && self.asked == self.tried
+        self.unsaved() == 0 && self.asked == self.tried
+    }
+
+    /// What is remembered and not on disk.
+    pub(crate) fn unsaved(&self) -> usize {
+        self.dirty.len() + usize::from(self.mirror_dirty) + usize::from(self.config_dirty)
     }
 
     /// Takes what must be written.
@@ -85,14 +93,16 @@ impl Inner {
             dirty.into_iter().map(|key| (self.contents.get(&key), key)).map(|(value, key)| (key, value)).collect();
         changes.push((Key::Meta, Some(Value::Meta(self.contents.meta()))));
         let mirror = self.mirror_dirty.then(|| Mirror::new(self.contents.admin_revision, self.contents.admin()));
-        (self.urgent, self.mirror_dirty) = (false, false);
-        Batch { changes, mirror, asked: self.asked }
+        let config = self.contents.config.clone().filter(|_| self.config_dirty);
+        (self.urgent, self.mirror_dirty, self.config_dirty) = (false, false, false);
+        Batch { changes, mirror, config, asked: self.asked }
     }
 
     /// Everything must be written again.
     fn soil(&mut self) {
         self.dirty.extend(self.contents.keys());
         self.mirror_dirty = true;
+        self.config_dirty = self.contents.config.is_some();
     }
 }
 
@@ -100,6 +110,7 @@ impl Inner {
 struct Batch {
     changes: Vec<(Key, Option<Value>)>,
     mirror: Option<Mirror>,
+    config: Option<String>,
     asked: u64,
 }
 
@@ -113,8 +124,8 @@ struct Worker {
     last_write: Option<Instant>,
     retry_at: Instant,
     pause: Duration,
-    /// The mirror failed and is tried again then.
-    mirror_retry: Option<Instant>,
+    /// `admin.json` or `last-good.toml` could not be written: both are tried again then.
+    files_retry: Option<Instant>,
     last_words: bool,
 }
 
@@ -139,7 +150,7 @@ pub(crate) fn run(shared: &Arc<Shared>, folder: Folder) {
         last_write: None,
         retry_at: Instant::now() + FIRST_PAUSE,
         pause: FIRST_PAUSE,
-        mirror_retry: None,
+        files_retry: None,
         last_words: false,
     };
     worker.open();
@@ -183,9 +194,10 @@ impl Worker {
         let mut inner = shared.inner.lock();
         loop {
             let now = Instant::now();
-            if self.mirror_retry.is_some_and(|at| at <= now) {
-                self.mirror_retry = None;
+            if self.files_retry.is_some_and(|at| at <= now) {
+                self.files_retry = None;
                 inner.mirror_dirty = true;
+                inner.config_dirty = inner.contents.config.is_some();
             }
             match self.due(&inner, now) {
                 Some(due) if due <= now => break,
@@ -211,16 +223,16 @@ impl Worker {
             (Some(_), false) => Some(self.last_write.map_or(now, |last| last + GATHER)),
             (None, _) => Some(self.retry_at),
         };
-        database.into_iter().chain(self.mirror_retry).min()
+        database.into_iter().chain(self.files_retry).min()
     }
 
     fn write(&mut self, batch: Batch) {
         let fate = self.write_database(&batch.changes);
         // The database first: of two copies of the operator's words, the mirror is never the newer one by a crash.
-        let mirrored = batch.mirror.is_none_or(|mirror| self.write_mirror(&mirror));
+        let failed_files = self.write_files(batch.mirror.as_ref(), batch.config.as_deref());
         let mut inner = self.shared.inner.lock();
         inner.tried = batch.asked;
-        inner.failed += u64::from(!mirrored);
+        inner.failed += failed_files;
         if matches!(fate, Fate::Failed(_) | Fate::Waiting) {
             inner.dirty.extend(batch.changes.into_iter().map(|(key, _)| key).filter(|key| *key != Key::Meta));
         }
@@ -291,18 +303,22 @@ impl Worker {
         Some((mode, if opened.detail.is_empty() { "opened again".to_string() } else { opened.detail }))
     }
 
-    fn write_mirror(&mut self, mirror: &Mirror) -> bool {
+    /// How many could not be written.
+    fn write_files(&mut self, mirror: Option<&Mirror>, config: Option<&str>) -> u64 {
         // A directory that another process uses is not ours to write.
         if self.lock.is_none() {
-            return true;
+            return 0;
         }
-        match mirror.write(&self.folder) {
-            Ok(()) => true,
-            Err(fault) => {
-                tracing::error!(path = %self.folder.mirror().display(), "the operator's words cannot be written: {fault}");
-                self.mirror_retry = Some(Instant::now() + LONGEST_PAUSE);
-                false
+        let mirror = mirror.map(|mirror| (self.folder.mirror(), mirror.write(&self.folder)));
+        let config = config.map(|text| (self.folder.last_good(), last_good::write(&self.folder, text)));
+        let mut failed = 0;
+        for (path, result) in mirror.into_iter().chain(config) {
+            if let Err(fault) = result {
+                tracing::error!(path = %path.display(), "cannot be written: {fault}");
+                self.files_retry = Some(Instant::now() + LONGEST_PAUSE);
+                failed += 1;
             }
         }
+        failed
     }
 }
