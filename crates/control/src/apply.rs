@@ -1,6 +1,6 @@
 //! Takes a prepared file into force, all or nothing, and keeps what came of it for status, metrics and the log.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use relais_config::Config;
@@ -8,10 +8,10 @@ use relais_core::{Event, Instant};
 
 use crate::alarm::AlarmReport;
 use crate::control::Control;
-use crate::loading::{Ask, Finished, Ground};
+use crate::loading::{Ask, Certificates, Finished, Ground};
 use crate::reload::{self, Outcome, Prepared, Refused, Trigger, Verdict};
 use crate::setup::Setup;
-use crate::watch::{self, Change, Targets};
+use crate::watch::{self, Change, Target};
 
 /// Reloads since start, by outcome.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,15 +28,18 @@ pub(crate) struct Current {
     /// Of the config in force.
     pub(crate) warnings: Vec<String>,
     text_hash: u64,
-    parts: Vec<PathBuf>,
-    /// Certificate files that a refused file wants.
-    wanted: Vec<PathBuf>,
+    /// Files that went into it.
+    files: Vec<Target>,
+    /// Files that a refused file wants.
+    wanted: Vec<Target>,
 }
 
 impl Current {
     /// As the process was started.
     pub(crate) fn at_start(setup: &Setup, generation: u64, now: Instant) -> Current {
         let warnings = reload::warnings(&setup.warnings);
+        let mut files = reload::certificate_files(&setup.config);
+        files.extend(setup.files.iter().map(|path| Target::now(path.clone(), Change::Config)));
         Current {
             verdict: Verdict {
                 at: now,
@@ -50,22 +53,22 @@ impl Current {
             reloads: Reloads::default(),
             warnings,
             text_hash: watch::hash(setup.text.as_bytes()),
-            parts: setup.files.clone(),
+            files,
             wanted: Vec::new(),
         }
     }
 
     /// What to watch.
-    pub(crate) fn targets(&self, path: Option<&Path>, config: &Config) -> Targets {
-        let mut certificates = reload::certificate_files(config);
-        certificates.extend(self.wanted.iter().cloned());
-        certificates.sort();
-        certificates.dedup();
-        Targets {
-            config: path.map(|path| (path.to_path_buf(), self.text_hash)),
-            parts: self.parts.clone(),
-            certificates,
+    pub(crate) fn targets(&self, path: Option<&Path>) -> Vec<Target> {
+        let in_force = Some(self.text_hash);
+        let own = path.map(|path| Target { path: path.to_path_buf(), kind: Change::Config, in_force });
+        let mut targets: Vec<Target> = Vec::new();
+        for target in own.iter().chain(&self.files).chain(&self.wanted) {
+            if targets.iter().all(|known| known.path != target.path) {
+                targets.push(target.clone());
+            }
         }
+        targets
     }
 }
 
@@ -110,7 +113,7 @@ impl Control {
             None => ("this edge was started without a file", "stop it and start it with the new config"),
             Some(_) => return None,
         };
-        Some(Refused { message: message.to_string(), help: help.to_string(), certificates: Vec::new() })
+        Some(Refused { message: message.to_string(), help: help.to_string(), wanted: Vec::new() })
     }
 
     /// Disk work is done.
@@ -124,7 +127,7 @@ impl Control {
                     Ok(verdict) => verdict,
                     Err(refused) => {
                         let verdict = self.refusal(&refused, trigger);
-                        self.current.wanted = refused.certificates;
+                        self.current.wanted = refused.wanted;
                         verdict
                     }
                 };
@@ -132,7 +135,7 @@ impl Control {
             }
         }
         let running = self.snapshot.load_full();
-        self.edges.watch(self.current.targets(self.identity.config_path.as_deref(), &running.config));
+        self.edges.watch(self.current.targets(self.identity.config_path.as_deref()));
         self.loading.next(&ground(&self.identity, &running.config));
     }
 
@@ -141,7 +144,7 @@ impl Control {
         if let Some(refused) = self.takes_no_file() {
             return Err(refused);
         }
-        let Prepared { text, config, mut warnings, parts, certs } = prepared;
+        let Prepared { text, config, mut warnings, files, certs } = prepared;
         let running = Arc::clone(&self.snapshot.load().config);
         let unchanged = *config == *running;
         if !unchanged {
@@ -161,7 +164,7 @@ impl Control {
         self.store.save_config(&text);
         warnings.extend(reload::waits_for_restart(&self.identity.started_with, &config));
         self.current.text_hash = watch::hash(text.as_bytes());
-        self.current.parts = parts;
+        self.current.files = files;
         self.current.wanted = Vec::new();
         self.current.warnings.clone_from(&warnings);
         let (outcome, message) = match unchanged {
@@ -178,7 +181,7 @@ impl Control {
             Refused {
                 message: problems.join("\n"),
                 help: "the running config stays; free the address or take it out of the file".to_string(),
-                certificates: Vec::new(),
+                wanted: Vec::new(),
             }
         })
     }
@@ -240,10 +243,12 @@ impl Control {
         }
     }
 
-    fn certificates_loaded(&mut self, result: Result<Box<relais_tls::Loaded>, String>) {
+    fn certificates_loaded(&mut self, result: Result<Certificates, String>) {
         match result {
-            Ok(loaded) => {
+            Ok(Certificates { loaded, files }) => {
                 self.certs.install(*loaded);
+                self.current.files.retain(|target| target.kind != Change::Certificates);
+                self.current.files.extend(files);
                 self.certificates_are_well();
                 tracing::info!("certificates read again");
             }

@@ -121,7 +121,7 @@ impl Control {
         let (changes, seen) = mpsc::channel(1);
         let (alarms, raised) = mpsc::unbounded_channel();
         let current = Current::at_start(&setup, snapshot.load().generation, now);
-        let edges = Edges::new(&setup, current.targets(setup.config_path.as_deref(), &setup.config), changes, alarms);
+        let edges = Edges::new(&setup, current.targets(setup.config_path.as_deref()), changes, alarms);
         let control = Control {
             fleet,
             birth,

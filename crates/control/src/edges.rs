@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::alarm::AlarmReport;
 use crate::handle::Handle;
 use crate::setup::Setup;
-use crate::watch::{Change, Reports, Targets};
+use crate::watch::{Change, Reports, Target};
 use crate::{admin, metrics};
 
 /// How long open answers may take at the end.
@@ -24,7 +24,7 @@ pub(crate) struct Edges {
     admin_socket: PathBuf,
     alarms: mpsc::UnboundedSender<AlarmReport>,
     changes: mpsc::Sender<Change>,
-    targets: watch::Sender<Targets>,
+    targets: watch::Sender<Vec<Target>>,
     metrics: watch::Sender<Option<SocketAddr>>,
     closing: watch::Sender<bool>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Edges {
 impl Edges {
     pub(crate) fn new(
         setup: &Setup,
-        targets: Targets,
+        targets: Vec<Target>,
         changes: mpsc::Sender<Change>,
         alarms: mpsc::UnboundedSender<AlarmReport>,
     ) -> Edges {
@@ -67,7 +67,7 @@ impl Edges {
     }
 
     /// Watches other files from now on.
-    pub(crate) fn watch(&self, targets: Targets) {
+    pub(crate) fn watch(&self, targets: Vec<Target>) {
         self.targets.send_if_modified(|now| {
             let differs = *now != targets;
             *now = targets;

@@ -1,8 +1,11 @@
 //! Reads `proxy.toml` and what it refers to. Start, reload and `relais check` all come through here, so that they agree.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use relais_config::{Config, ConfigErrors, Lookup, Parsed};
+
+use crate::watch::{self, Change, Target};
 
 /// A file as read and parsed.
 #[derive(Debug)]
@@ -19,9 +22,25 @@ pub struct Loaded {
 /// # Errors
 /// The text to show to people: the file cannot be read (with the way out), or every error in it, rendered.
 pub fn load(path: &Path) -> Result<Loaded, String> {
-    let text = read(path)?;
-    let parsed = parse(&path.display().to_string(), &text).map_err(|errors| errors.to_string())?;
-    Ok(Loaded { text, parsed })
+    load_with_parts(path).0
+}
+
+/// The same, with every `*_file` it wanted, as it was read: also those whose absence is the error.
+pub(crate) fn load_with_parts(path: &Path) -> (Result<Loaded, String>, Vec<Target>) {
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(error) => return (Err(error), Vec::new()),
+    };
+    let parts = RefCell::new(Vec::new());
+    let file = |wanted: &Path| {
+        let read = std::fs::read(wanted);
+        let in_force = read.as_ref().ok().map(|bytes| watch::hash(bytes));
+        parts.borrow_mut().push(Target { path: wanted.to_path_buf(), kind: Change::Config, in_force });
+        read
+    };
+    let parsed = parse_with(&path.display().to_string(), &text, &file);
+    let loaded = parsed.map(|parsed| Loaded { text, parsed }).map_err(|errors| errors.to_string());
+    (loaded, parts.into_inner())
 }
 
 /// Reads the text of the file at `path`.
@@ -37,9 +56,16 @@ pub fn read(path: &Path) -> Result<String, String> {
 /// # Errors
 /// Every error in it.
 pub fn parse(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
+    parse_with(name, text, &|wanted| std::fs::read(wanted))
+}
+
+fn parse_with(
+    name: &str,
+    text: &str,
+    file: &dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
+) -> Result<Parsed, ConfigErrors> {
     let env = |name: &str| std::env::var(name).ok();
-    let file = |wanted: &Path| std::fs::read(wanted);
-    Config::parse(name, text, &Lookup { env: &env, file: &file })
+    Config::parse(name, text, &Lookup { env: &env, file })
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> String {

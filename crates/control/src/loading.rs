@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::reload::{self, Prepared, Refused, Trigger, Verdict};
+use crate::watch::Target;
 
 /// One wish for a reload.
 pub(crate) struct Ask {
@@ -30,12 +31,18 @@ pub(crate) struct Ground<'a> {
 /// A finished piece of work.
 pub(crate) enum Finished {
     Reload { asks: Vec<Ask>, result: Result<Box<Prepared>, Refused> },
-    Certificates(Result<Box<relais_tls::Loaded>, String>),
+    Certificates(Result<Certificates, String>),
+}
+
+/// Certificates of the running config, with the files they were read from.
+pub(crate) struct Certificates {
+    pub(crate) loaded: Box<relais_tls::Loaded>,
+    pub(crate) files: Vec<Target>,
 }
 
 enum Work {
     Reload(Result<Box<Prepared>, Refused>),
-    Certificates(Result<Box<relais_tls::Loaded>, String>),
+    Certificates(Result<Certificates, String>),
 }
 
 /// What is under way and what waits.
@@ -91,15 +98,14 @@ impl Loading {
             Err(error) => {
                 let message = format!("relais itself failed while it read the file: {error}");
                 let help = "the running config stays; please report this with the file".to_string();
-                Finished::Reload { asks, result: Err(Refused { message, help, certificates: Vec::new() }) }
+                Finished::Reload { asks, result: Err(Refused { message, help, wanted: Vec::new() }) }
             }
         }
     }
 }
 
-fn certificates(running: &Config, state_dir: &Path) -> Result<Box<relais_tls::Loaded>, String> {
-    CertStore::load(running, state_dir).map(Box::new).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        lines.join("\n")
-    })
+fn certificates(running: &Config, state_dir: &Path) -> Result<Certificates, String> {
+    let files = reload::certificate_files(running);
+    let loaded = CertStore::load(running, state_dir).map_err(|problems| reload::lines(&problems))?;
+    Ok(Certificates { loaded: Box::new(loaded), files })
 }

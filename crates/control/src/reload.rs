@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use relais_config::{Action, Config, Problem, Service};
 use relais_core::Instant;
-use relais_tls::CertStore;
+use relais_tls::{CertProblem, CertStore};
 use serde::Serialize;
 
 use crate::load::{self, Loaded};
+use crate::watch::{Change, Target};
 
 /// What came of the last look at the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,8 +73,8 @@ pub(crate) struct Prepared {
     pub(crate) text: String,
     pub(crate) config: Arc<Config>,
     pub(crate) warnings: Vec<String>,
-    /// Files named by `*_file` keys.
-    pub(crate) parts: Vec<PathBuf>,
+    /// Every file besides `proxy.toml` that went into it.
+    pub(crate) files: Vec<Target>,
     pub(crate) certs: relais_tls::Loaded,
 }
 
@@ -82,27 +83,32 @@ pub(crate) struct Prepared {
 pub(crate) struct Refused {
     pub(crate) message: String,
     pub(crate) help: String,
-    /// Certificate files that could make the difference: watched, so that the arrival of a missing one is enough.
-    pub(crate) certificates: Vec<PathBuf>,
+    /// Files that could make the difference: watched, so that the arrival of a missing one is enough.
+    pub(crate) wanted: Vec<Target>,
 }
 
 const KEPT: &str = "the running config stays; correct the file and save it again";
 
 /// Everything about a reload that reads the disk. Blocks.
 pub(crate) fn prepare(path: &Path, running: &Config, state_dir: &Path, force: bool) -> Result<Prepared, Refused> {
-    let refused = |message, help: &str, certificates| Refused { message, help: help.to_string(), certificates };
-    let Loaded { text, parsed } = load::load(path).map_err(|message| refused(message, KEPT, Vec::new()))?;
+    let refused = |message, help: &str, wanted| Refused { message, help: help.to_string(), wanted };
+    let (loaded, mut files) = load::load_with_parts(path);
+    let Loaded { text, parsed } = match loaded {
+        Ok(loaded) => loaded,
+        Err(message) => return Err(refused(message, KEPT, files)),
+    };
     if !force && let Err(message) = guard(running, &parsed.config) {
         let help = "the running config stays; if this is meant: `relais reload --force`";
         return Err(refused(message, help, Vec::new()));
     }
-    let certs = CertStore::load(&parsed.config, state_dir).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        refused(lines.join("\n"), KEPT, certificate_files(&parsed.config))
-    })?;
+    files.extend(certificate_files(&parsed.config));
+    let certs = match CertStore::load(&parsed.config, state_dir) {
+        Ok(certs) => certs,
+        Err(problems) => return Err(refused(lines(&problems), KEPT, files)),
+    };
     let doubts = certs.warnings().iter().map(ToString::to_string);
     let warnings = warnings(&parsed.warnings).into_iter().chain(doubts).collect();
-    Ok(Prepared { text, config: Arc::new(parsed.config), warnings, parts: parsed.files, certs })
+    Ok(Prepared { text, config: Arc::new(parsed.config), warnings, files, certs })
 }
 
 /// Warnings as one line each.
@@ -114,15 +120,24 @@ pub(crate) fn warnings(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(line).collect()
 }
 
-/// Certificates and keys that a config names, and the CAs it trusts backends by.
-pub(crate) fn certificate_files(config: &Config) -> Vec<PathBuf> {
+/// What is wrong with certificates, a line each.
+pub(crate) fn lines(problems: &[CertProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Certificates and keys that a config names, and the CAs it trusts backends by, as they are on disk before they are
+/// loaded. Blocks.
+pub(crate) fn certificate_files(config: &Config) -> Vec<Target> {
     let own = config.certificates.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]);
     let forwards = config.services.iter().filter_map(|service| match &service.action {
         Action::Forward(forward) => Some(forward),
         Action::Redirect(_) | Action::Respond(_) => None,
     });
     let tls = forwards.flat_map(|forward| &forward.backends).filter_map(|backend| backend.upstream.tls.as_ref());
-    own.chain(tls.filter_map(|tls| tls.ca.clone())).collect()
+    let mut paths: Vec<PathBuf> = own.chain(tls.filter_map(|tls| tls.ca.clone())).collect();
+    paths.sort();
+    paths.dedup();
+    paths.into_iter().map(|path| Target::now(path, Change::Certificates)).collect()
 }
 
 /// Refuses a config that drops more than half of the running services: a truncated or wrong file looks like that. A

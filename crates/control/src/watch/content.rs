@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Change, Targets};
+use super::{Change, Target};
 
 /// How long a file may be gone before that is news: some editors remove and write anew.
 const ABSENCE: Duration = Duration::from_secs(2);
@@ -18,13 +18,13 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     known: HashMap<PathBuf, Known>,
-    /// The hash in force as last told: a new one replaces what was seen.
-    in_force: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Known {
-    /// Last content reported or taken as the beginning; `None`: cannot be read, and that was reported.
+    /// As last told by the loop: when it is told anew, that counts and not what was seen.
+    in_force: Option<u64>,
+    /// Last content reported, or in force; `None`: cannot be read.
     hash: Option<u64>,
     gone_since: Option<Instant>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Looked {
 }
 
 /// Reads everything and compares, off the loop's thread. `None`: the runtime is shutting down.
-pub(super) async fn look(mut contents: Contents, targets: Targets) -> Option<Looked> {
+pub(super) async fn look(mut contents: Contents, targets: Vec<Target>) -> Option<Looked> {
     let work = move || {
         let change = contents.compare(&targets, Instant::now(), |path| std::fs::read(path).ok());
         Looked { contents, change }
@@ -46,36 +46,25 @@ pub(super) async fn look(mut contents: Contents, targets: Targets) -> Option<Loo
 
 impl Contents {
     /// The most important change since the last call.
-    fn compare(&mut self, targets: &Targets, now: Instant, read: impl Fn(&Path) -> Option<Vec<u8>>) -> Option<Change> {
-        self.known.retain(|path, _| targets.paths().any(|target| target == path));
-        if let Some((path, in_force)) = &targets.config
-            && self.in_force != Some(*in_force)
-        {
-            self.in_force = Some(*in_force);
-            self.known.insert(path.clone(), Known { hash: Some(*in_force), gone_since: None });
+    fn compare(&mut self, targets: &[Target], now: Instant, read: impl Fn(&Path) -> Option<Vec<u8>>) -> Option<Change> {
+        self.known.retain(|path, _| targets.iter().any(|target| target.path == *path));
+        let mut change = None;
+        for target in targets {
+            let content = read(&target.path).map(|bytes| hash(&bytes));
+            if self.is_news(target, content, now) && change != Some(Change::Config) {
+                change = Some(target.kind);
+            }
         }
-        let config_files = targets.config.iter().map(|(path, _)| path).chain(&targets.parts);
-        let mut config = false;
-        for path in config_files {
-            config |= self.is_news(path, now, &read);
-        }
-        let mut certificates = false;
-        for path in &targets.certificates {
-            certificates |= self.is_news(path, now, &read);
-        }
-        match (config, certificates) {
-            (true, _) => Some(Change::Config),
-            (false, true) => Some(Change::Certificates),
-            (false, false) => None,
-        }
+        change
     }
 
-    fn is_news(&mut self, path: &Path, now: Instant, read: impl Fn(&Path) -> Option<Vec<u8>>) -> bool {
-        let content = read(path).map(|bytes| hash(&bytes));
-        let Some(known) = self.known.get_mut(path) else {
-            self.known.insert(path.to_path_buf(), Known { hash: content, gone_since: None });
-            return false;
-        };
+    fn is_news(&mut self, target: &Target, content: Option<u64>, now: Instant) -> bool {
+        let in_force = target.in_force;
+        let told = || Known { in_force, hash: in_force, gone_since: None };
+        let known = self.known.entry(target.path.clone()).or_insert_with(told);
+        if known.in_force != in_force {
+            *known = told();
+        }
         if content.is_none() && known.hash.is_some() {
             let since = *known.gone_since.get_or_insert(now);
             if now.duration_since(since) < ABSENCE {
@@ -93,56 +82,64 @@ impl Contents {
 mod tests {
     use super::*;
 
-    fn targets(in_force: &str) -> Targets {
-        Targets {
-            config: Some((PathBuf::from("proxy.toml"), hash(in_force.as_bytes()))),
-            parts: vec![PathBuf::from("page.html")],
-            certificates: vec![PathBuf::from("a.pem")],
-        }
+    type Disk = HashMap<&'static str, &'static str>;
+
+    fn targets(config: &str) -> Vec<Target> {
+        let target = |path: &str, kind, text: &str| Target {
+            path: PathBuf::from(path),
+            kind,
+            in_force: Some(hash(text.as_bytes())),
+        };
+        vec![
+            target("proxy.toml", Change::Config, config),
+            target("page.html", Change::Config, "page"),
+            target("a.pem", Change::Certificates, "key"),
+        ]
     }
 
-    struct Disk(HashMap<&'static str, &'static str>);
-
-    impl Disk {
-        fn read(&self, path: &Path) -> Option<Vec<u8>> {
-            self.0.get(path.to_str().unwrap()).map(|text| text.as_bytes().to_vec())
-        }
+    fn compare(contents: &mut Contents, targets: &[Target], at: Instant, disk: &Disk) -> Option<Change> {
+        contents.compare(targets, at, |path| disk.get(path.to_str().unwrap()).map(|text| text.as_bytes().to_vec()))
     }
 
     #[test]
     fn content_decides_and_absence_needs_time() {
         let start = Instant::now();
-        let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let mut disk = Disk(HashMap::from([("proxy.toml", "one"), ("page.html", "page"), ("a.pem", "key")]));
-        let mut contents = Contents::default();
-        let told = targets("one");
-        assert_eq!(contents.compare(&told, at(0), |p| disk.read(p)), None, "the beginning is no news");
+        let mut disk = Disk::from([("proxy.toml", "one"), ("page.html", "page"), ("a.pem", "key")]);
+        let (mut contents, told) = (Contents::default(), targets("one"));
+        let mut look = |disk: &Disk, second| compare(&mut contents, &told, start + Duration::from_secs(second), disk);
+        assert_eq!(look(&disk, 0), None, "the beginning is no news");
 
-        disk.0.insert("a.pem", "other key");
-        assert_eq!(contents.compare(&told, at(1), |p| disk.read(p)), Some(Change::Certificates));
-        assert_eq!(contents.compare(&told, at(1), |p| disk.read(p)), None, "news is told once");
+        disk.insert("a.pem", "other key");
+        assert_eq!(look(&disk, 1), Some(Change::Certificates));
+        assert_eq!(look(&disk, 1), None, "news is told once");
 
-        disk.0.insert("page.html", "other page");
-        assert_eq!(contents.compare(&told, at(2), |p| disk.read(p)), Some(Change::Config));
+        disk.insert("page.html", "other page");
+        disk.insert("a.pem", "third key");
+        assert_eq!(look(&disk, 2), Some(Change::Config), "a reload reads the certificates too");
+        assert_eq!(look(&disk, 2), None);
 
-        disk.0.remove("proxy.toml");
-        assert_eq!(contents.compare(&told, at(3), |p| disk.read(p)), None, "removed a moment ago");
-        disk.0.insert("proxy.toml", "one");
-        assert_eq!(contents.compare(&told, at(4), |p| disk.read(p)), None, "back as it was");
-        disk.0.remove("proxy.toml");
-        assert_eq!(contents.compare(&told, at(5), |p| disk.read(p)), None);
-        assert_eq!(contents.compare(&told, at(8), |p| disk.read(p)), Some(Change::Config), "gone for good");
-        assert_eq!(contents.compare(&told, at(9), |p| disk.read(p)), None);
-        disk.0.insert("proxy.toml", "one");
-        assert_eq!(contents.compare(&told, at(10), |p| disk.read(p)), Some(Change::Config), "back after the report");
+        disk.remove("proxy.toml");
+        assert_eq!(look(&disk, 3), None, "removed a moment ago");
+        disk.insert("proxy.toml", "one");
+        assert_eq!(look(&disk, 4), None, "back as it was");
+        disk.remove("proxy.toml");
+        assert_eq!(look(&disk, 5), None);
+        assert_eq!(look(&disk, 8), Some(Change::Config), "gone for good");
+        assert_eq!(look(&disk, 9), None);
+        disk.insert("proxy.toml", "one");
+        assert_eq!(look(&disk, 10), Some(Change::Config), "back after the report");
     }
 
     #[test]
-    fn a_file_that_differs_from_what_is_in_force_is_news_at_once() {
-        let disk = Disk(HashMap::from([("proxy.toml", "two")]));
+    fn whatever_differs_from_what_is_in_force_is_news() {
+        let now = Instant::now();
+        let mut disk = Disk::from([("proxy.toml", "two"), ("page.html", "page"), ("a.pem", "key")]);
         let mut contents = Contents::default();
-        assert_eq!(contents.compare(&targets("one"), Instant::now(), |p| disk.read(p)), Some(Change::Config));
-        // Applied: told as in force, so it is known.
-        assert_eq!(contents.compare(&targets("two"), Instant::now(), |p| disk.read(p)), None);
+        assert_eq!(compare(&mut contents, &targets("one"), now, &disk), Some(Change::Config));
+        assert_eq!(compare(&mut contents, &targets("two"), now, &disk), None, "applied: told as in force");
+        // It changed again between its reading and its coming into force.
+        disk.insert("proxy.toml", "four");
+        assert_eq!(compare(&mut contents, &targets("three"), now, &disk), Some(Change::Config));
+        assert_eq!(compare(&mut contents, &targets("three"), now, &disk), None);
     }
 }

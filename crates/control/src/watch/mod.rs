@@ -28,20 +28,22 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The safety net.
 const POLL: Duration = Duration::from_secs(2);
 
-/// What is watched.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Targets {
-    /// `proxy.toml`, with the hash of the text in force.
-    pub(crate) config: Option<(PathBuf, u64)>,
-    /// Files named by `*_file` keys: part of the config.
-    pub(crate) parts: Vec<PathBuf>,
-    /// Certificates and keys.
-    pub(crate) certificates: Vec<PathBuf>,
+/// One watched file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) path: PathBuf,
+    /// What a change of it is.
+    pub(crate) kind: Change,
+    /// Hash of the content in force; `None`: none could be read. Whatever differs from it is news, also when it
+    /// changed before anybody watched.
+    pub(crate) in_force: Option<u64>,
 }
 
-impl Targets {
-    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.config.iter().map(|(path, _)| path).chain(&self.parts).chain(&self.certificates)
+impl Target {
+    /// A file as it is on disk now. Blocks.
+    pub(crate) fn now(path: PathBuf, kind: Change) -> Target {
+        let in_force = std::fs::read(&path).ok().map(|bytes| hash(&bytes));
+        Target { path, kind, in_force }
     }
 }
 
@@ -61,7 +63,7 @@ pub(crate) struct Reports {
 }
 
 /// Watches until the loop is gone. New targets come through `targets`.
-pub(crate) async fn run(mut targets: watch::Receiver<Targets>, reports: Reports) {
+pub(crate) async fn run(mut targets: watch::Receiver<Vec<Target>>, reports: Reports) {
     let (nudge, mut nudged) = mpsc::channel::<()>(1);
     let mut armed = Armed::new(nudge);
     report_watcher(&reports, armed.trouble());
@@ -100,8 +102,8 @@ pub(crate) async fn run(mut targets: watch::Receiver<Targets>, reports: Reports)
 }
 
 /// Arming opens directories: off the loop's thread.
-async fn arm(mut armed: Armed, targets: &Targets) -> Armed {
-    let paths: Vec<PathBuf> = targets.paths().cloned().collect();
+async fn arm(mut armed: Armed, targets: &[Target]) -> Armed {
+    let paths: Vec<PathBuf> = targets.iter().map(|target| target.path.clone()).collect();
     let work = move || {
         armed.arm(&paths);
         armed

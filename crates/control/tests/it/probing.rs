@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::sync::mpsc;
 
-use crate::support::{Bench, HEAD, eventually, last_probe};
+use crate::support::{Bench, HEAD, last_probe};
 
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -166,7 +166,7 @@ async fn expected_statuses_are_the_rule() {
 async fn the_expected_text_must_be_there_even_across_packets() {
     let split = backend(|mut stream| async move {
         read_head(&mut stream).await;
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\nall is re").await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nall is re").await;
         tokio::time::sleep(Duration::from_millis(30)).await;
         let _ = stream.write_all(b"ady.").await;
     })
@@ -307,9 +307,9 @@ async fn a_silent_backend_does_not_delay_another() {
 
 #[tokio::test]
 async fn failed_requests_reach_the_fleet_and_snapshots_the_workers() {
-    let good = answers(GOOD).await;
-    let bench = Bench::start(&http(good)).await;
-    bench.until("up", |status| status.report.services[0].backends[0].health == Health::Up).await;
+    let backends = format!("\"{}\", \"{}\"", answers(GOOD).await, answers(GOOD).await);
+    let bench = Bench::start(&with("path = \"/health\"", &backends)).await;
+    bench.until("both up", |s| s.report.services[0].backends.iter().all(|b| b.health == Health::Up)).await;
     let snapshot = bench.snapshot.load_full();
     let slot = snapshot.pools[0].members[0].backend.slot;
     let mut changed = bench.changed.clone();
@@ -318,9 +318,8 @@ async fn failed_requests_reach_the_fleet_and_snapshots_the_workers() {
         bench.events.send(Event::Served { slot, result: Err(Fault::Reset) }).await.unwrap();
     }
     tokio::time::timeout(crate::support::DEADLINE, changed.changed()).await.unwrap().unwrap();
-    eventually("the backend is accused in what workers read", async || {
-        (bench.snapshot.load().pools[0].members[0].health != Health::Up).then_some(())
-    })
-    .await;
+    let told = bench.snapshot.load_full();
+    assert!(told.generation > snapshot.generation);
+    assert_ne!(told.pools[0].members[0].health, Health::Up, "accused in what workers read when they are told");
     bench.stop().await;
 }
