@@ -34,6 +34,12 @@ pub enum Event {
         /// How it went.
         result: Result<(), Fault>,
     },
+    /// A worker waits at this backend longer than a tenth of the contract, for a connect or for the first byte of an
+    /// answer. No evidence: slow applications are no fault. It only makes the fleet ask now rather than at the next turn.
+    Overdue {
+        /// Which backend.
+        slot: u32,
+    },
     /// The operator's word.
     Admin(Command),
 }

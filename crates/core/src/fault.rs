@@ -46,6 +46,12 @@ impl Fault {
         matches!(self, Fault::Unreachable | Fault::ConnectTimeout | Fault::Unacknowledged)
     }
 
+    /// The backend answered, wrongly: what it still works on may end well.
+    #[must_use]
+    pub fn is_answer(self) -> bool {
+        matches!(self, Fault::Status(_) | Fault::Malformed | Fault::BodyMismatch)
+    }
+
     /// Short word for logs, metrics and `Proxy-Status` details.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -93,6 +93,9 @@ pub struct Member {
     /// Its transport is believed dead (site down, or its own connects unanswered): attempts that wait there for an
     /// answer are moved, idle connections dropped. `Down` by application evidence leaves this false.
     pub dead: bool,
+    /// `Down` because it does not answer, though its host may live: attempts that wait there for a head are moved. A
+    /// backend that is `Down` because its check answers wrongly (as in an orderly stop) finishes what it has.
+    pub mute: bool,
 }
 
 impl Member {

@@ -97,6 +97,12 @@ impl Timers {
         }
     }
 
+    /// After so long without a connect or a first byte, a worker has the fleet ask whether the backend lives.
+    #[must_use]
+    pub fn overdue(&self) -> Duration {
+        self.failover_within / 10
+    }
+
     /// Longest time from a silent cut to `Down` by probes alone: one interval (with its jitter) until the next probe,
     /// its timeout, then the short probes that confirm it. Network time and scheduling come on top.
     #[must_use]

@@ -22,6 +22,10 @@ use crate::pool::Slot;
 use crate::sender::{H2Sender, Sender};
 use crate::worker::Worker;
 
+/// Sent bytes may stay unacknowledged for three contracts, and no less than this: a lossy link needs several
+/// retransmissions, and a dead site is found by its verdict long before. This only bounds what no verdict covers.
+const LEAST_UNACKNOWLEDGED: Duration = Duration::from_secs(3);
+
 /// What a connect task needs to know.
 #[derive(Clone)]
 pub(crate) struct Goal {
@@ -48,7 +52,7 @@ impl Goal {
             backend: Arc::clone(backend),
             slot,
             deadline: pool.timers.connect,
-            unacknowledged: pool.timers.failover_within,
+            unacknowledged: (pool.timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED),
             host: Arc::clone(host),
             keep_idle: forward.keep_idle,
         }
@@ -191,7 +195,7 @@ async fn handshake(goal: &Goal, io: UpstreamIo) -> Result<Sender, Fault> {
     let (send, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(goal.unacknowledged)
-        .keep_alive_timeout(goal.unacknowledged * 2)
+        .keep_alive_timeout(goal.unacknowledged)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .max_header_list_size(256 << 10)

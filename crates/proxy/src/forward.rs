@@ -80,7 +80,17 @@ pub(crate) async fn send(exchange: &mut Exchange, forward: &Forward, connected: 
     }
     let sending = sender.send(request);
     tokio::pin!(sending);
-    let mut wait = Wait { exchange, forward, slot: &slot, before, gate: &gate, asked: Instant::now(), seen: 0 };
+    let mut wait = Wait {
+        exchange,
+        forward,
+        slot: &slot,
+        before,
+        gate: &gate,
+        asked: Instant::now(),
+        seen: 0,
+        pressed: false,
+        backend: member.backend.slot,
+    };
     let result = tokio::select! {
         biased;
         result = &mut sending => result,
@@ -111,6 +121,9 @@ struct Wait<'a> {
     asked: Instant,
     /// Body bytes read at the last look.
     seen: u64,
+    /// The fleet was told that something waits here.
+    pressed: bool,
+    backend: u32,
 }
 
 impl Wait<'_> {
@@ -124,15 +137,26 @@ impl Wait<'_> {
             if now.deaths != self.before.deaths {
                 return Outcome::Rescued(Fault::Unacknowledged);
             }
-            // Down, but its host lives: an answer may still come, so only what may be repeated moves on.
-            if now.downs != self.before.downs && self.exchange.replayable() {
+            if now.downs != self.before.downs {
                 return Outcome::Rescued(Fault::ResponseTimeout);
             }
             let gated = self.gate.lock().is_some();
-            let patience = if gated { CONTINUE_PATIENCE } else { self.forward.timeout.response };
+            let overdue = self.exchange.pool.timers.overdue();
+            let patience = if !self.pressed {
+                overdue
+            } else if gated {
+                CONTINUE_PATIENCE
+            } else {
+                self.forward.timeout.response
+            };
             tokio::select! {
                 () = verdict => {}
                 () = tokio::time::sleep_until((self.asked + patience).into()) => {
+                    if !self.pressed {
+                        self.pressed = true;
+                        self.exchange.client.worker.press(self.slot, self.backend, overdue);
+                        continue;
+                    }
                     if gated {
                         if let Some(open) = self.gate.lock().take() {
                             let _ = open.send(());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
 use parking_lot::Mutex;
-use relais_core::{Backend, Health, Snapshot};
+use relais_core::{Backend, Snapshot};
 use tokio::sync::Notify;
 
 use crate::body::SendBody;
@@ -28,10 +28,12 @@ pub(crate) struct Slot {
     pub(crate) connecting: tokio::sync::Mutex<()>,
     /// What ALPN gave last: connects to a backend that speaks HTTP/2 are worth waiting for.
     pub(crate) speaks_h2: AtomicBool,
-    /// Grows each time the backend is declared down.
+    /// Grows each time the backend is declared down for not answering.
     downs: AtomicU64,
     /// Grows each time the backend's transport is declared dead.
     deaths: AtomicU64,
+    /// When a worker last told the fleet that it waits here, as core counts time.
+    pressed: AtomicU64,
     /// Wakes what waits here whenever one of the two grew.
     pub(crate) verdict: Arc<Notify>,
     pub(crate) tls: Mutex<Option<Arc<rustls_config::ClientConfig>>>,
@@ -57,6 +59,16 @@ pub(crate) struct Verdicts {
 impl Slot {
     pub(crate) fn verdicts(&self) -> Verdicts {
         Verdicts { downs: self.downs.load(Relaxed), deaths: self.deaths.load(Relaxed) }
+    }
+
+    /// Whether it is time to tell the fleet again that something waits here: at most once in `every`.
+    pub(crate) fn press(&self, now: relais_core::Instant, every: Duration) -> bool {
+        let before = self.pressed.load(Relaxed);
+        if now.since(relais_core::Instant(before)) < every {
+            return false;
+        }
+        self.pressed.store(now.0, Relaxed);
+        true
     }
 
     /// A connection that is open, ready and not older than `keep_for`; the youngest first.
@@ -124,18 +136,18 @@ impl Connections {
     /// Applies what changed between two snapshots: wakes attempts at backends that went down, drops the connections of
     /// the dead and of those no longer in the config.
     pub(crate) fn follow(&self, old: &Snapshot, new: &Snapshot) {
-        let known: HashMap<u32, (Health, bool)> = old
+        let known: HashMap<u32, (bool, bool)> = old
             .pools
             .iter()
             .flat_map(|pool| &pool.members)
-            .map(|member| (member.backend.slot, (member.health, member.dead)))
+            .map(|member| (member.backend.slot, (member.mute, member.dead)))
             .collect();
         let mut present = std::collections::HashSet::new();
         for member in new.pools.iter().flat_map(|pool| &pool.members) {
             let slot = member.backend.slot;
             present.insert(slot);
-            let (health, dead) = known.get(&slot).copied().unwrap_or((Health::Probing, false));
-            let fell = member.health == Health::Down && health != Health::Down;
+            let (mute, dead) = known.get(&slot).copied().unwrap_or((false, false));
+            let fell = member.mute && !mute;
             let died = member.dead && !dead;
             if (fell || died)
                 && let Some(slot) = self.slots.lock().get(&slot)

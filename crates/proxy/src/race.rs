@@ -56,8 +56,11 @@ pub(crate) async fn connect(
     if let Some(connected) = start(exchange, forward, first, reuse, &mut runners) {
         return Ok(connected);
     }
+    let overdue = exchange.pool.timers.overdue();
+    let mut asked = false;
     loop {
-        let finished = tokio::time::timeout(stagger, next(&mut runners)).await;
+        let patience = if asked { stagger.saturating_sub(overdue) } else { overdue };
+        let finished = tokio::time::timeout(patience, next(&mut runners)).await;
         match finished {
             Ok((runner, Ok(sender))) => {
                 let Runner { member, slot, .. } = runner;
@@ -74,7 +77,15 @@ pub(crate) async fn connect(
                     return Err(fault);
                 }
             }
+            Err(_) if !asked => {
+                // Not yet time for another backend, but for the question whether this one lives.
+                asked = true;
+                for runner in &runners {
+                    exchange.client.worker.press(&runner.slot, runner.member.backend.slot, overdue);
+                }
+            }
             Err(_) if runners.len() < MOST => {
+                asked = false;
                 if let Some(connected) = start_beside(exchange, forward, reuse, &mut runners) {
                     return Ok(connected);
                 }

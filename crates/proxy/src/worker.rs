@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client_io::ConnState;
 use crate::headers::Edits;
-use crate::pool::Connections;
+use crate::pool::{Connections, Slot};
 use crate::resolve::Resolver;
 
 /// What all workers and the control loop share.
@@ -117,6 +117,13 @@ impl Worker {
     pub(crate) fn report(&self, event: Event) {
         if self.shared.events.try_send(event).is_err() {
             self.shared.snapshot.load().stats.events_dropped.inc();
+        }
+    }
+
+    /// Something waits at this backend longer than usual: the fleet shall ask whether it lives.
+    pub(crate) fn press(&self, slot: &Slot, backend: u32, patience: Duration) {
+        if slot.press(self.now(), patience) {
+            self.report(Event::Overdue { slot: backend });
         }
     }
 

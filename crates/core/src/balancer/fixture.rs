@@ -99,6 +99,7 @@ fn member(slot: u32, words: &str) -> Member {
         admin: Admin::Enabled,
         ramp_from: None,
         dead: false,
+        mute: false,
     };
     for word in rest {
         match *word {

@@ -134,6 +134,7 @@ impl Fleet {
             Health::Down => {
                 entry.counters.good = 0;
                 entry.dead = entry.last_fault.is_some_and(Fault::is_silence);
+                entry.mute = entry.last_fault.is_some_and(|fault| !fault.is_answer());
                 entry.ramp_from = None;
                 // Only a backend that had traffic can flap.
                 if from != Health::Probing {

@@ -103,6 +103,7 @@ impl Fleet {
             Event::Reload(config) => self.reload(&config, now),
             Event::Probed { slot, id, result, took } => self.probed(slot, id, result, took, now),
             Event::Served { slot, result } => self.served(slot, result, now),
+            Event::Overdue { slot } => self.press(slot, now),
             Event::Admin(command) => self.command(command, now),
         }
         self.flush(now);

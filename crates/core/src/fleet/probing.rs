@@ -42,6 +42,7 @@ impl Fleet {
             // In doubt the mark stays where the last answer left it, so that no success falls between two probes.
             entry.probe_mark = entry.succeeded();
         }
+        entry.pressed = false;
         entry.probe = Some(Outstanding { id, sent: now, short: short.is_some() });
         entry.last_sent = now;
         let order =
@@ -73,6 +74,15 @@ impl Fleet {
     pub(super) fn overdue(&mut self, slot: u32, now: Instant) {
         let Some(probe) = self.entries.get(&slot).and_then(|entry| entry.probe) else { return };
         self.probed(slot, probe.id, Err(Fault::ResponseTimeout), now.since(probe.sent), now);
+    }
+
+    /// A worker waits there longer than usual: asks at once whether anything answers.
+    pub(super) fn press(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        if entry.health() == Health::Up && entry.probe.is_none() {
+            entry.pressed = true;
+            self.hurry(slot, now);
+        }
     }
 
     /// Probes as soon as the pace in doubt allows.
@@ -130,7 +140,7 @@ impl Fleet {
 /// The short deadline of a probe that confirms silence; `None`: the whole deadline applies. It is never shorter than
 /// twice what good probes there take, and not used where none was ever good.
 fn confirming(entry: &Entry, accused: Option<Duration>, timers: &Timers) -> Option<Duration> {
-    let doubted = entry.counters.silent > 0 || (accused.is_some() && !entry.counters.in_doubt());
+    let doubted = entry.pressed || entry.counters.silent > 0 || (accused.is_some() && !entry.counters.in_doubt());
     if entry.health() == Health::Down || !doubted || entry.took.is_zero() {
         return None;
     }

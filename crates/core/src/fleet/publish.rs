@@ -90,6 +90,7 @@ impl Fleet {
                 admin: entry.admin,
                 ramp_from: entry.ramp_from,
                 dead: entry.dead,
+                mute: entry.mute && entry.health() == Health::Down,
             })
             .collect()
     }
@@ -142,6 +143,7 @@ fn same_members(old: &[Member], new: &[Member]) -> bool {
             && old.admin == new.admin
             && old.ramp_from == new.ramp_from
             && old.dead == new.dead
+            && old.mute == new.mute
     };
     old.len() == new.len() && old.iter().zip(new).all(same)
 }

@@ -142,6 +142,7 @@ impl Fleet {
             self.turn(slot, Health::Down, format!("site {}: {why}", self.sites[index].name), now);
             if let Some(entry) = self.entries.get_mut(&slot) {
                 entry.dead = true;
+                entry.mute = true;
                 self.changes.services.insert(entry.service);
             }
             self.plan(slot, now);

@@ -56,6 +56,10 @@ pub(super) struct Entry {
     /// When it went down, latest last.
     pub(super) downs: Vec<Instant>,
     pub(super) dead: bool,
+    /// Went down because it did not answer, not because it answered wrongly.
+    pub(super) mute: bool,
+    /// A worker waits there longer than usual: the next probe only asks whether anything answers at all.
+    pub(super) pressed: bool,
     pub(super) ramp_from: Option<Instant>,
     /// Never been up while this process knows it, though others were: it ramps when it comes up.
     pub(super) cold: bool,
@@ -101,6 +105,8 @@ impl Entry {
             why: "no verdict yet".to_owned(),
             downs: Vec::new(),
             dead: false,
+            mute: false,
+            pressed: false,
             ramp_from: None,
             cold: false,
             held_until: None,
