@@ -236,7 +236,11 @@ impl Control {
             tracing::warn!("{warning}");
         }
         self.alarms.set(AlarmReport { about: "config", trouble }, verdict.at);
-        self.current.verdict = verdict.clone();
+        // A save that changes nothing (a remark, or what a request applied a moment ago) is no news for `status`.
+        let idle = verdict.trigger == Trigger::Watch && verdict.outcome == Outcome::Unchanged;
+        if !idle || self.current.verdict.outcome == Outcome::Refused {
+            self.current.verdict = verdict.clone();
+        }
         for reply in asks.into_iter().filter_map(|ask| ask.reply) {
             // That nobody waits any more is no fault.
             let _ = reply.send(verdict.clone());

@@ -72,7 +72,8 @@ async fn in_the_way(path: &Path) -> io::Result<Option<InTheWay>> {
     }
     match UnixStream::connect(path).await {
         Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) => Ok(None),
-        // A full queue or a missing right is an answer too: somebody lives there.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(error),
+        // A full queue is an answer too: somebody lives there.
         _ => Ok(Some(InTheWay::Living)),
     }
 }
@@ -86,7 +87,7 @@ fn make(path: &Path) -> io::Result<Opened> {
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
     let private = parent.join(format!(".relais-{}", std::process::id()));
     let made = make_in(&private, path);
-    // Only emptied by a successful rename: what is left behind is ours alone.
+    // What is left in it is ours alone; that it cannot be removed harms nobody.
     let _ = std::fs::remove_dir_all(&private);
     made
 }

@@ -91,3 +91,66 @@ fn directory(file: &Path) -> Option<PathBuf> {
     let parent = file.parent()?;
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_path_buf() })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn nudged(nudges: &mut mpsc::Receiver<()>, how: &str) {
+        let nudge = tokio::time::timeout(Duration::from_secs(10), nudges.recv()).await;
+        nudge.unwrap_or_else(|_| panic!("no event after: {how}")).expect("the watcher lives");
+        // The rest of the same edit.
+        while tokio::time::timeout(Duration::from_millis(50), nudges.recv()).await.is_ok() {}
+    }
+
+    /// The poll hides a deaf watcher from every test above it: here events alone count, twice for each way.
+    #[tokio::test]
+    async fn events_come_for_every_way_of_saving() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("proxy.toml"), "zero").unwrap();
+        let (nudge, mut nudges) = mpsc::channel(1);
+        let mut armed = Armed::new(nudge);
+        armed.arm(&[at("proxy.toml")]);
+        assert_eq!(armed.trouble(), None);
+        for text in ["one", "two"] {
+            std::fs::write(at("proxy.toml"), text).unwrap();
+            nudged(&mut nudges, "written in place").await;
+
+            std::fs::write(at("new"), text).unwrap();
+            std::fs::rename(at("new"), at("proxy.toml")).unwrap();
+            nudged(&mut nudges, "renamed over").await;
+            armed.arm(&[at("proxy.toml")]);
+
+            std::fs::remove_file(at("proxy.toml")).unwrap();
+            nudged(&mut nudges, "removed").await;
+            armed.arm(&[at("proxy.toml")]);
+            std::fs::write(at("proxy.toml"), text).unwrap();
+            nudged(&mut nudges, "made again").await;
+            armed.arm(&[at("proxy.toml")]);
+        }
+    }
+
+    #[tokio::test]
+    async fn reading_raises_no_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("proxy.toml");
+        std::fs::write(&file, "zero").unwrap();
+        let (nudge, mut nudges) = mpsc::channel(1);
+        let mut armed = Armed::new(nudge);
+        armed.arm(std::slice::from_ref(&file));
+        for _ in 0..10 {
+            std::fs::read(&file).unwrap();
+        }
+        // Events come in order: the first thing heard is this write, and reading came before it.
+        std::fs::write(&file, "one").unwrap();
+        nudged(&mut nudges, "written").await;
+        for _ in 0..10 {
+            std::fs::read(&file).unwrap();
+        }
+        let more = tokio::time::timeout(Duration::from_millis(300), nudges.recv()).await;
+        assert!(more.is_err(), "reading was heard");
+    }
+}

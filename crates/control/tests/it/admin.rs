@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use relais_core::{Admin, Health};
+use relais_core::{Admin, Health, Record};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -83,6 +83,11 @@ async fn a_word_about_a_site_is_in_force_when_it_is_answered() {
     assert_eq!(reply["generation"], members.generation);
     let (_, body) = bench.ask("GET", "/status", "").await;
     assert_eq!(json(&body)["report"]["sites"][0]["admin"], "draining");
+    let remembered = bench.store.load().records.into_iter().any(|record| match record {
+        Record::Admin(record) => record.word == Admin::Draining && record.reason.as_deref() == Some("fibre works"),
+        Record::Backend(_) => false,
+    });
+    assert!(remembered, "survives a restart");
 
     let backend = members.pools[0].members[1].backend.id.to_string();
     let (code, body) = bench.ask("POST", "/admin", &format!(r#"{{"target": "{backend}", "word": "disabled"}}"#)).await;
@@ -147,6 +152,10 @@ async fn stop_is_answered_before_the_end() {
     let bench = Bench::start(&format!("{HEAD}{}", answering("a"))).await;
     let (code, body) = bench.ask("POST", "/stop", "").await;
     assert_eq!((code, json(&body)["stopping"].as_bool()), (202, Some(true)));
+    // Workers drain: checks and answers go on, but nothing new is opened.
+    assert_eq!(bench.status().await.report.services.len(), 1);
+    let verdict = bench.handle.reload(true).await.unwrap();
+    assert!(verdict.message.contains("stopping"), "{verdict:?}");
     let handle = bench.handle.clone();
     bench.ended().await;
     assert!(handle.status().await.is_err(), "nobody is left to ask");

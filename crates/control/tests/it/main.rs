@@ -8,4 +8,5 @@ mod probing;
 mod probing_tls;
 mod reloading;
 mod support;
+mod telling;
 mod watching;

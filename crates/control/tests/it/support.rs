@@ -36,7 +36,9 @@ pub(crate) struct Bench {
     pub(crate) hooked: Arc<Mutex<Vec<Hooked>>>,
     pub(crate) levels: Arc<Mutex<Vec<String>>>,
     pub(crate) certs: Arc<CertStore>,
+    pub(crate) store: Arc<Store>,
     stop: Option<oneshot::Sender<()>>,
+    drained: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
@@ -80,6 +82,7 @@ impl Bench {
         let (hooks, hooked) = hooks();
         let levels = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&levels);
+        let store = Arc::new(Store::memory());
         let anchor = Anchor::new(Instant::now(), SystemTime::now());
         let setup = Setup {
             config_path: Some(path),
@@ -87,7 +90,7 @@ impl Bench {
             config,
             warnings: parsed.warnings,
             files: parsed.files,
-            store: Arc::new(Store::memory()),
+            store: Arc::clone(&store),
             certs: Arc::clone(&certs),
             state_dir,
             changed,
@@ -107,11 +110,26 @@ impl Bench {
         let (mut control, snapshot) = Control::new(setup, anchor.at(Instant::now()));
         let handle = control.handle();
         let (stop, stopped) = oneshot::channel::<()>();
+        let (drained, workers_gone) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             control.run(async { drop(stopped.await) }).await;
+            control.run(async { drop(workers_gone.await) }).await;
             control.close().await;
         });
-        Bench { dir, handle, snapshot, changed: watched, events, hooked, levels, certs, stop: Some(stop), task }
+        Bench {
+            dir,
+            handle,
+            snapshot,
+            changed: watched,
+            events,
+            hooked,
+            levels,
+            certs,
+            store,
+            stop: Some(stop),
+            drained: Some(drained),
+            task,
+        }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -147,12 +165,14 @@ impl Bench {
     /// Stops and waits for the end.
     pub(crate) async fn stop(mut self) -> TempDir {
         drop(self.stop.take());
+        drop(self.drained.take());
         tokio::time::timeout(DEADLINE, &mut self.task).await.expect("control ends").unwrap();
         self.dir
     }
 
-    /// Waits for an end that something else caused.
+    /// Lets the drain end, after something else caused a stop, and waits for the end.
     pub(crate) async fn ended(mut self) {
+        drop(self.drained.take());
         tokio::time::timeout(DEADLINE, &mut self.task).await.expect("control ends").unwrap();
     }
 
