@@ -60,8 +60,12 @@ impl Drop for Daemon {
 impl Daemon {
     /// Started, and answering its admin socket.
     fn start(dir: &Path, config: &Path) -> Daemon {
+        Daemon::start_with(dir, config, &[])
+    }
+
+    fn start_with(dir: &Path, config: &Path, more: &[&str]) -> Daemon {
         let mut command = relais(dir);
-        command.args(["run", "--config"]).arg(config).stdout(Stdio::null());
+        command.args(["run", "--config"]).arg(config).args(more).stdout(Stdio::null());
         command.stderr(std::fs::File::create(dir.join("log")).unwrap());
         let mut daemon = Daemon { child: command.spawn().unwrap(), dir: dir.to_owned() };
         daemon.until("answers", |daemon| daemon.cli(&["status"]).0 != Some(3));
@@ -216,6 +220,22 @@ fn orders_reach_a_running_edge_and_are_shown() {
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("stopped"), "{stdout}");
     assert_eq!(daemon.ended(), Some(0));
+}
+
+#[test]
+fn a_broken_file_is_refused_at_start_unless_the_last_good_one_may_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = write(dir.path(), "proxy.toml", GOOD);
+    let daemon = Daemon::start(dir.path(), &config);
+    daemon.signal("-TERM");
+    assert_eq!(daemon.ended(), Some(0));
+    write(dir.path(), "proxy.toml", "garbage");
+    let (code, _, stderr) = output(relais(dir.path()).args(["run", "--config"]).arg(&config));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("--last-good"), "the way out is named: {stderr}");
+    let mut daemon = Daemon::start_with(dir.path(), &config, &["--last-good"]);
+    assert!(daemon.cli(&["status"]).1.contains("api.example"), "serves what was in force");
+    daemon.until("the alarm", |daemon| daemon.cli(&["status"]).1.contains("proxy.toml:1"));
 }
 
 #[test]

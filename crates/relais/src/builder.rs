@@ -1,9 +1,10 @@
 //! How an edge is asked for: where its config comes from and where it keeps its things.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use relais_control::{Loaded, SetLogLevel};
 use relais_core::config::{Log, Parsed};
+use relais_store::Store;
 
 use crate::edge::Edge;
 use crate::error::StartError;
@@ -24,6 +25,7 @@ type InstallLog = Box<dyn FnOnce(&Log) -> Result<LogHooks, String>>;
 #[must_use = "nothing runs until `start`"]
 pub struct EdgeBuilder {
     source: Source,
+    last_good: bool,
     state_dir: Option<PathBuf>,
     admin_socket: Option<PathBuf>,
     install_log: Option<InstallLog>,
@@ -49,7 +51,7 @@ pub(crate) struct Plan {
 
 impl EdgeBuilder {
     pub(crate) fn new() -> Self {
-        Self { source: Source::Anywhere, state_dir: None, admin_socket: None, install_log: None }
+        Self { source: Source::Anywhere, last_good: false, state_dir: None, admin_socket: None, install_log: None }
     }
 
     /// Runs from this file, and follows its changes. Default: `./proxy.toml`, then `/etc/relais/proxy.toml`.
@@ -61,6 +63,13 @@ impl EdgeBuilder {
     /// Runs from this text, which never changes.
     pub fn config_text(mut self, text: impl Into<String>) -> Self {
         self.source = Source::Text(text.into());
+        self
+    }
+
+    /// When the file cannot be used, starts with the config that was in force last, kept in the state directory, and
+    /// says so in the log and in `status`; the file is followed all the same. Default: refuses to start.
+    pub fn or_last_good(mut self, yes: bool) -> Self {
+        self.last_good = yes;
         self
     }
 
@@ -93,10 +102,24 @@ impl EdgeBuilder {
     }
 
     fn plan(self) -> Result<Plan, StartError> {
-        let (config_path, loaded) = self.source.load()?;
+        let (config_path, loaded) = match self.source {
+            Source::Text(text) => (None, parse(CONFIG_TEXT, text)),
+            Source::File(path) => from_file(path),
+            Source::Anywhere => from_file(find_config().ok_or(StartError::NoConfig)?),
+        };
+        let (loaded, refused) = match (loaded, &config_path) {
+            (Err(StartError::Config(refused)), Some(path)) if self.last_good => {
+                let dir = self.state_dir.clone().unwrap_or_else(paths::default_state_dir);
+                (last_good(path, &dir, &refused)?, Some(refused))
+            }
+            (loaded, _) => (loaded?, None),
+        };
         let Loaded { text, parsed } = loaded;
         let config = &parsed.config;
         let log = self.install_log.map(|install| install(&config.log)).transpose().map_err(StartError::Log)?;
+        if let Some(refused) = refused {
+            tracing::error!("starting with the config that was in force last: the file is refused\n{refused}");
+        }
         let state_dir =
             self.state_dir.or_else(|| config.edge.state_dir.clone()).unwrap_or_else(paths::default_state_dir);
         let admin_socket = self
@@ -107,16 +130,19 @@ impl EdgeBuilder {
     }
 }
 
-impl Source {
-    fn load(self) -> Result<(Option<PathBuf>, Loaded), StartError> {
-        let path = match self {
-            Source::File(path) => path,
-            Source::Text(text) => return Ok((None, parse(text)?)),
-            Source::Anywhere => find_config().ok_or(StartError::NoConfig)?,
-        };
-        let loaded = relais_control::load(&path).map_err(StartError::Config)?;
-        Ok((Some(path), loaded))
-    }
+fn from_file(path: PathBuf) -> (Option<PathBuf>, Result<Loaded, StartError>) {
+    let loaded = relais_control::load(&path).map_err(StartError::Config);
+    (Some(path), loaded)
+}
+
+/// What the text of an embedding program is called in messages.
+const CONFIG_TEXT: &str = "config_text";
+
+/// The config that was in force last, as the store in `dir` remembers it. Relative paths in it start where the file is.
+fn last_good(path: &Path, dir: &Path, refused: &str) -> Result<Loaded, StartError> {
+    let none = || StartError::Config(format!("{refused}\n{} remembers no config that was in force", dir.display()));
+    let text = Store::open(dir).last_good_config().ok_or_else(none)?;
+    parse(&path.display().to_string(), text)
 }
 
 /// The config file that is used when none is named.
@@ -125,8 +151,7 @@ pub fn find_config() -> Option<PathBuf> {
     paths::config_places().into_iter().find(|path| path.exists())
 }
 
-fn parse(text: String) -> Result<Loaded, StartError> {
-    let parsed =
-        relais_control::parse("config_text", &text).map_err(|errors| StartError::Config(errors.to_string()))?;
+fn parse(name: &str, text: String) -> Result<Loaded, StartError> {
+    let parsed = relais_control::parse(name, &text).map_err(|errors| StartError::Config(errors.to_string()))?;
     Ok(Loaded { text, parsed })
 }

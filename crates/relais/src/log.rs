@@ -5,8 +5,6 @@
 //! its own subscriber.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use relais_core::config::{Log, LogFormat};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -24,7 +22,6 @@ const QUEUE: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Logger {
     handle: reload::Handle<EnvFilter, Registry>,
-    access: Arc<AtomicBool>,
     dropped: ErrorCounter,
     _guard: WorkerGuard,
 }
@@ -33,7 +30,6 @@ pub struct Logger {
 #[derive(Debug, Clone)]
 pub struct Level {
     handle: reload::Handle<EnvFilter, Registry>,
-    access: Arc<AtomicBool>,
 }
 
 impl Logger {
@@ -42,7 +38,7 @@ impl Logger {
     /// # Errors
     /// When the level is not a level or filter, or a logger is installed already.
     pub fn install(log: &Log) -> Result<Logger, String> {
-        let (filter, handle) = reload::Layer::new(filter(&log.level, log.access)?);
+        let (filter, handle) = reload::Layer::new(filter(&log.level)?);
         let (writer, guard) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(QUEUE)
@@ -69,14 +65,13 @@ impl Logger {
             )
         };
         tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|error| error.to_string())?;
-        let access = Arc::new(AtomicBool::new(log.access));
-        Ok(Logger { handle, access, dropped, _guard: guard })
+        Ok(Logger { handle, dropped, _guard: guard })
     }
 
     /// The switch for the level.
     #[must_use]
     pub fn level(&self) -> Level {
-        Level { handle: self.handle.clone(), access: Arc::clone(&self.access) }
+        Level { handle: self.handle.clone() }
     }
 
     /// Counts lines dropped because stderr was too slow.
@@ -92,7 +87,7 @@ impl Level {
     /// # Errors
     /// When it is neither.
     pub fn set(&self, level: &str) -> Result<(), String> {
-        let filter = filter(level, self.access.load(Relaxed))?;
+        let filter = filter(level)?;
         self.handle.reload(filter).map_err(|error| error.to_string())
     }
 }
@@ -101,8 +96,8 @@ impl Level {
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// The filter of a level. Access lines do not depend on it, unless it names them itself: `warn` should silence the
-/// talk about requests, not the record of them.
-fn filter(level: &str, access: bool) -> Result<EnvFilter, String> {
+/// talk about requests, not the record of them. Whether there is such a record is `[log] access`, which workers read.
+fn filter(level: &str) -> Result<EnvFilter, String> {
     let wrong = |what: &str| {
         format!(
             "`{what}` is not a log level; write error, warn, info, debug, trace, or a filter such as \
@@ -118,11 +113,7 @@ fn filter(level: &str, access: bool) -> Result<EnvFilter, String> {
         }
         named |= target == ACCESS;
     }
-    let whole = match (named, access) {
-        (true, _) => level.to_owned(),
-        (false, true) => format!("{level},{ACCESS}=info"),
-        (false, false) => format!("{level},{ACCESS}=off"),
-    };
+    let whole = if named { level.to_owned() } else { format!("{level},{ACCESS}=info") };
     EnvFilter::try_new(&whole).map_err(|_| wrong(level))
 }
 
@@ -132,29 +123,28 @@ mod tests {
 
     #[test]
     fn access_lines_do_not_depend_on_the_level_unless_it_names_them() {
-        assert_eq!(filter("warn", true).unwrap().to_string(), "access=info,warn");
-        assert_eq!(filter("warn", false).unwrap().to_string(), "access=off,warn");
-        assert_eq!(filter("info,access=off", true).unwrap().to_string(), "access=off,info");
+        assert_eq!(filter("warn").unwrap().to_string(), "access=info,warn");
+        assert_eq!(filter("info,access=off").unwrap().to_string(), "access=off,info");
     }
 
     #[test]
     fn a_wrong_level_says_what_to_write() {
         for wrong in ["loud", "info,relais_proxy=loud", "", "info,", "info,[x=debug"] {
-            let error = filter(wrong, true).unwrap_err();
+            let error = filter(wrong).unwrap_err();
             assert!(error.contains("is not a log level") && error.contains("relais_proxy=debug"), "{error}");
         }
     }
 
     #[test]
     fn the_level_of_a_running_logger_can_be_changed() {
-        let (layer, handle) = reload::Layer::<EnvFilter, Registry>::new(filter("info", false).unwrap());
-        let level = Level { handle: handle.clone(), access: Arc::new(AtomicBool::new(false)) };
+        let (layer, handle) = reload::Layer::<EnvFilter, Registry>::new(filter("info").unwrap());
+        let level = Level { handle: handle.clone() };
         level.set("debug").unwrap();
-        assert_eq!(handle.with_current(ToString::to_string).unwrap(), "access=off,debug");
+        assert_eq!(handle.with_current(ToString::to_string).unwrap(), "access=info,debug");
         assert!(level.set("info,x=loud").is_err());
         assert_eq!(
             handle.with_current(ToString::to_string).unwrap(),
-            "access=off,debug",
+            "access=info,debug",
             "a wrong level changes nothing"
         );
         drop(layer);

@@ -54,6 +54,7 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
         Some((set_level, dropped)) => (set_level, Some(dropped)),
         None => (Box::new(|_: &str| Err(NO_LEVEL.to_owned())) as _, None),
     };
+    let remembered = plan.config_path.is_some().then(|| (Arc::clone(&store), plan.text.clone()));
     let setup = Setup {
         config_path: plan.config_path,
         text: plan.text,
@@ -97,6 +98,10 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
     let spawned = threads::spawn_control(control, ending);
     threads.control = Some(spawned.map_err(|error| give_up(&life, "cannot start the control thread", error))?);
     sockets.lock().commit();
+    if let Some((store, text)) = remembered {
+        // It serves: from now on this is the config to fall back on.
+        store.save_config(&text);
+    }
     Ok(Edge { life, handle, snapshot, sockets, threads })
 }
 

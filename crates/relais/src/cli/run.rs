@@ -8,7 +8,7 @@ use clap::Args;
 use relais::control::{Handle, Outcome};
 use relais::core::config::Log;
 use relais::log::Logger;
-use relais::{Edge, EdgeBuilder, LogHooks};
+use relais::{Edge, EdgeBuilder, LogHooks, StartError};
 use sd_notify::NotifyState;
 
 use super::signals::{Asked, Signals};
@@ -19,6 +19,9 @@ pub(crate) struct Options {
     /// Config file [default: ./proxy.toml, then /etc/relais/proxy.toml]
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// When the file cannot be used, start with the config that was in force last rather than not at all
+    #[arg(long)]
+    last_good: bool,
     /// Where state is kept, whatever the config says
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -36,14 +39,14 @@ pub(crate) fn run(options: Options, socket: Option<PathBuf>) -> Result<ExitCode,
     relais::limits::raise_open_files();
     // Outlives the edge, so that its last lines are written.
     let logger = Arc::new(OnceLock::new());
-    let mut builder = with_logger(Edge::builder().config_file(path), &logger);
+    let mut builder = with_logger(Edge::builder().config_file(path).or_last_good(options.last_good), &logger);
     if let Some(dir) = options.state_dir {
         builder = builder.state_dir(dir);
     }
     if let Some(socket) = socket {
         builder = builder.admin_socket(socket);
     }
-    let edge = builder.start().map_err(|error| Failure::new(EXIT_FAILED, error))?;
+    let edge = builder.start().map_err(|error| cannot_start(&error))?;
     for at in edge.local_addresses() {
         tracing::info!(listener = at.listener, address = %at.address, "listening");
     }
@@ -53,6 +56,16 @@ pub(crate) fn run(options: Options, socket: Option<PathBuf>) -> Result<ExitCode,
     tracing::info!("stopped");
     ended.map_err(|crashed| Failure::new(EXIT_FAILED, crashed))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn cannot_start(error: &StartError) -> Failure {
+    let failure = Failure::new(EXIT_FAILED, error);
+    match error {
+        StartError::Config(_) => {
+            failure.help("correct the file; or start with the one that was in force last: `relais run --last-good`")
+        }
+        _ => failure,
+    }
 }
 
 /// Has the edge install the program's logger once its config is known.
