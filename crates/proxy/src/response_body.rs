@@ -15,7 +15,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use crate::access::Ticket;
 use crate::attempt::Exchange;
-use crate::pool::Slot;
+use crate::pool::{Slot, Verdicts};
 use crate::resume::{self, Plan};
 use crate::sender::Held;
 use crate::timer::LazyTimer;
@@ -42,8 +42,8 @@ pub(crate) struct FromBackend {
     pub(crate) incoming: Incoming,
     pub(crate) held: Option<Held>,
     pub(crate) slot: Arc<Slot>,
-    /// How often the backend had been declared dead when the answer began.
-    pub(crate) deaths: u64,
+    /// Verdicts on the backend when the attempt began.
+    pub(crate) before: Verdicts,
     pub(crate) keep_idle: usize,
     /// Longest silence.
     pub(crate) patience: Duration,
@@ -109,8 +109,13 @@ impl FromBackend {
             let verdict =
                 self.timing.verdict.get_or_insert_with(|| Box::pin(Arc::clone(&self.slot.verdict).notified_owned()));
             let changed = verdict.as_mut().poll(cx).is_ready();
-            if self.slot.verdicts().deaths != self.deaths {
+            let now = self.slot.verdicts();
+            if now.deaths != self.before.deaths {
                 return Poll::Ready(Cut("backend_dead"));
+            }
+            // It does not answer, though its host lives. What can be continued elsewhere is; the rest may still come.
+            if now.downs != self.before.downs && self.exchange.is_some() {
+                return Poll::Ready(Cut("backend_down"));
             }
             if !changed {
                 break;
