@@ -72,7 +72,8 @@ impl Exchange {
         let expects_continue = headers::has_token(request.headers(), &header::EXPECT, "100-continue");
         let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let hop = headers::strip_hop_by_hop(request.headers_mut());
-        let upgrade = hop.upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        let upgrade =
+            (hop.upgrade.is_some() && version == Version::HTTP_11).then(|| hyper::upgrade::on(&mut request));
         let (mut head, incoming) = request.into_parts();
         head.extensions.clear();
         let idempotent = is_idempotent(&head.method) || head.headers.contains_key("idempotency-key");

@@ -33,10 +33,12 @@ pub(crate) struct ConnState {
     requests: AtomicU64,
     /// Set once: finish what runs, take nothing new.
     draining: AtomicBool,
+    /// The socket was looked at while a request ran, so that no deadline was set: look again when none runs.
+    unwatched: AtomicBool,
     /// Interim answers to write before anything else, HTTP/1 only.
     interim: Mutex<Vec<u8>>,
     has_interim: AtomicBool,
-    /// The connection task, to be woken for a drain.
+    /// The connection task, to be woken for a drain or a deadline.
     task: Mutex<Option<Waker>>,
     pub(crate) deadlines: Deadlines,
     pub(crate) h2: bool,
@@ -48,6 +50,7 @@ impl ConnState {
             active: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            unwatched: AtomicBool::new(false),
             interim: Mutex::new(Vec::new()),
             has_interim: AtomicBool::new(false),
             task: Mutex::new(None),
@@ -66,6 +69,10 @@ impl ConnState {
     /// Asks the connection to finish what runs and close.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Relaxed);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.task.lock().as_ref() {
             waker.wake_by_ref();
         }
@@ -100,7 +107,10 @@ pub(crate) struct Active(Arc<ConnState>);
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
+        // hyper may have begun to wait for the next request before it let go of this one's answer.
+        if self.0.active.fetch_sub(1, Relaxed) == 1 && self.0.unwatched.swap(false, Relaxed) {
+            self.0.wake();
+        }
     }
 }
 
@@ -147,6 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
     fn poll_read_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.state.idle() {
             self.was_busy = true;
+            self.state.unwatched.store(true, Relaxed);
             return Poll::Pending;
         }
         let requests = self.state.requests.load(Relaxed);

@@ -97,6 +97,9 @@ pub(crate) async fn send(exchange: &mut Exchange, forward: &Forward, connected: 
         outcome = wait.given_up() => return outcome,
     };
     match result {
+        Ok((response, _)) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !agreed(exchange, &response) => {
+            Outcome::Failed(Fault::Malformed)
+        }
         Ok((response, held)) => {
             let gate = gate.lock().take();
             Outcome::Answer(Box::new(Answer { response, held, slot, before, gate, inflight }))
@@ -109,6 +112,12 @@ pub(crate) async fn send(exchange: &mut Exchange, forward: &Forward, connected: 
             None => Outcome::Failed(fault),
         },
     }
+}
+
+/// A backend may switch only to what the client offered (RFC 9110 7.8).
+fn agreed(exchange: &Exchange, response: &Response<Incoming>) -> bool {
+    let offer = exchange.upgrade.as_ref().and(exchange.hop.upgrade.as_ref());
+    offer.is_some_and(|offer| headers::is_offered(offer, response.headers()))
 }
 
 /// The wait for a response head.
@@ -288,7 +297,7 @@ pub(crate) fn pass_on(
     let events =
         head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
-    let line = Line { held, slot, deaths: before.deaths, gate, backend_slot: member.backend.slot };
+    let line = Line { held, slot, before, gate, backend_slot: member.backend.slot };
     let body = line.body(exchange, forward, incoming, patience, plan);
     Response::from_parts(head, ResponseBody::from_backend(body))
 }
@@ -297,7 +306,7 @@ pub(crate) fn pass_on(
 struct Line {
     held: Held,
     slot: Arc<Slot>,
-    deaths: u64,
+    before: Verdicts,
     gate: Option<oneshot::Sender<()>>,
     backend_slot: u32,
 }
@@ -315,7 +324,7 @@ impl Line {
             incoming,
             held: Some(self.held),
             slot: self.slot,
-            deaths: self.deaths,
+            before: self.before,
             keep_idle: forward.keep_idle,
             patience,
             deadline: exchange.deadline,
@@ -338,7 +347,7 @@ pub(crate) fn continue_with(
     plan: Plan,
 ) -> (Box<FromBackend>, InFlight) {
     let Answer { response, held, slot, before, gate, inflight } = answer;
-    let line = Line { held, slot, deaths: before.deaths, gate, backend_slot: member.backend.slot };
+    let line = Line { held, slot, before, gate, backend_slot: member.backend.slot };
     let mut body = line.body(&exchange, forward, response.into_body(), forward.timeout.idle, Some(plan));
     body.exchange = Some(exchange);
     (body, inflight)

@@ -32,7 +32,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Hop {
     }
     if headers.contains_key(header::CONNECTION) {
         if has_token(headers, &header::CONNECTION, "upgrade") {
-            hop.upgrade = headers.get(header::UPGRADE).cloned();
+            hop.upgrade = offered_upgrades(headers);
         }
         remove_named_in_connection(headers);
     }
@@ -40,6 +40,29 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Hop {
         headers.remove(name);
     }
     hop
+}
+
+/// The protocols of `Upgrade`, but for HTTP/2: RFC 9113 3.1 withdrew that upgrade, and passed on it would let a client
+/// speak past the edge.
+fn offered_upgrades(headers: &HeaderMap) -> Option<HeaderValue> {
+    let text = headers.get_all(header::UPGRADE).iter().map(|value| value.to_str().ok()).collect::<Option<Vec<_>>>()?;
+    let offered = text.iter().flat_map(|value| value.split(',')).map(str::trim);
+    let kept: Vec<&str> = offered.filter(|one| !one.is_empty() && !is_http2(one)).collect();
+    if kept.is_empty() { None } else { HeaderValue::from_str(&kept.join(", ")).ok() }
+}
+
+fn is_http2(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default();
+    name.eq_ignore_ascii_case("h2c") || name.eq_ignore_ascii_case("h2") || protocol.eq_ignore_ascii_case("HTTP/2.0")
+}
+
+/// Whether a backend's switch is to a protocol that was offered to it.
+pub(crate) fn is_offered(offer: &HeaderValue, chosen: &HeaderMap) -> bool {
+    let (Ok(offer), Some(chosen)) = (offer.to_str(), chosen.get(header::UPGRADE).and_then(|value| value.to_str().ok()))
+    else {
+        return false;
+    };
+    offer.split(',').any(|one| one.trim().eq_ignore_ascii_case(chosen.trim()))
 }
 
 /// RFC 9110 7.6.1: fields that `Connection` names are for this connection only. Fields a message cannot do without
@@ -174,6 +197,25 @@ mod tests {
         let mut unnamed = map(&[("upgrade", "websocket")]);
         assert!(strip_hop_by_hop(&mut unnamed).upgrade.is_none());
         assert!(unnamed.is_empty());
+    }
+
+    #[test]
+    fn an_upgrade_to_http2_is_not_offered_on() {
+        let offered = |protocols: &str| {
+            strip_hop_by_hop(&mut map(&[("connection", "upgrade"), ("upgrade", protocols)])).upgrade
+        };
+        assert_eq!(offered("h2c"), None);
+        assert_eq!(offered("H2C, websocket").unwrap(), "websocket");
+        assert_eq!(offered("HTTP/2.0, TLS/1.0").unwrap(), "TLS/1.0");
+    }
+
+    #[test]
+    fn only_what_was_offered_may_be_chosen() {
+        let offer = HeaderValue::from_static("websocket, other/2");
+        for (chosen, good) in [("WebSocket", true), ("other/2", true), ("other", false), ("websocket, other/2", false)] {
+            assert_eq!(is_offered(&offer, &map(&[("upgrade", chosen)])), good, "{chosen}");
+        }
+        assert!(!is_offered(&offer, &HeaderMap::new()));
     }
 
     #[test]

@@ -108,6 +108,10 @@ fn admit(config: &Config, request: &Request<Incoming>) -> Result<Host, Failure> 
     if request.method() == Method::CONNECT {
         return Err(Failure::MethodNotServed);
     }
+    if request.uri().authority().is_some() && request.uri().scheme().is_none() {
+        // RFC 9112 3.2.3: an authority alone is a target for CONNECT only.
+        return Err(Failure::BadRequest("request target is neither a path nor a URL"));
+    }
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let field = match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err(Failure::BadRequest("more than one Host")),
