@@ -1,0 +1,74 @@
+//! What the tests of the running executable share: the edge itself, clients that send exact bytes, and backends that
+//! are as good or as bad as a test wants them. Everything is real: processes, sockets, certificates.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+pub(crate) mod certs;
+pub(crate) mod edge;
+pub(crate) mod h2;
+pub(crate) mod process;
+pub(crate) mod raw;
+pub(crate) mod tools;
+pub(crate) mod wire;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true. Generous: the machine may be busy, and a test that holds never waits
+/// this long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Looks until there is something to see, and gives it back.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Looks until a condition holds.
+#[track_caller]
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    until(what, || holds().then_some(()));
+}
+
+/// A loopback address no other test uses.
+pub(crate) fn own_ip() -> IpAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Relaxed);
+    let pid = std::process::id();
+    let byte = |value: u32| u8::try_from(value % 250).unwrap() + 1;
+    IpAddr::V4(Ipv4Addr::new(127, byte(pid) + 1, byte(pid / 250 + n / 250), byte(n)))
+}
+
+/// An address where nothing listens.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind((own_ip(), 0)).unwrap().local_addr().unwrap()
+}
+
+/// Bytes that are different everywhere, so that a swapped or repeated piece shows.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// Equality of large bodies, without printing them.
+#[track_caller]
+pub(crate) fn assert_same(got: &[u8], expected: &[u8]) {
+    assert_eq!(got.len(), expected.len(), "length differs");
+    let first = got.iter().zip(expected).position(|(a, b)| a != b);
+    assert_eq!(first, None, "first different byte");
+}

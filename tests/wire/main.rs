@@ -1,0 +1,22 @@
+//! Bytes in, bytes out: every forwarding rule against the real executable and real sockets. A test writes what a
+//! client sends, reads what the backend gets, writes what the backend answers and reads what the client gets.
+//!
+//! Health checks and passive detection are off unless a test turns them on, so that only what a test does happens.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod answers;
+mod deadlines;
+mod errors;
+mod framing;
+mod headers;
+mod http2;
+mod interim;
+mod limits;
+mod phases;
+mod reuse;
+mod smuggling;
+mod streaming;
+mod upgrade;

@@ -1,0 +1,189 @@
+//! Upgraded connections: bytes both ways once both sides agreed, and no upgrade that was not asked for.
+
+use crate::support::edge::{Edge, Setup};
+use crate::support::h2::{Backend, Client};
+use crate::support::raw::Raw;
+use crate::support::wire::{Conn, ok};
+
+const ASK: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+const YES: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+fn open(edge: &Edge, backend: &Raw) -> (Conn, Conn) {
+    let mut client = edge.connect();
+    client.send(ASK);
+    let (mut upstream, head) = backend.request();
+    assert_eq!(head.start, "GET /chat?room=1 HTTP/1.1");
+    assert_eq!(head.get("upgrade"), Some("websocket"));
+    assert!(head.get("connection").unwrap().eq_ignore_ascii_case("upgrade"), "{}", head.raw);
+    assert_eq!(head.get("sec-websocket-key"), Some("dGhlIHNhbXBsZSBub25jZQ=="));
+    upstream.send(YES);
+    let head = client.head();
+    assert_eq!((head.status(), head.get("upgrade")), (101, Some("websocket")));
+    assert!(head.get("connection").unwrap().eq_ignore_ascii_case("upgrade"), "{}", head.raw);
+    assert_eq!(head.get("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    (client, upstream)
+}
+
+#[test]
+fn a_websocket_carries_bytes_both_ways_and_ends_with_either_side() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    for client_first in [true, false] {
+        let (mut client, mut upstream) = open(&edge, &backend);
+        for n in 0..10 {
+            client.send(format!("up {n}."));
+            assert_eq!(upstream.until("."), format!("up {n}."));
+            upstream.send(format!("down {n}."));
+            assert_eq!(client.until("."), format!("down {n}."));
+        }
+        assert_eq!(edge.sample("relais_tunnels_open", &[]), 1.0);
+        if client_first {
+            drop(client);
+            upstream.ends();
+            drop(upstream);
+        } else {
+            drop(upstream);
+            client.ends();
+            drop(client);
+        }
+        crate::support::wait_for("the tunnel is over", || edge.sample("relais_tunnels_open", &[]) == 0.0);
+    }
+}
+
+#[test]
+fn one_direction_can_end_before_the_other() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let (mut client, mut upstream) = open(&edge, &backend);
+    client.send("last words");
+    client.finish_sending();
+    assert_eq!(upstream.rest(), b"last words");
+    upstream.send("an answer to them");
+    upstream.finish_sending();
+    assert_eq!(client.rest(), b"an answer to them");
+}
+
+#[test]
+fn bytes_sent_along_with_the_handshake_are_not_lost() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let mut client = edge.connect();
+    client.send(format!("{ASK}early"));
+    let (mut upstream, _) = backend.request();
+    upstream.send(format!("{YES}early too"));
+    assert_eq!(client.head().status(), 101);
+    assert_eq!(client.bytes(9), b"early too");
+    assert_eq!(upstream.bytes(5), b"early");
+}
+
+#[test]
+fn a_silent_tunnel_is_closed_on_both_sides() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).with("timeout.tunnel = \"400ms\"").start();
+    let (mut client, mut upstream) = open(&edge, &backend);
+    upstream.send("x");
+    assert_eq!(client.bytes(1), b"x");
+    client.rest();
+    upstream.rest();
+    assert_eq!(edge.access_to("/chat")["cut"], "idle");
+}
+
+#[test]
+fn any_protocol_can_be_tunnelled() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: tictactoe/2\r\n\r\n");
+    let (mut upstream, head) = backend.request();
+    assert_eq!(head.get("upgrade"), Some("tictactoe/2"));
+    upstream.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: tictactoe/2\r\n\r\n");
+    assert_eq!(client.head().get("upgrade"), Some("tictactoe/2"));
+    client.send([0, 255, 13, 10]);
+    assert_eq!(upstream.bytes(4), [0, 255, 13, 10]);
+}
+
+#[test]
+fn a_backend_may_decline_an_upgrade() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let mut client = edge.connect();
+    client.send(ASK);
+    let (mut upstream, _) = backend.request();
+    upstream.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+    let answer = client.answer();
+    assert_eq!((answer.status(), answer.text().as_str()), (403, "no"));
+}
+
+/// RFC 9113 3.1 withdrew this upgrade; forwarded, it would let a client speak past the edge.
+#[test]
+fn an_upgrade_to_http2_is_not_passed_on() {
+    for protocols in ["h2c", "H2C", "h2c, websocket", "websocket, h2c"] {
+        let backend = Raw::new();
+        let edge = Setup::to(&[&backend]).start();
+        let mut client = edge.connect();
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocols}\r\n\
+             HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
+        ));
+        let (mut upstream, head) = backend.request();
+        assert!(!head.raw.to_ascii_lowercase().contains("h2c"), "{}", head.raw);
+        assert!(!head.has("http2-settings"), "{}", head.raw);
+        upstream.send(ok("plain"));
+        assert_eq!(client.answer().text(), "plain");
+    }
+}
+
+#[test]
+fn an_upgrade_nobody_asked_for_is_a_bad_answer() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let (mut upstream, _) = backend.request();
+    upstream.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert_eq!(client.answer().status(), 502);
+}
+
+#[test]
+fn a_backend_cannot_switch_to_another_protocol_than_was_asked_for() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let mut client = edge.connect();
+    client.send(ASK);
+    let (mut upstream, _) = backend.request();
+    upstream.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: other\r\n\r\n");
+    assert_eq!(client.answer().status(), 502);
+}
+
+#[test]
+fn an_http2_backend_gets_a_plain_request() {
+    let backend = Backend::plain();
+    let edge = Setup::to(&[&backend]).with("upstream.protocol = \"h2c\"").start();
+    let mut client = edge.connect();
+    client.send(ASK);
+    let mut served = backend.call();
+    assert!(!served.request.headers().contains_key("upgrade"));
+    assert!(!served.request.headers().contains_key("connection"));
+    served.answer(http::Response::builder().status(426), true);
+    assert_eq!(client.answer().status(), 426);
+}
+
+#[test]
+fn connect_is_refused() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let mut client = edge.connect();
+    let answer = client.ask("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n");
+    assert_eq!(answer.status(), 405);
+    assert!(answer.head.has("allow") && answer.get("proxy-status").unwrap().contains("http_request_denied"));
+
+    let client = Client::plain(edge.http());
+    let mut call = client.start(http::Request::connect("a.test:443"), false);
+    match call.try_head() {
+        Ok(head) => assert_eq!(head.status(), 405),
+        Err(error) => assert!(error.is_reset(), "{error}"),
+    }
+    assert!(backend.try_accept().is_none(), "nothing reached the backend");
+}
