@@ -82,29 +82,35 @@ const EMFILE: i32 = 24;
 
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (address, port) = (self.address, self.address.port());
+        let address = self.address;
         match self.error.kind() {
-            io::ErrorKind::AddrInUse => write!(
-                f,
-                "{address} is in use by another program; find it with `ss -ltnp 'sport = :{port}'`, then stop it or \
-                 choose another port"
-            ),
-            io::ErrorKind::PermissionDenied => write!(
-                f,
-                "no permission to listen on {address}; ports below 1024 need a right: \
-                 `sudo setcap cap_net_bind_service=+ep $(command -v relais)`, or in the systemd unit \
-                 `AmbientCapabilities=CAP_NET_BIND_SERVICE`, or choose a port from 1024 up"
-            ),
-            io::ErrorKind::AddrNotAvailable => {
-                write!(f, "this machine has no address {}; `ip address` lists those it has", address.ip())
-            }
-            _ if self.error.raw_os_error() == Some(EMFILE) => write!(
-                f,
-                "cannot listen on {address}: this process has no file descriptors left; raise `ulimit -n`, or \
-                 `LimitNOFILE=` in the systemd unit"
-            ),
+            io::ErrorKind::AddrInUse => write!(f, "{address} is in use by another program"),
+            io::ErrorKind::PermissionDenied => write!(f, "no permission to listen on {address}"),
+            io::ErrorKind::AddrNotAvailable => write!(f, "this machine has no address {}", address.ip()),
             _ => write!(f, "cannot listen on {address}: {}", self.error),
         }
+    }
+}
+
+impl BindError {
+    /// The way out, where there is one to tell.
+    pub(crate) fn help(&self) -> Option<String> {
+        let port = self.address.port();
+        let help = match self.error.kind() {
+            io::ErrorKind::AddrInUse => {
+                format!("find it with `ss -ltnp 'sport = :{port}'`, then stop it or choose another port")
+            }
+            io::ErrorKind::PermissionDenied => "ports below 1024 need a right: `sudo setcap \
+                cap_net_bind_service=+ep $(command -v relais)`, or in the systemd unit \
+                `AmbientCapabilities=CAP_NET_BIND_SERVICE`; or choose a port from 1024 up"
+                .to_owned(),
+            io::ErrorKind::AddrNotAvailable => "`ip address` lists the addresses it has".to_owned(),
+            _ if self.error.raw_os_error() == Some(EMFILE) => {
+                "raise the limit of open files: `ulimit -n`, or `LimitNOFILE=` in the systemd unit".to_owned()
+            }
+            _ => return None,
+        };
+        Some(help)
     }
 }
 
@@ -130,15 +136,16 @@ mod tests {
     fn a_port_another_program_shares_is_still_in_use() {
         // The other one sets SO_REUSEPORT as well: without the first plain bind both would listen.
         let other = group(local(0), 1, false).unwrap();
-        let error = group(other.local, 1, false).unwrap_err().to_string();
-        assert!(error.contains("in use by another program"), "{error}");
-        assert!(error.contains(&format!("sport = :{}", other.local.port())), "{error}");
+        let error = group(other.local, 1, false).unwrap_err();
+        assert_eq!(error.to_string(), format!("{} is in use by another program", other.local));
+        assert!(error.help().unwrap().contains(&format!("sport = :{}", other.local.port())));
         assert!(group(other.local, 1, true).is_ok(), "what is ours may be bound beside");
     }
 
     #[test]
     fn permission_and_foreign_addresses_say_the_way_out() {
-        let denied = BindError { address: local(443), error: io::Error::from_raw_os_error(13) }.to_string();
+        let denied = BindError { address: local(443), error: io::Error::from_raw_os_error(13) };
+        let denied = denied.help().unwrap();
         assert!(denied.contains("setcap cap_net_bind_service=+ep") && denied.contains("AmbientCapabilities"));
         let foreign = group(SocketAddr::from(([192, 0, 2, 1], 0)), 1, false).unwrap_err().to_string();
         assert!(foreign.contains("this machine has no address 192.0.2.1"), "{foreign}");

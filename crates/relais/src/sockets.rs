@@ -11,7 +11,7 @@ use relais_core::config::{Config, Listener, ListenerProtocol};
 use relais_proxy::WorkerOrder;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::bind::{self, Group};
+use crate::bind::{self, BindError, Group};
 use crate::edge::LocalAddress;
 
 /// The sockets as control's hooks, the drain and the owner of the edge reach them.
@@ -70,21 +70,27 @@ impl Sockets {
     /// Binds what `config` adds. Nothing accepts there yet.
     ///
     /// # Errors
-    /// All addresses that could not be bound, a sentence each. What was bound is dropped then.
+    /// All addresses that could not be bound, a sentence each, and the ways out. What was bound is dropped then.
     pub(crate) fn prepare(&mut self, config: &Config) -> Result<(), Vec<String>> {
         self.prepared = None;
         let mut next: Vec<Open> = Vec::new();
-        let mut problems = Vec::new();
+        let (mut problems, mut ways_out) = (Vec::new(), Vec::new());
         for listener in &config.listeners {
             for &declared in &listener.addresses {
                 match self.group_for(listener, declared, &next) {
                     Ok(Some(group)) => next.push(Open { listener: Arc::clone(listener), declared, group }),
                     Ok(None) => {}
-                    Err(error) => problems.push(format!("listener `{}`: {error}", listener.name)),
+                    Err(error) => {
+                        problems.push(format!("listener `{}`: {error}", listener.name));
+                        // Four addresses without permission have one way out.
+                        let help = error.help().map(|help| format!("help: {help}"));
+                        ways_out.extend(help.filter(|help| !ways_out.contains(help)));
+                    }
                 }
             }
         }
         if !problems.is_empty() {
+            problems.extend(ways_out);
             return Err(problems);
         }
         fill_redirects(&mut next);
@@ -98,7 +104,7 @@ impl Sockets {
         listener: &Listener,
         declared: SocketAddr,
         next: &[Open],
-    ) -> Result<Option<Arc<Group>>, String> {
+    ) -> Result<Option<Arc<Group>>, BindError> {
         let mut taken = self.open.iter().filter(|open| !next.iter().any(|n| Arc::ptr_eq(&n.group, &open.group)));
         // Port 0 is "any": only the listener's own name says which of them it was.
         if let Some(open) = taken
@@ -113,7 +119,7 @@ impl Sockets {
                 tracing::warn!(listener = listener.name, address = %declared, "no IPv6 here, going on with IPv4: {error}");
                 Ok(None)
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error),
         }
     }
 
@@ -312,7 +318,10 @@ mod tests {
         let taken = [&one, &two].map(|socket| socket.local_addr().unwrap().to_string());
         let next = config(&[("a", &taken[0], PLAIN), ("new", "127.0.0.1:0", PLAIN), ("b", &taken[1], PLAIN)]);
         let problems = bench.sockets.lock().prepare(&next).unwrap_err();
-        assert_eq!(problems.len(), 2, "{problems:?}");
+        let (told, helps): (Vec<String>, Vec<String>) =
+            problems.into_iter().partition(|line| !line.starts_with("help: "));
+        assert_eq!((told.len(), helps.len()), (2, 2), "{told:?} {helps:?}");
+        let problems = told;
         assert!(problems[1].starts_with("listener `b`") && problems[1].contains(&taken[1]), "{problems:?}");
         bench.sockets.lock().commit();
         assert_eq!(bench.sockets.lock().local_addresses(), before);

@@ -13,16 +13,17 @@ use arc_swap::ArcSwap;
 use relais_control::{Control, Setup};
 use relais_core::config::Config;
 use relais_core::{Anchor, Snapshot};
-use relais_proxy::Shared;
+use relais_proxy::{Shared, WorkerOrder};
 use relais_store::Store;
 use relais_tls::CertStore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{mpsc, watch};
 
 use crate::builder::Plan;
 use crate::edge::Edge;
 use crate::error::StartError;
 use crate::limits;
-use crate::phase::{Life, Phase};
+use crate::phase::Life;
 use crate::sockets::SharedSockets;
 use crate::threads::{self, Ending, Threads};
 
@@ -34,34 +35,32 @@ const STICKY_KEY: usize = 32;
 
 /// Everything but the config, which the plan holds.
 pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
+    let remembered = plan.config_path.is_some().then(|| plan.text.clone());
+    announce(&plan);
     let config = Arc::new(plan.parsed.config);
     make_dir(&plan.state_dir, 0o700);
     if let Some(parent) = plan.admin_socket.parent() {
         make_dir(parent, 0o755);
     }
     let store = Arc::new(Store::open(&plan.state_dir));
-    let certs = CertStore::load(&config, &plan.state_dir).map_err(StartError::Certificates)?;
-    let certs = CertStore::new(certs);
+    let certs = certificates(&config, &plan.state_dir)?;
     let anchor = Anchor::new(Instant::now(), SystemTime::now());
     let sticky_key: Arc<[u8]> = store.secret("sticky", STICKY_KEY).into();
-
     let (orders, inboxes): (Vec<_>, Vec<_>) = (0..workers(&config)).map(|_| mpsc::unbounded_channel()).unzip();
     let sockets = SharedSockets::new(orders.clone());
     let (events, reported) = mpsc::channel(EVENTS);
     let (changed, watched) = watch::channel(0);
-    let log = plan.log.map(|log| (log.set_level, log.dropped));
-    let (set_log_level, log_lines_dropped) = match log {
-        Some((set_level, dropped)) => (set_level, Some(dropped)),
+    let (set_log_level, log_lines_dropped) = match plan.log {
+        Some(log) => (log.set_level, Some(log.dropped)),
         None => (Box::new(|_: &str| Err(NO_LEVEL.to_owned())) as _, None),
     };
-    let remembered = plan.config_path.is_some().then(|| (Arc::clone(&store), plan.text.clone()));
     let setup = Setup {
         config_path: plan.config_path,
         text: plan.text,
         config: Arc::clone(&config),
         warnings: plan.parsed.warnings,
         files: plan.parsed.files,
-        store,
+        store: Arc::clone(&store),
         certs: Arc::clone(&certs),
         state_dir: plan.state_dir,
         changed,
@@ -75,34 +74,77 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
     let (control, snapshot) = Control::new(setup, anchor.at(Instant::now()));
     sockets.lock().prepare(&config).map_err(StartError::Listeners)?;
     let max_connections = limits::connections(limits::open_files());
-    let shared = Arc::new(Shared {
-        snapshot: Arc::clone(&snapshot),
-        changed: watched,
-        events,
-        anchor,
-        certs,
-        sticky_key,
-        max_connections,
-    });
-    let handle = control.handle();
-    let life = Life::new();
-    let (alive, workers) = mpsc::channel::<Infallible>(1);
-    let mut threads = Threads::default();
-    // From here on an early return must end what runs already: `Threads` does not end by itself.
-    for (index, inbox) in inboxes.into_iter().enumerate() {
-        let spawned = threads::spawn_worker(index, Arc::clone(&shared), inbox, &life, alive.clone());
-        threads.workers.push(spawned.map_err(|error| give_up(&life, "cannot start a worker thread", error))?);
+    let shared = Shared { snapshot, changed: watched, events, anchor, certs, sticky_key, max_connections };
+    let edge = spawn(control, &Arc::new(shared), sockets, orders, inboxes)?;
+    edge.sockets.lock().commit();
+    for at in edge.local_addresses() {
+        tracing::info!(listener = at.listener, address = %at.address, "listening");
     }
-    drop(alive);
-    let ending = Ending { life: life.clone(), sockets: sockets.clone(), orders, workers, drain: drain_of(&snapshot) };
-    let spawned = threads::spawn_control(control, ending);
-    threads.control = Some(spawned.map_err(|error| give_up(&life, "cannot start the control thread", error))?);
-    sockets.lock().commit();
-    if let Some((store, text)) = remembered {
+    if let Some(text) = remembered {
         // It serves: from now on this is the config to fall back on.
         store.save_config(&text);
     }
-    Ok(Edge { life, handle, snapshot, sockets, threads })
+    Ok(edge)
+}
+
+/// Says what starts from where, and what is doubtful about the config.
+fn announce(plan: &Plan) {
+    let config = plan.config_path.as_deref().unwrap_or(Path::new("(embedded)")).display();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %config,
+        state_dir = %plan.state_dir.display(),
+        admin_socket = %plan.admin_socket.display(),
+        workers = workers(&plan.parsed.config),
+        "starting"
+    );
+    for warning in &plan.parsed.warnings {
+        let help = warning.help.as_deref().unwrap_or_default();
+        tracing::warn!(help, "{config}:{}:{}: {}", warning.line, warning.column, warning.message);
+    }
+}
+
+/// Starts the threads. Nothing is left running when one cannot be started.
+fn spawn(
+    control: Control,
+    shared: &Arc<Shared>,
+    sockets: SharedSockets,
+    orders: Vec<UnboundedSender<WorkerOrder>>,
+    inboxes: Vec<UnboundedReceiver<WorkerOrder>>,
+) -> Result<Edge, StartError> {
+    let (alive, workers) = mpsc::channel::<Infallible>(1);
+    // Dropped on an early return: it ends and joins what runs already.
+    let mut edge = Edge {
+        life: Life::new(),
+        handle: control.handle(),
+        snapshot: Arc::clone(&shared.snapshot),
+        sockets,
+        threads: Threads::default(),
+    };
+    for (index, inbox) in inboxes.into_iter().enumerate() {
+        let spawned = threads::spawn_worker(index, Arc::clone(shared), inbox, &edge.life, alive.clone());
+        edge.threads.workers.push(spawned.map_err(|error| system("cannot start a worker thread", error))?);
+    }
+    drop(alive);
+    let ending = Ending {
+        life: edge.life.clone(),
+        sockets: edge.sockets.clone(),
+        orders,
+        workers,
+        drain: drain_of(&edge.snapshot),
+    };
+    let spawned = threads::spawn_control(control, ending);
+    edge.threads.control = Some(spawned.map_err(|error| system("cannot start the control thread", error))?);
+    Ok(edge)
+}
+
+/// Reads the certificates, and tells what is doubtful about them.
+fn certificates(config: &Config, state_dir: &Path) -> Result<Arc<CertStore>, StartError> {
+    let loaded = CertStore::load(config, state_dir).map_err(StartError::Certificates)?;
+    for warning in loaded.warnings() {
+        tracing::warn!("{warning}");
+    }
+    Ok(CertStore::new(loaded))
 }
 
 const NO_LEVEL: &str = "logging belongs to the program that embeds relais: set its level there";
@@ -119,8 +161,7 @@ fn drain_of(snapshot: &Arc<ArcSwap<Snapshot>>) -> Box<dyn Fn() -> Duration + Sen
     Box::new(move || snapshot.load().config.edge.drain)
 }
 
-fn give_up(life: &Life, doing: &'static str, error: std::io::Error) -> StartError {
-    life.advance(Phase::Cutting);
+fn system(doing: &'static str, error: std::io::Error) -> StartError {
     StartError::System { doing, error }
 }
 

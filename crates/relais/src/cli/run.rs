@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use relais::control::{Handle, Outcome};
@@ -47,9 +48,6 @@ pub(crate) fn run(options: Options, socket: Option<PathBuf>) -> Result<ExitCode,
         builder = builder.admin_socket(socket);
     }
     let edge = builder.start().map_err(|error| cannot_start(&error))?;
-    for at in edge.local_addresses() {
-        tracing::info!(listener = at.listener, address = %at.address, "listening");
-    }
     tell_systemd(&[NotifyState::Ready]);
     runtime.block_on(serve(&edge, signals));
     let ended = edge.wait();
@@ -83,10 +81,13 @@ fn with_logger(builder: EdgeBuilder, place: &Arc<OnceLock<Logger>>) -> EdgeBuild
     })
 }
 
+/// A signal this soon after the first is the same one: `timeout` and others send to the process and to its group.
+const ECHO: Duration = Duration::from_millis(200);
+
 /// Does what signals ask until the edge has ended.
 async fn serve(edge: &Edge, mut signals: Signals) {
     let mut ended = std::pin::pin!(edge.ended());
-    let mut stopping = false;
+    let mut stopping: Option<Instant> = None;
     loop {
         let asked = tokio::select! {
             () = &mut ended => return,
@@ -96,17 +97,18 @@ async fn serve(edge: &Edge, mut signals: Signals) {
             Asked::Reload => {
                 tokio::spawn(reload(edge.handle()));
             }
-            Asked::Stop if stopping => {
+            Asked::Stop if stopping.is_some_and(|since| since.elapsed() > ECHO) => {
                 tracing::warn!("second signal: cutting what is in flight");
                 edge.cut();
             }
+            Asked::Stop if stopping.is_some() => {}
             Asked::Stop => {
                 tracing::info!(
                     "stopping: nothing new is accepted, requests in flight may finish; a second signal cuts them"
                 );
                 tell_systemd(&[NotifyState::Stopping]);
                 edge.begin_stop();
-                stopping = true;
+                stopping = Some(Instant::now());
             }
         }
     }
