@@ -337,6 +337,15 @@ mod tests {
     }
 
     #[test]
+    fn only_an_address_with_an_ipv4_twin_may_be_left_out_for_want_of_ipv6() {
+        let config = config(&[("dual", ":8443", TLS), ("six", "[::1]:8444", TLS)]);
+        let [dual, six] = &config.listeners[..] else { panic!("two listeners") };
+        let of_six = |listener: &Listener| *listener.addresses.iter().find(|address| address.is_ipv6()).unwrap();
+        assert!(has_ipv4_twin(dual, of_six(dual)));
+        assert!(!has_ipv4_twin(six, of_six(six)));
+    }
+
+    #[test]
     fn after_release_nobody_holds_the_port() {
         let mut bench = Bench::new();
         bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);

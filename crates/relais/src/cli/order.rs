@@ -106,7 +106,10 @@ pub(crate) fn reload(options: &ReloadOptions, socket: Option<PathBuf>) -> Result
         });
     }
     let message = verdict.message.trim_end();
-    say(if message.is_empty() { &verdict.outcome } else { message });
+    match message.starts_with(&verdict.outcome) {
+        true => say(message),
+        false => say(format_args!("{}: {message}", verdict.outcome)),
+    }
     for warning in &verdict.warnings {
         say(format_args!("warning: {warning}"));
     }

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use relais::core::stats::Counter;
+
 use crate::cli::{EXIT_FAILED, Failure, Screen, say};
 use picture::Second;
 use setting::Setting;
@@ -127,6 +129,8 @@ impl Teller<'_> {
 
     fn verdict(&mut self) -> picture::Verdict {
         self.sum.add(&self.setting.tally.take());
-        picture::judge(&self.sum, &self.setting.ledger, &self.setting.edge.snapshot(), &self.missing)
+        let snapshot = self.setting.edge.snapshot();
+        let retries = snapshot.pools.iter().flat_map(|pool| &pool.stats.retries).map(Counter::get).sum();
+        picture::judge(&self.sum, &self.setting.ledger, retries, &self.missing)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use comfy_table::Cell;
-use relais::core::{Report, Snapshot};
+use relais::core::Report;
 
 use super::ledger::Ledger;
 use super::tally::Totals;
@@ -89,10 +89,9 @@ pub(crate) struct Verdict {
 }
 
 /// Judges: no replayable request failed, no POST ran twice, and the story went as told (`missing` names what did not).
-pub(crate) fn judge(sum: &Totals, ledger: &Ledger, snapshot: &Snapshot, missing: &[String]) -> Verdict {
+pub(crate) fn judge(sum: &Totals, ledger: &Ledger, retries: u64, missing: &[String]) -> Verdict {
     let seen = sum.all();
     let (posts, twice) = ledger.posts();
-    let retries: u64 = snapshot.pools.iter().flat_map(|pool| &pool.stats.retries).map(|counter| counter.get()).sum();
     let requests = seen.ok + seen.failed + seen.withheld;
     let mut text = String::new();
     let _ = writeln!(text, "requests             {requests}");
@@ -120,4 +119,34 @@ pub(crate) fn judge(sum: &Totals, ledger: &Ledger, snapshot: &Snapshot, missing:
     let good = seen.failed == 0 && twice == 0 && seen.ok > 0 && missing.is_empty();
     let _ = write!(text, "verdict: {}", if good { "good, visitors noticed nothing" } else { "FAILED" });
     Verdict { good, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::{Outcome, Tally};
+    use super::*;
+
+    fn verdict(outcomes: &[Outcome], posts: &[u64], missing: &[String]) -> Verdict {
+        let (tally, ledger) = (Tally::default(), Ledger::default());
+        for outcome in outcomes {
+            tally.count("api", outcome.clone(), Duration::from_millis(5));
+        }
+        for post in posts {
+            ledger.write("dijon", Some(*post));
+        }
+        judge(&tally.take(), &ledger, 3, missing)
+    }
+
+    #[test]
+    fn only_a_story_without_failures_repeats_and_gaps_is_good() {
+        let answered = Outcome::Answered("dijon".to_owned());
+        let withheld = Outcome::Withheld("502".to_owned());
+        assert!(verdict(&[answered.clone(), withheld], &[1, 2], &[]).good);
+        let failed = verdict(&[answered.clone(), Outcome::Failed("503".to_owned())], &[1], &[]);
+        assert!(!failed.good && failed.text.contains("failure: api: 503"), "{}", failed.text);
+        let twice = verdict(&[answered.clone()], &[1, 1], &[]);
+        assert!(!twice.good && twice.text.contains("twice 1"), "{}", twice.text);
+        assert!(!verdict(&[answered], &[], &["thory never came back".to_owned()]).good);
+        assert!(!verdict(&[], &[], &[]).good, "nothing asked, nothing proven");
+    }
 }
