@@ -32,6 +32,8 @@ const BATCH: usize = 256;
 const REQUESTS: usize = 64;
 /// Pause before certificates are looked at again after their own due time, whatever came of it.
 const CERTIFICATE_PAUSE: Duration = Duration::from_secs(60);
+/// Longest wait for the store at the end.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// Why [`Control::run`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +188,8 @@ impl Control {
 
     /// Ends the edges in order: open answers go out, the store is flushed, the admin socket is removed.
     pub async fn close(mut self) {
+        // Who still asks is told at once that nobody is left, instead of holding its connection open.
+        drop(self.inbox);
         self.edges.close().await;
         drop(self.probes);
         let store = Arc::clone(&self.store);
@@ -221,8 +225,9 @@ impl Control {
             return;
         };
         let message = format!(
-            "{} is a mount point of its own: a file put in its place outside is never seen here; mount the directory, not the file",
-            path.display()
+            "{} is a mount point of its own: {}",
+            path.display(),
+            "a file put in its place outside is never seen here; mount the directory, not the file",
         );
         if !self.identity.standing_warnings.contains(&message) {
             tracing::warn!("{message}");
@@ -280,6 +285,3 @@ impl Control {
         self.certs.next_change().map(|at| at.max(self.certs_not_before))
     }
 }
-
-/// Longest wait for the store at the end.
-const FLUSH: Duration = Duration::from_secs(5);

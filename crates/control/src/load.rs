@@ -1,4 +1,5 @@
-//! Reads `proxy.toml` and what it refers to. Start, reload and `relais check` all come through here, so that they agree.
+//! Reads `proxy.toml` and what it refers to. Start, reload and `relais check` all come through here, so that they
+//! agree.
 
 use std::cell::RefCell;
 use std::path::Path;

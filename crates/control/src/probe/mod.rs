@@ -4,6 +4,7 @@
 mod connect;
 mod fault;
 mod http;
+mod reserve;
 mod resolve;
 mod run;
 

@@ -12,6 +12,7 @@ use relais_tls::CertStore;
 use super::connect::{self, Tls};
 use super::fault::{Phase, Progress, Trouble};
 use super::http;
+use super::reserve::Reserve;
 use super::resolve::Resolver;
 
 /// Pause before trying again after a shortage of our own.
@@ -23,6 +24,7 @@ const SHORTAGE_LOG: Duration = Duration::from_secs(10);
 pub(super) struct Prober {
     certs: Arc<CertStore>,
     resolver: Resolver,
+    reserve: Reserve,
     born: Instant,
     /// Milliseconds since `born` of the last line about a shortage.
     complained: AtomicU64,
@@ -30,7 +32,13 @@ pub(super) struct Prober {
 
 impl Prober {
     pub(super) fn new(certs: Arc<CertStore>) -> Self {
-        Self { certs, resolver: Resolver::default(), born: Instant::now(), complained: AtomicU64::new(0) }
+        Self {
+            certs,
+            resolver: Resolver::default(),
+            reserve: Reserve::new(),
+            born: Instant::now(),
+            complained: AtomicU64::new(0),
+        }
     }
 
     /// What came back, and how long it took.
@@ -53,7 +61,9 @@ impl Prober {
                 Ok(Err(Trouble::Fault(fault))) => Err(fault),
                 Ok(Err(Trouble::Local(error))) => {
                     self.complain(&error);
-                    tokio::time::sleep(SHORTAGE_PAUSE).await;
+                    if !self.reserve.spend() {
+                        tokio::time::sleep(SHORTAGE_PAUSE).await;
+                    }
                     continue;
                 }
                 // Far beyond the deadline: this process did not run (stopped, machine asleep). The clock accuses us,
@@ -64,6 +74,7 @@ impl Prober {
                 }
                 Err(_) => Err(progress.overdue()),
             };
+            self.reserve.refill();
             return (result, took);
         }
     }
@@ -113,7 +124,7 @@ impl Prober {
         let pause = u64::try_from(SHORTAGE_LOG.as_millis()).unwrap_or(u64::MAX);
         if last == 0 || now.saturating_sub(last) > pause {
             self.complained.store(now, Relaxed);
-            tracing::error!(%error, "probes wait: relais is short of something itself; backends are not accused");
+            tracing::error!(%error, "relais is short of something itself, so probes cannot connect (see `ulimit -n`); no backend is accused");
         }
     }
 }

@@ -156,7 +156,8 @@ async fn a_refused_file_shows() {
     bench.handle.reload(false).await.unwrap();
     let text = bench.handle.metrics().await.unwrap();
     assert_eq!(sample(&text, "relais_config_last_reload_success", &[]), Some(0.0));
-    assert_eq!(sample(&text, "relais_config_reloads_total", &[("result", "refused")]), Some(1.0));
+    // By the request, and perhaps by the watcher already.
+    assert!(sample(&text, "relais_config_reloads_total", &[("result", "refused")]).is_some_and(|n| n >= 1.0), "{text}");
     bench.stop().await;
 }
 

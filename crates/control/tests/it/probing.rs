@@ -323,3 +323,42 @@ async fn failed_requests_reach_the_fleet_and_snapshots_the_workers() {
     assert_ne!(told.pools[0].members[0].health, Health::Up, "accused in what workers read when they are told");
     bench.stop().await;
 }
+
+const BACKEND: &str = "RELAIS_TEST_BACKEND";
+
+/// When clients have used up the file descriptors, probes must not make living backends look dead. Needs a low limit,
+/// so the test runs itself again under one, against a backend outside.
+#[tokio::test]
+async fn a_shortage_of_file_descriptors_accuses_nobody() {
+    if let Ok(address) = std::env::var(BACKEND) {
+        return in_shortage(address.parse().unwrap()).await;
+    }
+    let address = answers(GOOD).await;
+    let inner =
+        "ulimit -n 128 && exec \"$0\" --exact probing::a_shortage_of_file_descriptors_accuses_nobody --nocapture";
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", inner]).arg(std::env::current_exe().unwrap()).env(BACKEND, address.to_string());
+    let output = command.output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "the inner test did not run: {said}");
+}
+
+async fn in_shortage(address: SocketAddr) {
+    let bench = Bench::start(&http(address)).await;
+    bench.until("up", |status| status.report.services[0].backends[0].health == Health::Up).await;
+    let mut hoard = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        hoard.push(file);
+    }
+    let from = bench.status().await.report.now;
+    let since = |status: &relais_control::Status| {
+        let probes = status.report.services[0].backends[0].probes.clone();
+        probes.into_iter().filter(|probe| probe.at > from).collect::<Vec<_>>()
+    };
+    let status = bench.until("probes in the shortage", |status| since(status).len() >= 6).await;
+    assert!(since(&status).iter().all(|probe| probe.fault.is_none()), "{:?}", since(&status));
+    assert_eq!(status.report.services[0].backends[0].health, Health::Up);
+    drop(hoard);
+    bench.stop().await;
+}

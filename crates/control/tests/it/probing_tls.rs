@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Bench, HEAD, last_probe};
 
-/// What a backend was asked: version, host, path.
+/// What a backend was asked: version, host, path. Over HTTP/1.1 the kind of the handshake stands for the host.
 type Asked = (Version, String, String);
 
 async fn serve_h2(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, asked: mpsc::UnboundedSender<Asked>) {
@@ -40,7 +40,8 @@ async fn serve_h2(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, aske
 /// A TLS backend with a certificate of the local CA in `state` for `api.internal`, and the CA's file.
 async fn tls_backend(state: &Path, asked: mpsc::UnboundedSender<Asked>) -> (SocketAddr, PathBuf) {
     let text = format!(
-        "{HEAD}[listener.s]\naddress = \"127.0.0.1:8443\"\n[service.x]\nhosts = [\"api.internal\"]\nrespond = {{ status = 200 }}\n"
+        "{HEAD}[listener.s]\naddress = \"127.0.0.1:8443\"\n\
+         [service.x]\nhosts = [\"api.internal\"]\nrespond = {{ status = 200 }}\n"
     );
     let lookup = Lookup { env: &|_| None, file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
     let config = Config::parse("proxy.toml", &text, &lookup).unwrap_or_else(|e| panic!("{e}")).config;
@@ -56,6 +57,8 @@ async fn tls_backend(state: &Path, asked: mpsc::UnboundedSender<Asked>) -> (Sock
                 if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                     serve_h2(stream, asked).await;
                 } else {
+                    let kind = format!("{:?}", stream.get_ref().1.handshake_kind());
+                    let _ = asked.send((Version::HTTP_11, kind, String::new()));
                     let mut head = [0; 1024];
                     let _ = stream.read(&mut head).await;
                     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready").await;
@@ -143,4 +146,18 @@ async fn a_backend_without_tls_fails_the_handshake_and_a_silent_one_the_time() {
     let text = with(&format!("{{ addr = \"{address}\", tls = {{ verify = false }} }}"));
     assert_eq!(first_probe(&text).await, Err(Fault::Tls));
     assert_eq!(first_probe(&text).await, Err(Fault::ResponseTimeout));
+}
+
+#[tokio::test]
+async fn every_probe_looks_at_the_certificate() {
+    let state = tempfile::tempdir().unwrap();
+    let (tell, mut asked) = mpsc::unbounded_channel();
+    let (address, ca) = tls_backend(state.path(), tell).await;
+    let tls = format!("{{ sni = \"api.internal\", ca = \"{}\" }}", ca.display());
+    let bench = Bench::start(&with(&format!("{{ addr = \"{address}\", protocol = \"h1\", tls = {tls} }}"))).await;
+    for _ in 0..3 {
+        // A resumed session would skip the certificate, and an expired one would go unseen.
+        assert_eq!(asked.recv().await.unwrap().1, "Some(Full)");
+    }
+    bench.stop().await;
 }

@@ -100,6 +100,8 @@ async fn a_missing_certificate_refuses_the_file_and_its_arrival_is_enough() {
     assert_eq!(verdict.outcome, Outcome::Refused);
     assert!(verdict.message.contains("x.pem"), "{}", verdict.message);
     assert!(bench.snapshot.load().config.certificates.is_empty());
+    // Once the watcher has judged the file too, only the certificate can make the difference.
+    bench.until("the watcher's own refusal", |status| status.reload.trigger == Trigger::Watch).await;
 
     std::fs::write(bench.dir.path().join("x.key"), &key).unwrap();
     std::fs::write(bench.dir.path().join("x.pem"), &chain).unwrap();
