@@ -108,6 +108,8 @@ pub struct ClientLimits {
     pub connections: Option<usize>,
     /// Concurrent HTTP/2 streams on a connection. Default 100.
     pub h2_streams: u32,
+    /// Bytes of request bodies kept on disk for another attempt, all requests together. Default 256 MiB.
+    pub spool_bytes: u64,
 }
 
 /// `[listener.NAME]`.

@@ -39,7 +39,7 @@ pub(crate) static EDGE: Shape = shape(
 );
 pub(crate) static EDGE_TIMEOUT: Shape = shape("edge.timeout", &["handshake", "headers", "keep_alive", "body"]);
 pub(crate) static EDGE_LIMIT: Shape =
-    shape("edge.limit", &["header_bytes", "header_count", "uri_bytes", "connections", "h2_streams"]);
+    shape("edge.limit", &["header_bytes", "header_count", "uri_bytes", "connections", "h2_streams", "spool_bytes"]);
 
 pub(crate) static LISTENER: Shape = shape("listener.NAME", &["address", "protocol", "redirect"]);
 pub(crate) static SITE: Shape = shape("sites.NAME", &["tier", "network", "labels"]);
@@ -87,7 +87,7 @@ pub(crate) static BALANCE: Shape = shape("service.NAME.balance", &["hash"]);
 pub(crate) static STICKY: Shape = shape("service.NAME.sticky", &["cookie", "ttl", "key", "key_file"]);
 pub(crate) static TIMEOUT: Shape = shape("service.NAME.timeout", &["connect", "response", "idle", "tunnel", "request"]);
 pub(crate) static RETRY: Shape =
-    shape("service.NAME.retry", &["attempts", "budget_percent", "budget_floor", "replay_bytes", "statuses"]);
+    shape("service.NAME.retry", &["attempts", "budget_percent", "budget_floor", "replay_bytes", "spool_bytes", "hedge", "statuses"]);
 pub(crate) static REQUEST_HEADERS: Shape = shape("service.NAME.request_headers", &["set", "set_file", "add", "remove"]);
 pub(crate) static RESPONSE_HEADERS: Shape =
     shape("service.NAME.response_headers", &["set", "set_file", "add", "remove"]);

@@ -133,7 +133,7 @@ pub struct ServiceStats {
 }
 
 /// Reasons a retry is counted under; the last is the catch-all.
-pub const RETRY_REASONS: [&str; 12] = [
+pub const RETRY_REASONS: [&str; 13] = [
     "refused",
     "unreachable",
     "connect_timeout",
@@ -146,6 +146,7 @@ pub const RETRY_REASONS: [&str; 12] = [
     "malformed",
     "rescued",
     "stagger",
+    "hedged",
 ];
 
 impl ServiceStats {

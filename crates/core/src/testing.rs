@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relais_config::{
     Action, Address, AdminSocket, BackendDecl, Balance, CheckKind, ClientLimits, ClientTimeouts, Config, Edge, Forward,
-    HeaderEdits, HealthCheck, HostHeader, Listener, ListenerProtocol, Log, LogFormat, Metrics, Retry, Service,
+    HeaderEdits, HealthCheck, HostHeader, HttpCheck, Listener, ListenerProtocol, Log, LogFormat, Metrics, Retry, Service,
     ServiceTimeouts, Site, TlsSource, TlsVersion, Upstream, UpstreamProtocol,
 };
 
@@ -39,6 +39,8 @@ pub(crate) fn forward() -> Forward {
             budget_percent: 20,
             budget_floor: 10,
             replay_bytes: 65_536,
+            spool_bytes: 16 << 20,
+            hedge: false,
             statuses: vec![502, 503, 504],
         },
         max_inflight: None,
@@ -49,6 +51,18 @@ pub(crate) fn forward() -> Forward {
         keep_idle: 64,
         keep_idle_for: Duration::from_secs(60),
     }
+}
+
+/// The check that asks for a page.
+pub(crate) fn page() -> CheckKind {
+    CheckKind::Http(HttpCheck {
+        path: "/health".to_owned(),
+        method: "GET".to_owned(),
+        host: None,
+        status: vec![(200, 399)],
+        body: None,
+        headers: Vec::new(),
+    })
 }
 
 /// A backend at `site` with `address` (`IP:PORT`), weight 1.
@@ -132,6 +146,7 @@ fn edge() -> Edge {
             uri_bytes: 16_384,
             connections: None,
             h2_streams: 100,
+            spool_bytes: 256 << 20,
         },
     }
 }

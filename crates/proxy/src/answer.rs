@@ -101,6 +101,7 @@ impl From<BodyFault> for Failure {
             BodyFault::TooLarge => Failure::BodyTooLarge,
             BodyFault::Stalled => Failure::BodyStalled,
             BodyFault::Broken => Failure::BadRequest("request body broken"),
+            BodyFault::Lost => Failure::Backend { fault: Fault::Reset, possibly_received: true },
         }
     }
 }

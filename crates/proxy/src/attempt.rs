@@ -20,6 +20,8 @@ use crate::body::ClientBody;
 use crate::connection::Client;
 use crate::forward::{self, Outcome};
 use crate::headers::{self, Hop};
+use crate::hedge;
+use crate::kept::Allowance;
 use crate::race::{self, Connected};
 use crate::response_body::ResponseBody;
 use crate::{forwarded, sticky};
@@ -72,8 +74,7 @@ impl Exchange {
         let expects_continue = headers::has_token(request.headers(), &header::EXPECT, "100-continue");
         let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
         let hop = headers::strip_hop_by_hop(request.headers_mut());
-        let upgrade =
-            (hop.upgrade.is_some() && version == Version::HTTP_11).then(|| hyper::upgrade::on(&mut request));
+        let upgrade = (hop.upgrade.is_some() && version == Version::HTTP_11).then(|| hyper::upgrade::on(&mut request));
         let (mut head, incoming) = request.into_parts();
         head.extensions.clear();
         let idempotent = is_idempotent(&head.method) || head.headers.contains_key("idempotency-key");
@@ -85,7 +86,17 @@ impl Exchange {
             // RFC 9112 6.1: a length beside chunked coding must not travel on.
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        let keep = if idempotent { forward.retry.replay_bytes } else { 0 };
+        let spools = &client.worker.shared.spools;
+        let keep = if idempotent {
+            Allowance {
+                memory: forward.retry.replay_bytes,
+                disk: forward.retry.spool_bytes,
+                disk_total: edge.limit.spool_bytes,
+                spools: Arc::clone(spools),
+            }
+        } else {
+            Allowance::nothing(spools)
+        };
         let body = (!incoming.is_end_stream()).then(|| ClientBody::new(incoming, keep, limit, edge.client.body));
         headers::join_cookies(&mut head.headers);
         forwarded::set(&mut head.headers, client.peer.ip(), client.tls, host, trusted);
@@ -301,15 +312,13 @@ async fn wait_for_change(exchange: &mut Exchange, give_up: Instant) -> Result<()
 /// Sends the request on a connection and judges what came of it.
 async fn one(exchange: &mut Exchange, forward: &Forward, connected: Connected, ticket: &mut Box<Ticket>) -> Next {
     let started = Instant::now();
-    let member = connected.member.clone();
-    let reused = connected.reused;
-    let stats = &member.backend.stats;
-    if reused {
+    let stats = &connected.member.backend.stats;
+    if connected.reused {
         stats.reused.inc()
     } else {
         stats.connected.inc()
     }
-    let outcome = forward::send(exchange, forward, connected).await;
+    let hedge::Sent { member, reused, outcome } = hedge::send(exchange, forward, connected, ticket).await;
     match outcome {
         Outcome::Answer(answer) => answered(exchange, forward, &member, *answer, started, ticket),
         Outcome::Client(fault) => {
@@ -416,5 +425,8 @@ fn answered(
         }
     }
     ticket.attempted(member, "answered", started);
+    if let Some(body) = &exchange.body {
+        body.release();
+    }
     Next::Done(forward::pass_on(exchange, forward, member, answer, ticket))
 }

@@ -1,8 +1,8 @@
 //! The request body on its way to a backend: counted, timed, limited and, where the request may be repeated, kept.
 //!
-//! A body is read from the client once. What was read is kept up to the service's `replay_bytes`, so that a second
-//! attempt starts from the first byte. A body that outgrew the limit is streamed on, but the request is then no
-//! longer replayable.
+//! A body is read from the client once. What was read is kept in memory and then on disk (see `kept`), so that a
+//! second attempt starts from the first byte. A body that outgrew the limits is streamed on, but the request is then
+//! no longer replayable.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
+use crate::kept::{Allowance, Kept, Position};
 use crate::timer::LazyTimer;
 
 /// Why a request body could not be read to its end. The fault is the client's, never the backend's.
@@ -26,6 +27,8 @@ pub(crate) enum BodyFault {
     Stalled,
     /// The client went away, or sent nonsense.
     Broken,
+    /// What was kept for another attempt is gone. Not the client's fault, but no attempt can have the body.
+    Lost,
 }
 
 impl std::fmt::Display for BodyFault {
@@ -34,6 +37,7 @@ impl std::fmt::Display for BodyFault {
             BodyFault::TooLarge => "request body too large",
             BodyFault::Stalled => "request body stalled",
             BodyFault::Broken => "request body broken",
+            BodyFault::Lost => "request body not kept",
         })
     }
 }
@@ -46,7 +50,6 @@ pub(crate) struct ClientBody {
     inner: Mutex<Source>,
     patience: Duration,
     limit: u64,
-    keep: u64,
     size: SizeHint,
 }
 
@@ -55,40 +58,42 @@ struct Source {
     incoming: Incoming,
     timer: LazyTimer,
     blocked: Option<Instant>,
-    kept: Vec<Bytes>,
+    kept: Kept,
     trailers: Option<HeaderMap>,
     read: u64,
     done: bool,
-    /// Bytes were read that are not kept: no second attempt can have them.
-    lost: bool,
     fault: Option<BodyFault>,
     /// Which attempt may read: an attempt that lost its turn (its connection still runs) gets an error.
     turn: u32,
 }
 
 impl ClientBody {
-    /// `keep`: bytes to keep for replay; 0: none. `limit`: bytes allowed. `patience`: longest silence of the client.
-    pub(crate) fn new(incoming: Incoming, keep: u64, limit: u64, patience: Duration) -> Arc<Self> {
+    /// `keep`: how much to keep for another attempt. `limit`: bytes allowed. `patience`: longest silence of the client.
+    pub(crate) fn new(incoming: Incoming, keep: Allowance, limit: u64, patience: Duration) -> Arc<Self> {
         let size = incoming.size_hint();
         let source = Source {
             incoming,
             timer: LazyTimer::default(),
             blocked: None,
-            kept: Vec::new(),
+            kept: Kept::new(keep, size.exact()),
             trailers: None,
             read: 0,
             done: false,
-            lost: false,
             fault: None,
             turn: 0,
         };
-        Arc::new(Self { inner: Mutex::new(source), patience, limit, keep, size })
+        Arc::new(Self { inner: Mutex::new(source), patience, limit, size })
     }
 
     /// Whether an attempt can still have the whole body.
     pub(crate) fn replayable(&self) -> bool {
         let source = self.inner.lock();
-        !source.lost && source.fault.is_none()
+        (source.kept.whole() || source.read == 0) && source.fault.is_none()
+    }
+
+    /// The answer has begun: no further attempt will come.
+    pub(crate) fn release(&self) {
+        self.inner.lock().kept.release();
     }
 
     /// What the client did wrong, if anything.
@@ -105,7 +110,12 @@ impl ClientBody {
     pub(crate) fn begin(self: &Arc<Self>) -> SendBody {
         let mut source = self.inner.lock();
         source.turn += 1;
-        SendBody(Kind::Shared { body: Arc::clone(self), turn: source.turn, next: 0, ended: false })
+        SendBody(Kind::Shared {
+            body: Arc::clone(self),
+            turn: source.turn,
+            position: Position::default(),
+            ended: false,
+        })
     }
 }
 
@@ -116,7 +126,12 @@ impl Source {
     }
 
     /// The next frame that no attempt has seen yet.
-    fn poll_fresh(&mut self, cx: &mut Context<'_>, body: &ClientBody) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    fn poll_fresh(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &ClientBody,
+        position: &mut Position,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         if let Some(fault) = self.fault {
             return Poll::Ready(Some(Err(fault)));
         }
@@ -142,14 +157,7 @@ impl Source {
                     if self.read > body.limit {
                         return self.fail(BodyFault::TooLarge);
                     }
-                    if !self.lost {
-                        if self.read <= body.keep {
-                            self.kept.push(data.clone());
-                        } else {
-                            self.lost = true;
-                            self.kept = Vec::new();
-                        }
-                    }
+                    self.kept.append(&data, position);
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
                 Err(frame) => {
@@ -172,7 +180,7 @@ pub(crate) struct SendBody(Kind);
 #[derive(Debug)]
 enum Kind {
     Empty,
-    Shared { body: Arc<ClientBody>, turn: u32, next: usize, ended: bool },
+    Shared { body: Arc<ClientBody>, turn: u32, position: Position, ended: bool },
     Gated { gate: tokio::sync::oneshot::Receiver<()>, body: Box<SendBody> },
 }
 
@@ -205,7 +213,7 @@ impl Body for SendBody {
                 *this = inner;
                 Pin::new(this).poll_frame(cx)
             }
-            Kind::Shared { body, turn, next, ended } => {
+            Kind::Shared { body, turn, position, ended } => {
                 if *ended {
                     return Poll::Ready(None);
                 }
@@ -213,19 +221,17 @@ impl Body for SendBody {
                 if source.turn != *turn {
                     return Poll::Ready(Some(Err(BodyFault::Broken)));
                 }
-                if let Some(data) = source.kept.get(*next) {
-                    *next += 1;
-                    return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+                match ready!(source.kept.poll_replay(cx, position)) {
+                    Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Ok(None) if position.taken == source.read => {}
+                    Ok(None) | Err(()) => return Poll::Ready(Some(Err(BodyFault::Lost))),
                 }
                 if source.done {
                     *ended = true;
                     return Poll::Ready(source.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
                 }
-                let frame = ready!(source.poll_fresh(cx, body));
-                match &frame {
-                    Some(Ok(frame)) if frame.is_data() => *next += 1,
-                    _ => *ended = true,
-                }
+                let frame = ready!(source.poll_fresh(cx, body, position));
+                *ended = !matches!(&frame, Some(Ok(frame)) if frame.is_data());
                 Poll::Ready(frame)
             }
         }

@@ -56,7 +56,7 @@ pub(crate) struct Answer {
 type Gate = Arc<Mutex<Option<oneshot::Sender<()>>>>;
 
 /// Sends the request and waits for the response head.
-pub(crate) async fn send(exchange: &mut Exchange, forward: &Forward, connected: Connected) -> Outcome {
+pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected) -> Outcome {
     let Connected { member, slot, sender, .. } = connected;
     let inflight = member.backend.enter();
     let before = slot.verdicts();

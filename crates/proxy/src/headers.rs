@@ -201,9 +201,8 @@ mod tests {
 
     #[test]
     fn an_upgrade_to_http2_is_not_offered_on() {
-        let offered = |protocols: &str| {
-            strip_hop_by_hop(&mut map(&[("connection", "upgrade"), ("upgrade", protocols)])).upgrade
-        };
+        let offered =
+            |protocols: &str| strip_hop_by_hop(&mut map(&[("connection", "upgrade"), ("upgrade", protocols)])).upgrade;
         assert_eq!(offered("h2c"), None);
         assert_eq!(offered("H2C, websocket").unwrap(), "websocket");
         assert_eq!(offered("HTTP/2.0, TLS/1.0").unwrap(), "TLS/1.0");
@@ -212,7 +211,8 @@ mod tests {
     #[test]
     fn only_what_was_offered_may_be_chosen() {
         let offer = HeaderValue::from_static("websocket, other/2");
-        for (chosen, good) in [("WebSocket", true), ("other/2", true), ("other", false), ("websocket, other/2", false)] {
+        for (chosen, good) in [("WebSocket", true), ("other/2", true), ("other", false), ("websocket, other/2", false)]
+        {
             assert_eq!(is_offered(&offer, &map(&[("upgrade", chosen)])), good, "{chosen}");
         }
         assert!(!is_offered(&offer, &HeaderMap::new()));

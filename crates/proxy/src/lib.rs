@@ -15,6 +15,8 @@ mod connector;
 mod forward;
 mod forwarded;
 mod headers;
+mod hedge;
+mod kept;
 mod listener;
 mod pool;
 mod race;
@@ -29,4 +31,5 @@ mod tunnel;
 mod websocket;
 mod worker;
 
+pub use kept::Spools;
 pub use worker::{Shared, WorkerOrder, run_worker};

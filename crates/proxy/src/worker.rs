@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::client_io::ConnState;
 use crate::headers::Edits;
+use crate::kept::Spools;
 use crate::pool::{Connections, Slot};
 use crate::resolve::Resolver;
 
@@ -33,6 +34,8 @@ pub struct Shared {
     pub certs: Arc<CertStore>,
     /// Signs sticky cookies of services that set no key.
     pub sticky_key: Arc<[u8]>,
+    /// Where request bodies go that are too large to keep in memory.
+    pub spools: Arc<Spools>,
     /// Client connections allowed, all workers together, when the config sets no number.
     pub max_connections: usize,
 }

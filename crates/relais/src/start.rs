@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use relais_control::{Control, Setup};
 use relais_core::config::Config;
 use relais_core::{Anchor, Snapshot};
-use relais_proxy::{Shared, WorkerOrder};
+use relais_proxy::{Shared, Spools, WorkerOrder};
 use relais_store::Store;
 use relais_tls::CertStore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -45,6 +45,7 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
     let store = Arc::new(Store::open(&plan.state_dir));
     let certs = certificates(&config, &plan.state_dir)?;
     let anchor = Anchor::new(Instant::now(), SystemTime::now());
+    let spools = Spools::new(&plan.state_dir);
     let sticky_key: Arc<[u8]> = store.secret("sticky", STICKY_KEY).into();
     let (orders, inboxes): (Vec<_>, Vec<_>) = (0..workers(&config)).map(|_| mpsc::unbounded_channel()).unzip();
     let sockets = SharedSockets::new(orders.clone());
@@ -74,7 +75,7 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
     let (control, snapshot) = Control::new(setup, anchor.at(Instant::now()));
     sockets.lock().prepare(&config).map_err(StartError::Listeners)?;
     let max_connections = limits::connections(limits::open_files());
-    let shared = Shared { snapshot, changed: watched, events, anchor, certs, sticky_key, max_connections };
+    let shared = Shared { snapshot, changed: watched, events, anchor, certs, sticky_key, spools, max_connections };
     let edge = spawn(control, &Arc::new(shared), sockets, orders, inboxes)?;
     edge.sockets.lock().commit();
     for at in edge.local_addresses() {

@@ -289,6 +289,10 @@ pub struct Retry {
     pub budget_floor: u32,
     /// Bytes of request body kept in memory for replay. Default 64 KiB.
     pub replay_bytes: u64,
+    /// Bytes of request body kept on disk beyond that. Default 16 MiB.
+    pub spool_bytes: u64,
+    /// Send a second attempt when the first is slower than 95 % of requests. Default false.
+    pub hedge: bool,
     /// Statuses of a backend's answer that are tried elsewhere when the request is replayable. Default 502, 503, 504.
     pub statuses: Vec<u16>,
 }

@@ -97,6 +97,7 @@ fn limits(table: &Reader<'_>) -> ClientLimits {
         uri_bytes: bytes("uri_bytes", 16 << 10),
         connections: table.integer("connections", 1..=10_000_000),
         h2_streams: table.integer("h2_streams", 1..=10_000).unwrap_or(100),
+        spool_bytes: table.size("spool_bytes").unwrap_or(256 << 20),
     }
 }
 

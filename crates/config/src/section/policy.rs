@@ -136,6 +136,8 @@ pub(crate) fn retry(service: &Reader<'_>) -> Retry {
         budget_percent: table.integer("budget_percent", 0..=100).unwrap_or(20),
         budget_floor: table.integer("budget_floor", 0..=100_000).unwrap_or(10),
         replay_bytes: table.size("replay_bytes").unwrap_or(64 << 10),
+        spool_bytes: table.size("spool_bytes").unwrap_or(16 << 20),
+        hedge: table.boolean("hedge").unwrap_or(false),
         statuses: match table.get("statuses").and_then(|node| node.list()) {
             Some(entries) => entries.iter().filter_map(|entry| entry.integer(400..=599)).collect(),
             None => vec![502, 503, 504],

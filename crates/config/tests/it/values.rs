@@ -49,6 +49,7 @@ fn the_edge_has_defaults() {
             uri_bytes: 16_384,
             connections: None,
             h2_streams: 100,
+            spool_bytes: 256 << 20,
         },
     };
     assert_eq!(config.edge, expected);
@@ -73,7 +74,7 @@ workers = 4
 tls = "files"
 min_tls = "1.3"
 timeout = { handshake = "1s", headers = "2s", keep_alive = "3s", body = "4s" }
-limit = { header_bytes = "2KiB", header_count = 8, uri_bytes = 4096, connections = 7, h2_streams = 9 }
+limit = { header_bytes = "2KiB", header_count = 8, uri_bytes = 4096, connections = 7, h2_streams = 9, spool_bytes = 5 }
 [certificate.a]
 cert = "certs/a.pem"
 key = "/keys/a.key"
@@ -106,6 +107,7 @@ access = false
             uri_bytes: 4096,
             connections: Some(7),
             h2_streams: 9,
+            spool_bytes: 5,
         },
     };
     assert_eq!(config.edge, expected);
@@ -270,6 +272,8 @@ fn a_service_has_defaults() {
             budget_percent: 20,
             budget_floor: 10,
             replay_bytes: 65_536,
+            spool_bytes: 16 << 20,
+            hedge: false,
             statuses: vec![502, 503, 504],
         },
         max_inflight: None,
@@ -298,7 +302,7 @@ max_inflight = 5
 queue_timeout = "0s"
 fail_open = true
 timeout = { connect = "1s", response = "2s", idle = "3s", tunnel = "4s", request = "5s" }
-retry = { attempts = 1, budget_percent = 0, budget_floor = 0, replay_bytes = 0, statuses = [] }
+retry = { attempts = 1, budget_percent = 0, budget_floor = 0, replay_bytes = 0, spool_bytes = 0, hedge = true, statuses = [] }
 "#;
     let service = service(lines);
     assert_eq!(service.paths, ["/v1", "/v2"]);
@@ -315,7 +319,15 @@ retry = { attempts = 1, budget_percent = 0, budget_floor = 0, replay_bytes = 0, 
         request: Some(seconds(5)),
     };
     assert_eq!(forward.timeout, timeout);
-    let retry = Retry { attempts: 1, budget_percent: 0, budget_floor: 0, replay_bytes: 0, statuses: vec![] };
+    let retry = Retry {
+        attempts: 1,
+        budget_percent: 0,
+        budget_floor: 0,
+        replay_bytes: 0,
+        spool_bytes: 0,
+        hedge: true,
+        statuses: vec![],
+    };
     assert_eq!(forward.retry, retry);
 }
 

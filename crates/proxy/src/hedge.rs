@@ -1,0 +1,157 @@
+//! Hedging, for services that ask for it: a request slower than 95 % of its kind is sent to a second backend as well,
+//! and the first answer wins. Only what may be sent twice, has no body and fits into the retry budget.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use relais_core::config::Forward;
+use relais_core::stats::BUCKETS;
+use relais_core::{Choice, Fault, Member, Pool};
+
+use crate::access::Ticket;
+use crate::attempt::Exchange;
+use crate::connector::{self, Goal};
+use crate::forward::{self, Outcome};
+use crate::race::Connected;
+
+/// Answers that must have been seen before their 95th percentile means anything.
+const LEAST_SEEN: u64 = 100;
+
+/// How an attempt, or the better of two, ended.
+pub(crate) struct Sent {
+    pub(crate) member: Member,
+    pub(crate) reused: bool,
+    pub(crate) outcome: Outcome,
+}
+
+/// Sends on a connection; beside it, if it takes too long, on another.
+pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected, ticket: &mut Ticket) -> Sent {
+    let (member, reused) = (connected.member.clone(), connected.reused);
+    let started = Instant::now();
+    let after = if forward.retry.hedge && exchange.idempotent && exchange.body.is_none() && exchange.upgrade.is_none() {
+        slow_after(&exchange.pool)
+    } else {
+        None
+    };
+    let mut first = pin!(forward::send(exchange, forward, connected));
+    let Some(after) = after else {
+        let outcome = first.await;
+        return Sent { member, reused, outcome };
+    };
+    tokio::select! {
+        biased;
+        outcome = &mut first => return Sent { member, reused, outcome },
+        () = tokio::time::sleep(after) => {}
+    }
+    let Some(other) = choose(exchange, forward, &member) else {
+        let outcome = first.await;
+        return Sent { member, reused, outcome };
+    };
+    exchange.pool.stats.retried("hedged");
+    let mut second = pin!(beside(exchange, forward, other.clone()));
+    tokio::select! {
+        outcome = &mut first => {
+            if matches!(outcome, Outcome::Answer(_)) {
+                ticket.attempted(&other, "hedge_slower", started);
+                return Sent { member, reused, outcome };
+            }
+            match second.await {
+                answer @ Outcome::Answer(_) => {
+                    ticket.attempted(&member, "hedge_failed", started);
+                    Sent { member: other, reused: false, outcome: answer }
+                }
+                _ => Sent { member, reused, outcome },
+            }
+        }
+        answer = &mut second => {
+            if matches!(answer, Outcome::Answer(_)) {
+                ticket.attempted(&member, "hedge_slower", started);
+                return Sent { member: other, reused: false, outcome: answer };
+            }
+            ticket.attempted(&other, "hedge_failed", started);
+            let outcome = first.await;
+            Sent { member, reused, outcome }
+        }
+    }
+}
+
+/// Another backend, if there is one and the budget allows it.
+fn choose(exchange: &Exchange, forward: &Forward, first: &Member) -> Option<Member> {
+    let mut tried = exchange.tried.clone();
+    tried.push(first.backend.slot);
+    let Choice::Take(member) = exchange.pool.pick(&exchange.ask(&tried, None)) else { return None };
+    let now = exchange.client.worker.now();
+    exchange.pool.shared.budget.spend(forward.retry.budget_floor, now).then(|| member.clone())
+}
+
+/// The second attempt, on a kept or a fresh connection.
+async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Outcome {
+    let worker = &exchange.client.worker;
+    let slot = worker.connections.slot(&member.backend);
+    let kept = slot.take_shared().or_else(|| slot.take_idle(forward.keep_idle_for));
+    let (sender, reused) = match kept {
+        Some(sender) => (sender, true),
+        None => {
+            let goal =
+                Goal::new(&member.backend, std::sync::Arc::clone(&slot), &exchange.pool, forward, &exchange.host);
+            match connector::connect(worker, goal).await {
+                Ok(Ok(sender)) => (sender, false),
+                Ok(Err(fault)) => return Outcome::Failed(fault),
+                Err(_) => return Outcome::Failed(Fault::Reset),
+            }
+        }
+    };
+    forward::send(exchange, forward, Connected { member, slot, sender, reused }).await
+}
+
+/// The 95th percentile of what the pool's backends needed for a response head.
+fn slow_after(pool: &Pool) -> Option<Duration> {
+    let mut counts = [0_u64; BUCKETS.len() + 1];
+    for member in &pool.members {
+        let (buckets, _) = member.backend.stats.latency.read();
+        for (sum, count) in counts.iter_mut().zip(buckets) {
+            *sum += count;
+        }
+    }
+    percentile(&counts, 95).map(Duration::from_micros)
+}
+
+/// A percentile of a histogram in microseconds: linear inside its bucket; `None` with too few answers, or above the last bound.
+fn percentile(counts: &[u64; BUCKETS.len() + 1], percent: u64) -> Option<u64> {
+    let total: u64 = counts.iter().sum();
+    if total < LEAST_SEEN {
+        return None;
+    }
+    let mut left = total * percent / 100;
+    let mut lower = 0;
+    for (count, upper) in counts.iter().zip(BUCKETS) {
+        if *count >= left && *count > 0 {
+            return Some(lower + (upper - lower) * left / count);
+        }
+        left = left.saturating_sub(*count);
+        lower = upper;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_percentile_lies_in_the_right_bucket() {
+        let mut counts = [0; BUCKETS.len() + 1];
+        counts[0] = 90;
+        counts[4] = 10;
+        let found = percentile(&counts, 95).unwrap();
+        assert!((10_000..=25_000).contains(&found), "{found}");
+        counts[0] = 50;
+        assert_eq!(percentile(&counts, 95), None, "too few answers");
+        let slow = {
+            let mut counts = [0; BUCKETS.len() + 1];
+            counts[BUCKETS.len()] = 1000;
+            counts
+        };
+        assert_eq!(percentile(&slow, 95), None);
+    }
+}
