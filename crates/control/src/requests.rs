@@ -81,12 +81,14 @@ impl Control {
         let now = self.now();
         self.look_at_store();
         let snapshot = self.snapshot.load_full();
+        // Whoever reads it may stand in another directory.
+        let path = self.identity.config_path.as_deref().and_then(|path| std::path::absolute(path).ok());
         Status {
             process: ProcessStatus {
                 version: env!("CARGO_PKG_VERSION"),
                 pid: std::process::id(),
                 started: self.identity.started,
-                config_path: self.identity.config_path.clone(),
+                config_path: path.or_else(|| self.identity.config_path.clone()),
                 state_dir: self.identity.state_dir.clone(),
                 admin_socket: self.identity.admin_socket.clone(),
                 generation: snapshot.generation,

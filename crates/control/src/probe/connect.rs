@@ -103,7 +103,11 @@ pub(super) async fn connect(order: &ProbeOrder, resolver: &Resolver, progress: &
         }
     };
     progress.reach(Phase::Connecting);
-    connect_any(&addresses, order.timeout).await
+    let connecting = connect_any(&addresses, order.connect);
+    match tokio::time::timeout(order.connect, connecting).await {
+        Ok(connected) => connected,
+        Err(_) => Err(Fault::ConnectTimeout.into()),
+    }
 }
 
 /// One address after the other; each but the last gets its share of the time, so that a dead one does not eat it all.

@@ -124,7 +124,7 @@ impl Prober {
         let pause = u64::try_from(SHORTAGE_LOG.as_millis()).unwrap_or(u64::MAX);
         if last == 0 || now.saturating_sub(last) > pause {
             self.complained.store(now, Relaxed);
-            tracing::error!(%error, "relais is short of something itself, so probes cannot connect (see `ulimit -n`); no backend is accused");
+            tracing::error!(%error, "probes cannot connect for a lack of our own (see `ulimit -n`): nobody is accused");
         }
     }
 }
