@@ -59,6 +59,7 @@ impl Prober {
             let result = match outcome {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(Trouble::Fault(fault))) => Err(fault),
+                Err(_) => Err(progress.overdue()),
                 Ok(Err(Trouble::Local(error))) => {
                     self.complain(&error);
                     if !self.reserve.spend() {
@@ -66,14 +67,13 @@ impl Prober {
                     }
                     continue;
                 }
-                // Far beyond the deadline: this process did not run (stopped, machine asleep). The clock accuses us,
-                // not the backend; one second chance, so that a steady overload still gives a verdict.
-                Err(_) if !overslept && took > order.timeout * 2 + SHORTAGE_PAUSE => {
-                    overslept = true;
-                    continue;
-                }
-                Err(_) => Err(progress.overdue()),
             };
+            // Far beyond the deadline: this process did not run (stopped, machine asleep). The clock accuses us, not
+            // the backend; one second chance, so that a steady overload still gives a verdict.
+            if result.is_err() && !overslept && took > order.timeout * 2 + SHORTAGE_PAUSE {
+                overslept = true;
+                continue;
+            }
             self.reserve.refill();
             return (result, took);
         }
