@@ -51,6 +51,22 @@ impl Contents {
         records.chain(secrets).collect()
     }
 
+    /// Takes what is not known yet, and was not forgotten on purpose.
+    pub(crate) fn absorb<'a>(&mut self, mut other: Contents, forgotten: impl Iterator<Item = &'a Key>) {
+        for key in forgotten {
+            if let Key::Record(key) = key {
+                other.records.remove(key);
+            }
+        }
+        for (key, record) in other.records {
+            self.records.entry(key).or_insert(record);
+        }
+        for (name, secret) in other.secrets {
+            self.secrets.entry(name).or_insert(secret);
+        }
+        self.admin_revision = self.admin_revision.max(other.admin_revision) + 1;
+    }
+
     /// The operator's words.
     pub(crate) fn admin(&self) -> Vec<AdminRecord> {
         let words = self.records.values().filter_map(|record| match record {

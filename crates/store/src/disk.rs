@@ -10,6 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 /// Set-aside databases kept; older ones are removed so that a failing disk is not filled by its own rescue.
 const KEPT_BROKEN: usize = 5;
 
+/// How the folder of a database is called, before its number.
+const GENERATION: &str = "store-";
+
 /// The directory of the store.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
@@ -30,8 +33,41 @@ impl Folder {
         Self { path: path.to_path_buf() }
     }
 
-    pub(crate) fn database(&self) -> PathBuf {
-        self.path.join("store")
+    /// The databases there are, newest first. Each start makes one: see `ladder`.
+    pub(crate) fn generations(&self) -> Vec<PathBuf> {
+        let mut numbers = self.generation_numbers();
+        numbers.sort_unstable_by(|a, b| b.cmp(a));
+        numbers.into_iter().map(|number| self.generation(number)).collect()
+    }
+
+    /// Where a database is copied to for reading.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.path.join("reading")
+    }
+
+    pub(crate) fn next_generation(&self) -> PathBuf {
+        self.generation(self.generation_numbers().into_iter().max().map_or(1, |newest| newest.saturating_add(1)))
+    }
+
+    fn generation(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{GENERATION}{number:06}"))
+    }
+
+    fn generation_numbers(&self) -> Vec<u64> {
+        let Ok(entries) = fs::read_dir(&self.path) else { return Vec::new() };
+        let number = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_prefix(GENERATION)?.parse().ok();
+        entries.flatten().filter_map(number).collect()
+    }
+
+    /// Removes all others. Best effort: what is left is passed over, and tried again at the next start.
+    pub(crate) fn keep_only(&self, path: &Path) {
+        for old in self.generations() {
+            if old != path
+                && let Err(fault) = fs::remove_dir_all(&old)
+            {
+                tracing::warn!(path = %old.display(), "an old store cannot be removed: {fault}");
+            }
+        }
     }
 
     pub(crate) fn mirror(&self) -> PathBuf {
@@ -60,14 +96,15 @@ impl Folder {
         }
     }
 
-    /// Renames the database to `store.broken-DATE` and gives the new path.
-    pub(crate) fn set_database_aside(&self) -> io::Result<PathBuf> {
+    /// Renames a database to `store.broken-DATE` and gives the new path.
+    pub(crate) fn set_aside(&self, database: &Path) -> io::Result<PathBuf> {
         let date = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default().strftime("%Y-%m-%dT%H-%M-%SZ");
-        let name =
-            |turn: u32| if turn == 0 { format!("store.broken-{date}") } else { format!("store.broken-{date}-{turn}") };
-        let free = (0..).map(|turn| self.path.join(name(turn))).find(|path| !path.exists());
-        let aside = free.unwrap_or_else(|| self.path.join(name(u32::MAX)));
-        fs::rename(self.database(), &aside)?;
+        let stem = self.path.join(format!("store.broken-{date}"));
+        // Several may break in one second.
+        let numbered = (1..1_000).map(|turn| stem.with_file_name(format!("store.broken-{date}-{turn:03}")));
+        let free = std::iter::once(stem.clone()).chain(numbered).find(|path| !path.exists());
+        let aside = free.ok_or_else(|| io::Error::other("there are too many set aside already"))?;
+        fs::rename(database, &aside)?;
         self.remove_oldest_broken();
         Ok(aside)
     }
@@ -95,21 +132,4 @@ impl Folder {
         fs::rename(&new, to)?;
         File::open(&self.path)?.sync_all()
     }
-}
-
-/// Copies the files of a folder (one level and the folders in it), for reading where nothing can be written.
-pub(crate) fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        match entry.file_type()?.is_dir() {
-            true => copy_folder(&entry.path(), &target)?,
-            false => {
-                // Not `fs::copy`: it would copy the right to read alone as well.
-                fs::write(target, fs::read(entry.path())?)?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -72,7 +72,10 @@ impl Engine {
             for pair in self.db.iter() {
                 let (key, bytes) = pair?;
                 match entry::decode(&key, &bytes) {
-                    Some((_, Value::Meta(meta))) => found.meta = Some(meta),
+                    Some((_, Value::Meta(meta))) => {
+                        found.contents.admin_revision = meta.admin_revision;
+                        found.meta = Some(meta);
+                    }
                     Some((key, value)) => found.contents.insert(key, value),
                     None => found.skipped += 1,
                 }
@@ -135,9 +138,15 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, Fault>
 
 fn fault_of(fault: sled::Error) -> Fault {
     match fault {
-        sled::Error::Io(fault) if is_refusal(&fault) => Fault::System(fault.to_string()),
+        sled::Error::Io(fault) => fault_of_system(&fault),
         fault => Fault::Damaged(fault.to_string()),
     }
+}
+
+/// What an operation on a file of the database met with.
+pub(crate) fn fault_of_system(fault: &io::Error) -> Fault {
+    let words = fault.to_string();
+    if is_refusal(fault) { Fault::System(words) } else { Fault::Damaged(words) }
 }
 
 /// Whether another file in the same place would be refused as well. All else (cut short, senseless, gone, a bad sector) is

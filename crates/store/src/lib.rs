@@ -5,7 +5,7 @@
 //! [`Store::state`] says so.
 //!
 //! Read `store` first (what callers see), then `worker` (the one thread that writes) and `ladder` (how it opens).
-//! In the directory lie `store/` (the database), `admin.json` (the operator's words once more, for people and for the day the
+//! In the directory lie `store-NUMBER/` (the database), `admin.json` (the operator's words once more, for people and for the day the
 //! database is lost), `last-good.toml` (the config applied last), `store.lock`, and what was set aside: `store.broken-DATE`.
 
 mod contents;
@@ -15,6 +15,7 @@ mod entry;
 mod ladder;
 mod last_good;
 mod mirror;
+mod reading;
 mod state;
 mod store;
 mod worker;

@@ -16,6 +16,7 @@ use crate::entry::{Key, Value};
 use crate::ladder;
 use crate::last_good;
 use crate::mirror::Mirror;
+use crate::reading;
 use crate::state::Mode;
 
 /// Longest time a change waits for others to be written with it.
@@ -132,8 +133,8 @@ struct Worker {
 /// How a batch fared in the database.
 enum Fate {
     Written,
-    /// Written to a database that had to be opened again first.
-    Returned(Mode, String),
+    /// Written, with everything else, to a new database after a time without.
+    Returned,
     /// It failed now.
     Failed(String),
     /// It had failed before, and still does.
@@ -181,9 +182,10 @@ impl Worker {
         if !inner.went_on {
             inner.contents = opened.contents;
         }
-        if inner.went_on || opened.incomplete {
+        if inner.went_on {
             inner.soil();
         }
+        inner.mirror_dirty |= opened.is_mirror_stale;
         inner.opened = true;
         self.shared.news.notify_all();
     }
@@ -238,12 +240,11 @@ impl Worker {
         }
         match fate {
             Fate::Written | Fate::Waiting => {}
-            Fate::Returned(mode, detail) => {
-                inner.mode = mode;
-                inner.detail = format!("{detail}; before that: {}", inner.detail);
-                // What had been written before the failure may be lost as well.
-                inner.soil();
-                tracing::warn!(path = %self.folder.path.display(), "the store is on disk again: {}", inner.detail);
+            Fate::Returned => {
+                inner.mode = Mode::Healed;
+                inner.detail = format!("on disk again; before that: {}", inner.detail);
+                (inner.mirror_dirty, inner.config_dirty) = (true, inner.contents.config.is_some());
+                tracing::warn!(path = %self.folder.path.display(), "the store is {}", inner.detail);
             }
             Fate::Failed(words) => {
                 inner.failed += 1;
@@ -257,50 +258,49 @@ impl Worker {
     }
 
     fn write_database(&mut self, changes: &[(Key, Option<Value>)]) -> Fate {
-        let returned = match &self.engine {
-            Some(_) => None,
-            None if Instant::now() < self.retry_at => return Fate::Waiting,
-            None => match self.reopen() {
-                Some(how) => Some(how),
-                None => return self.pause(),
-            },
+        let Some(engine) = &self.engine else {
+            return if Instant::now() < self.retry_at { Fate::Waiting } else { self.return_to_disk(changes) };
         };
-        let written = match &self.engine {
-            Some(engine) => engine.write(changes),
-            None => return Fate::Waiting,
-        };
+        let written = engine.write(changes);
         self.last_write = Some(Instant::now());
-        match (written, returned) {
-            (Ok(()), None) => Fate::Written,
-            (Ok(()), Some((mode, detail))) => {
-                self.pause = FIRST_PAUSE;
-                Fate::Returned(mode, detail)
-            }
-            (Err(fault), returned) => {
-                // It refuses everything from now on: another one must be opened.
+        match written {
+            Ok(()) => Fate::Written,
+            Err(fault) => {
+                // It refuses everything from now on: another one must be started.
                 if let Some(engine) = self.engine.take() {
                     engine.close();
                 }
-                let waiting = self.pause();
-                if returned.is_some() { waiting } else { Fate::Failed(fault.words().to_string()) }
+                self.put_off();
+                Fate::Failed(fault.words().to_string())
             }
         }
     }
 
-    fn pause(&mut self) -> Fate {
+    fn put_off(&mut self) {
         self.retry_at = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        Fate::Waiting
     }
 
-    fn reopen(&mut self) -> Option<(Mode, String)> {
-        if self.lock.is_none() {
-            self.lock = Some(self.folder.lock(Duration::ZERO).ok()?);
+    /// Tries to write everything to a new database.
+    fn return_to_disk(&mut self, changes: &[(Key, Option<Value>)]) -> Fate {
+        if self.lock.is_none()
+            && let Ok(lock) = self.folder.lock(Duration::ZERO)
+        {
+            self.lock = Some(lock);
+            // What another process, or we in better days, wrote there and this one could not read.
+            if let Ok(reading) = reading::read(&self.folder, true) {
+                let forgotten = changes.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key);
+                self.shared.inner.lock().contents.absorb(reading.found.contents, forgotten);
+            }
         }
-        let opened = ladder::open_database(&self.folder).ok()?;
-        self.engine = opened.engine;
-        let mode = if opened.mode == Mode::Fresh { Mode::Fresh } else { Mode::Healed };
-        Some((mode, if opened.detail.is_empty() { "opened again".to_string() } else { opened.detail }))
+        let contents = self.shared.inner.lock().contents.clone();
+        let started = self.lock.as_ref().and_then(|_| ladder::start(&self.folder, &contents, &[]).ok());
+        let Some((engine, _)) = started else {
+            self.put_off();
+            return Fate::Waiting;
+        };
+        (self.engine, self.pause, self.last_write) = (Some(engine), FIRST_PAUSE, Some(Instant::now()));
+        Fate::Returned
     }
 
     /// How many could not be written.

@@ -31,6 +31,8 @@ fn told(path: &Path, kind: char) -> Option<u64> {
 fn write_for_ever(dir: &Path) -> ! {
     let store = Store::open(dir);
     let mut log = OpenOptions::new().append(true).create(true).open(dir.join("told")).unwrap();
+    // Flushing all the time, now and then, or never: then age alone must bring it to the disk.
+    let every = [1, 7, u64::MAX][*std::fs::read(dir.join("kind")).unwrap().first().unwrap() as usize % 3];
     let start = all(&store).iter().map(value).max().unwrap_or(0);
     tell(&mut log, if store.state().mode == Mode::Ok { 'O' } else { 'X' }, start);
     for counter in start + 1.. {
@@ -38,12 +40,14 @@ fn write_for_ever(dir: &Path) -> ! {
             store.save(backend(number, counter));
         }
         tell(&mut log, 'S', counter);
-        if counter % 7 == 0 {
+        if counter % every == 0 {
             store.save(word("dijon", Admin::Draining, counter));
             store.flush();
             tell(&mut log, 'F', counter);
         }
-        std::thread::sleep(Duration::from_millis(3));
+        if every > 1 {
+            std::thread::sleep(Duration::from_millis(3));
+        }
     }
     unreachable!("a counter of 64 bits does not end");
 }
@@ -58,12 +62,13 @@ fn a_kill_loses_nothing_that_was_flushed_or_is_a_second_old() {
     let mut dice = Dice(42);
     for kill in 0..KILLS {
         let before = told(&log, 'O');
+        std::fs::write(dir.path().join("kind"), [kill as u8]).unwrap();
         let mut writer = child("a_kill_loses_nothing_that_was_flushed_or_is_a_second_old", dir.path());
         wait_for("the child has opened", || kill > 0 && told(&log, 'O') != before || told(&log, 'S').is_some());
         let opened = told(&log, 'O').unwrap_or(0);
         wait_for("the child writes", || told(&log, 'S').is_some_and(|counter| counter > opened));
         // At a random moment, of the first milliseconds or after some flushes; what was told a second before the kill is old.
-        let until = Instant::now() + Duration::from_millis(dice.roll(if kill % 3 == 0 { 1_800 } else { 150 }) as u64);
+        let until = Instant::now() + Duration::from_millis(dice.roll(if kill % 3 == 1 { 150 } else { 2_500 }) as u64);
         let mut seen = vec![];
         while Instant::now() < until {
             seen.push((Instant::now(), told(&log, 'S').unwrap()));

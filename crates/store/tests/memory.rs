@@ -140,7 +140,7 @@ fn many_changes_become_few_writes() {
     }
     store.flush();
     drop(store);
-    let size: u64 = support::named(dir.path(), "store")
+    let size: u64 = support::named(dir.path(), "store-")
         .iter()
         .filter(|path| path.is_dir())
         .flat_map(|path| std::fs::read_dir(path).unwrap())
