@@ -37,7 +37,9 @@ pub struct ProbeOrder {
     pub check: Arc<relais_config::Forward>,
     /// Host to send when the rule names none.
     pub host: Arc<str>,
-    /// Deadline of the whole probe.
+    /// Deadline of the connect alone (without TLS): what runs out is `ConnectTimeout`, the sign of silence.
+    pub connect: Duration,
+    /// Deadline of the whole probe, at least `connect`: what runs out after the connect is `ResponseTimeout`.
     pub timeout: Duration,
 }
 

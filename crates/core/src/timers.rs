@@ -19,16 +19,18 @@ pub struct Timers {
     pub fast_interval: Duration,
     /// Between two probes of a backend that is `Down`.
     pub down_interval: Duration,
-    /// Deadline of one probe.
+    /// Deadline of one probe. Where good answers are known to take longer it is stretched, up to the contract, unless
+    /// it was set by hand.
     pub probe_timeout: Duration,
-    /// Deadline of a probe that only asks whether anything answers at all, after a first one met silence.
+    /// Deadline of a probe that only asks whether anything answers at all, after a first one met silence. Stretched to
+    /// the network's own time.
     pub confirm_timeout: Duration,
     /// Consecutive successes until `Up`.
     pub rise: u32,
     /// Consecutive failures until `Down`.
     pub fall: u32,
-    /// Consecutive signs of silence until `Down`: one lost packet looks the same, so one more than `fall` unless
-    /// `fall` was set by hand.
+    /// Consecutive signs of silence until `Down`: lost packets look the same, so more than `fall` unless `fall` was set
+    /// by hand.
     pub patience: u32,
     /// Consecutive failed requests until `Down`; 0: off.
     pub passive_fall: u32,
@@ -54,14 +56,14 @@ impl Timers {
         Timers {
             failover_within: contract,
             checked: true,
-            interval: part(30),
+            interval: part(25),
             fast_interval: part(5),
-            down_interval: part(30),
+            down_interval: part(25),
             probe_timeout: part(20),
-            confirm_timeout: part(10),
+            confirm_timeout: part(8),
             rise: 2,
             fall: 2,
-            patience: 3,
+            patience: 4,
             passive_fall: 3,
             jitter: 0.1,
             connect: part(50).max(Duration::from_millis(150)),

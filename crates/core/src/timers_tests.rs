@@ -28,11 +28,11 @@ fn derived_timers_see_a_silent_cut_within_four_fifths_of_any_contract() {
 #[test]
 fn the_default_contract_gives_the_documented_numbers() {
     let timers = Timers::solve(&forward());
-    assert_eq!(timers.interval, ms(300));
+    assert_eq!(timers.interval, ms(250));
     assert_eq!(timers.probe_timeout, ms(200));
-    assert_eq!(timers.confirm_timeout, ms(100));
-    assert_eq!((timers.rise, timers.fall, timers.patience, timers.passive_fall), (2, 2, 3, 3));
-    assert_eq!(timers.detection(), ms(730));
+    assert_eq!(timers.confirm_timeout, ms(80));
+    assert_eq!((timers.rise, timers.fall, timers.patience, timers.passive_fall), (2, 2, 4, 3));
+    assert_eq!(timers.detection(), ms(715));
 }
 
 #[test]
@@ -50,10 +50,10 @@ fn what_is_set_by_hand_is_kept_and_shown() {
     assert_eq!(timers.probe_timeout, ms(2_000));
     assert_eq!((timers.rise, timers.fall, timers.patience, timers.passive_fall), (3, 4, 4, 0));
     assert_eq!((timers.connect, timers.wait), (ms(700), ms(9_000)));
-    assert_eq!(timers.detection(), ms(5_500) + ms(2_000) + ms(100) * 3);
+    assert_eq!(timers.detection(), ms(5_500) + ms(2_000) + ms(80) * 3);
     let said = timers.explain().join("\n");
     assert!(said.contains("longer than failover_within = 1 s"), "{said}");
-    assert!(said.contains("set failover_within to 7.8 s or more"), "{said}");
+    assert!(said.contains("set failover_within to 7.74 s or more"), "{said}");
     assert!(!said.contains("failed request"), "passive detection is off: {said}");
 }
 
@@ -74,11 +74,11 @@ fn a_short_hand_set_timeout_bounds_the_confirming_probe_and_zero_counts_mean_one
 #[test]
 fn the_words_name_the_numbers() {
     let said = Timers::solve(&forward()).explain();
-    assert_eq!(said[0], "each backend is checked every 300 ms (+- 5 %), an answer is due within 200 ms");
+    assert_eq!(said[0], "each backend is checked every 250 ms (+- 5 %), an answer is due within 200 ms");
     assert_eq!(
         said[1],
-        "a silent cut of a site is seen within 0.73 s by checks alone: 330 ms until the next check, 200 ms without an \
-         answer, 2 more checks of 100 ms"
+        "a silent cut of a site is seen within 0.71 s by checks alone: 275 ms until the next check, 200 ms without an \
+         answer, 3 more checks of 80 ms"
     );
     assert_eq!(said[2], "2 wrong or late answers in a row take a backend down");
     assert_eq!(said[3], "3 failed requests in a row take a backend down");

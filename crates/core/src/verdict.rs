@@ -19,21 +19,32 @@ pub(crate) struct Counters {
     pub(crate) bad: u32,
     /// Failed requests in a row.
     pub(crate) failed: u32,
-    /// Signs of silence in a row, of probes and requests together.
-    pub(crate) silent: u32,
-    /// How many of those were probes.
+    /// Probes in a row that met silence.
     pub(crate) silent_probes: u32,
+    /// Requests that met silence, with no sign of life since the first of them.
+    pub(crate) silent_requests: u32,
 }
 
 impl Counters {
     /// Nothing counted yet.
     pub(crate) fn new(health: Health) -> Self {
-        Self { health, good: 0, bad: 0, failed: 0, silent: 0, silent_probes: 0 }
+        Self { health, good: 0, bad: 0, failed: 0, silent_probes: 0, silent_requests: 0 }
+    }
+
+    /// Signs of silence in a row. Requests count as one together: they fail together, and long after they were sent,
+    /// when those that succeed have long gone elsewhere.
+    pub(crate) fn silent(&self) -> u32 {
+        self.silent_probes.saturating_add(self.silent_requests.min(1))
+    }
+
+    fn heard(&mut self) {
+        self.silent_probes = 0;
+        self.silent_requests = 0;
     }
 
     /// Whether the last evidence left a question open.
     pub(crate) fn in_doubt(&self) -> bool {
-        self.bad > 0 || self.silent > 0 || matches!(self.health, Health::Probing | Health::Suspect)
+        self.bad > 0 || self.silent() > 0 || matches!(self.health, Health::Probing | Health::Suspect)
     }
 }
 
@@ -89,7 +100,8 @@ pub(crate) fn verdict(before: Counters, evidence: Evidence, given: &Given<'_>) -
 
 fn good_probe(before: Counters, given: &Given<'_>) -> Verdict {
     let good = before.good.saturating_add(1);
-    let mut after = Counters { good, bad: 0, silent: 0, silent_probes: 0, ..before };
+    let mut after = Counters { good, bad: 0, ..before };
+    after.heard();
     match before.health {
         Health::Down => {
             let ready = given.needed || good >= given.timers.rise;
@@ -106,7 +118,8 @@ fn good_probe(before: Counters, given: &Given<'_>) -> Verdict {
 fn good_request(before: Counters, given: &Given<'_>) -> Verdict {
     // A late answer of a backend that is down may be from before it went down: it counts only when nothing is left.
     let ready = before.health == Health::Down && given.needed;
-    let mut after = Counters { failed: 0, silent: 0, silent_probes: 0, ..before };
+    let mut after = Counters { failed: 0, ..before };
+    after.heard();
     if before.health == Health::Suspect {
         after.health = Health::Up;
     }
@@ -118,8 +131,7 @@ fn bad_probe(before: Counters, fault: Fault, given: &Given<'_>) -> Verdict {
     let mut after = Counters { good: 0, ..before };
     if given.short && fault == Fault::ResponseTimeout {
         // It connected, and that is all the short deadline asked: a whole probe follows.
-        after.silent = 0;
-        after.silent_probes = 0;
+        after.heard();
         return keep(after, None);
     }
     if unanswered(fault) && given.lived {
@@ -128,15 +140,15 @@ fn bad_probe(before: Counters, fault: Fault, given: &Given<'_>) -> Verdict {
         return lives(after, before.health, "requests are answered");
     }
     after.bad = before.bad.saturating_add(1);
-    count_silence(&mut after, fault, 1);
+    note_silence(&mut after, fault, true);
     if before.health == Health::Down {
         return keep(after, None);
     }
     if fault.is_silence() {
-        if after.silent >= given.patience.max(given.timers.fall) {
-            return down(after, format!("{fault}, {} in a row", count(after.silent, "time")));
+        if after.silent() >= given.patience.max(given.timers.fall) {
+            return down(after, format!("{fault}, {} in a row", count(after.silent(), "time")));
         }
-        return doubt(after, fault);
+        return doubt(after, fault, given);
     }
     // Retransmission makes a lost packet look like a late answer: a lossy link needs more of those, too.
     let late = if fault == Fault::ResponseTimeout { given.patience.saturating_sub(1) } else { 0 };
@@ -153,22 +165,20 @@ fn bad_request(before: Counters, fault: Fault, given: &Given<'_>) -> Verdict {
     let mut after = before;
     if given.lived {
         after.failed = 0;
-        after.silent = 0;
-        after.silent_probes = 0;
+        after.heard();
     }
     after.failed = after.failed.saturating_add(1);
-    count_silence(&mut after, fault, 0);
+    note_silence(&mut after, fault, false);
     if before.health == Health::Down {
         return keep(after, None);
     }
     let enough = given.timers.passive_fall > 0 && after.failed >= given.timers.passive_fall;
     if fault.is_silence() {
-        // Requests that meet one lost packet fail together. A probe must have met silence too, where there are probes.
-        let confirmed = !given.timers.checked || after.silent_probes > 0;
-        if enough && confirmed && after.silent >= given.patience {
-            return down(after, format!("{fault}, {} in a row", count(after.silent, "time")));
+        // Where there are probes, a request only raises the question that a probe is then sent to answer.
+        if !given.timers.checked && enough && after.silent_requests >= given.patience {
+            return down(after, format!("{fault}, {} in a row", count(after.silent_requests, "request")));
         }
-        return doubt(after, fault);
+        return doubt(after, fault, given);
     }
     if !enough || before.health == Health::Probing {
         return keep(after, None);
@@ -184,29 +194,27 @@ fn unanswered(fault: Fault) -> bool {
     fault.is_silence() || fault == Fault::ResponseTimeout
 }
 
-fn count_silence(after: &mut Counters, fault: Fault, probes: u32) {
+fn note_silence(after: &mut Counters, fault: Fault, probe: bool) {
     if fault.is_silence() {
-        after.silent = after.silent.saturating_add(1);
-        after.silent_probes = after.silent_probes.saturating_add(probes);
+        let counter = if probe { &mut after.silent_probes } else { &mut after.silent_requests };
+        *counter = counter.saturating_add(1);
     } else if fault != Fault::Unresolved {
         // Something there answered, or at least took the connection.
-        after.silent = 0;
-        after.silent_probes = 0;
+        after.heard();
     }
 }
 
-/// Two signs of silence in a row make a backend suspect; one is a lost packet.
-fn doubt(mut after: Counters, fault: Fault) -> Verdict {
-    if after.health == Health::Up && after.silent >= 2 {
+/// Two signs of silence in a row make a backend suspect; one is a lost packet. On a lossy link it takes more.
+fn doubt(mut after: Counters, fault: Fault, given: &Given<'_>) -> Verdict {
+    if after.health == Health::Up && after.silent() >= given.patience.saturating_sub(2).max(2) {
         after.health = Health::Suspect;
-        return keep(after, Some(format!("{fault}, {} in a row", count(after.silent, "time"))));
+        return keep(after, Some(format!("{fault}, {} in a row", count(after.silent(), "time"))));
     }
     keep(after, None)
 }
 
 fn lives(mut after: Counters, before: Health, why: &str) -> Verdict {
-    after.silent = 0;
-    after.silent_probes = 0;
+    after.heard();
     if before == Health::Suspect {
         after.health = Health::Up;
         return keep(after, Some(why.to_owned()));

@@ -179,7 +179,7 @@ impl Fleet {
                 self.agenda.cancel_all(entry.slot());
                 entry.backend = self.new_backend(id.clone(), decl);
                 entry.probe = None;
-                (entry.probe_mark, entry.request_mark, entry.seen_mark) = (0, 0, 0);
+                (entry.probe_mark, entry.request_mark, entry.seen_mark, entry.site_mark) = (0, 0, 0, 0);
                 self.agenda.set(Alarm::Probe(entry.slot()), now);
                 entry
             }
@@ -275,7 +275,7 @@ fn recall(entry: &mut Entry, record: BackendRecord, timers: &Timers, now: Instan
         Health::Down => {
             // Known dead, but long ago: no request goes there before a check passed, and one failed check is enough.
             entry.counters.bad = timers.fall.saturating_sub(1);
-            entry.counters.silent = timers.patience.saturating_sub(1);
+            entry.counters.silent_probes = timers.patience.saturating_sub(1);
             entry.counters.failed = timers.passive_fall.saturating_sub(1);
             entry.why = format!("was down when last seen, {} ago", short(age));
         }

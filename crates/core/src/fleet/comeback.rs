@@ -47,7 +47,7 @@ impl Fleet {
             self.lift(slot, "tried again", now);
             if let Some(entry) = self.entries.get_mut(&slot) {
                 entry.counters.failed = passive_fall.saturating_sub(1);
-                entry.counters.silent = 0;
+                entry.counters.silent_requests = 0;
             }
         } else if entry.counters.good >= timers.rise {
             self.rise(slot, now);

@@ -60,7 +60,7 @@ impl Fleet {
         match evidence {
             Evidence::Probe(Ok(())) | Evidence::Request(Ok(())) => self.site_lives(slot, now),
             Evidence::Probe(Err(fault)) | Evidence::Request(Err(fault)) if testified => {
-                self.testify(slot, fault, lived, given_short(evidence, probe), now);
+                self.testify(slot, fault, lived, probe, now);
             }
             Evidence::Probe(Err(_)) | Evidence::Request(Err(_)) => {}
         }
@@ -99,10 +99,10 @@ impl Fleet {
 
     /// A backend that is down stays so: a failed check ends its way back, and long silence shows a dead transport.
     fn stay_down(&mut self, slot: u32, evidence: Evidence, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&slot) else { return };
         let Evidence::Probe(Err(fault)) = evidence else { return };
-        let patience = self.services[entry.service].timers.patience;
-        if !entry.dead && entry.counters.silent >= patience {
+        let Some(patience) = self.entries.get(&slot).map(|entry| self.patience(entry)) else { return };
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        if !entry.dead && entry.counters.silent_probes >= patience {
             entry.dead = true;
             entry.why = format!("{fault}, for {}", crate::words::short(now.since(entry.since)));
             self.changes.services.insert(entry.service);
@@ -162,8 +162,9 @@ impl Fleet {
         members.iter().any(|slot| Some(*slot) != but && self.entries.get(slot).is_some_and(Entry::usable))
     }
 
-    /// Whether a failing check is not to be believed: requests succeed, and the check of no other backend has been
-    /// seen to pass since this one began to fail. Then the check may be broken rather than the backends.
+    /// Whether a failing check is not to be believed: requests have lately succeeded and do not fail, and the check of
+    /// no other backend has been seen to pass since this one began to fail. Then the check may be broken rather than
+    /// the backends; and if it is the backend, nobody else is known to be better.
     fn excused(&self, entry: &Entry, now: Instant) -> bool {
         let service = &self.services[entry.service];
         let Some(bad_since) = entry.bad_since else { return false };
@@ -171,11 +172,15 @@ impl Fleet {
             .lived_at
             .is_some_and(|at| at >= bad_since && now.since(at) < service.timers.failover_within * EXCUSED_FOR);
         let failing = service.timers.passive_fall > 0 && entry.counters.failed >= service.timers.passive_fall;
-        serving
-            && !failing
-            && !service.members.iter().filter_map(|slot| self.entries.get(slot)).any(|other| {
-                other.slot() != entry.slot() && other.usable() && other.last_good.is_some_and(|at| at > bad_since)
-            })
+        serving && !failing && !self.sibling_passed(entry, bad_since)
+    }
+
+    /// Whether the check of another usable backend of the service has passed since then.
+    pub(super) fn sibling_passed(&self, entry: &Entry, since: Instant) -> bool {
+        let members = self.services[entry.service].members.iter().filter_map(|slot| self.entries.get(slot));
+        members
+            .filter(|other| other.slot() != entry.slot() && other.usable())
+            .any(|other| other.last_good.is_some_and(|at| at > since))
     }
 
     /// Whether a service keeps at least one other backend, and half of its enabled ones, without this one.
@@ -217,8 +222,4 @@ pub(super) fn remember(downs: &mut Vec<Instant>, now: Instant) {
         downs.remove(0);
     }
     downs.push(now);
-}
-
-fn given_short(evidence: Evidence, probe: Option<Outstanding>) -> bool {
-    matches!(evidence, Evidence::Probe(_)) && probe.is_some_and(|probe| probe.short)
 }

@@ -93,7 +93,7 @@ impl Fleet {
         if was_down {
             // One failed check is enough to say that it still is.
             entry.counters.bad = timers.fall.saturating_sub(1);
-            entry.counters.silent = timers.patience.saturating_sub(1);
+            entry.counters.silent_probes = timers.patience.saturating_sub(1);
         }
         self.turn(slot, Health::Probing, "enabled, no verdict yet".to_owned(), now);
         self.send_probe(slot, now);

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use relais_config::CheckKind;
+
 use super::Fleet;
 use super::agenda::Alarm;
 use super::state::{Entry, Outstanding, RECENT};
@@ -11,7 +13,6 @@ use crate::fault::Fault;
 use crate::health::{Admin, Health};
 use crate::report::ProbeReport;
 use crate::time::Instant;
-use crate::timers::Timers;
 use crate::verdict::Evidence;
 
 /// Every backend is probed for the first time within this.
@@ -30,10 +31,7 @@ impl Fleet {
         if entry.probe.is_some() || entry.admin == Admin::Disabled || !service.timers.checked {
             return;
         }
-        let site = &self.sites[entry.site];
-        let accused = site.accusation.is_some().then_some(site.confirm);
-        let short = confirming(entry, accused, &service.timers);
-        let timeout = short.unwrap_or(service.timers.probe_timeout);
+        let (connect, timeout, short) = self.deadlines(entry);
         let check = Arc::clone(forward);
         let id = self.next_probe;
         self.next_probe += 1;
@@ -43,10 +41,10 @@ impl Fleet {
             entry.probe_mark = entry.succeeded();
         }
         entry.pressed = false;
-        entry.probe = Some(Outstanding { id, sent: now, short: short.is_some() });
+        entry.probe = Some(Outstanding { id, sent: now, short });
         entry.last_sent = now;
-        let order =
-            ProbeOrder { id, backend: Arc::clone(&entry.backend), check, host: Arc::clone(&entry.host), timeout };
+        let (backend, host) = (Arc::clone(&entry.backend), Arc::clone(&entry.host));
+        let order = ProbeOrder { id, backend, check, host, connect, timeout };
         self.changes.probes.push(Effect::Probe(order));
         self.agenda.cancel(Alarm::Probe(slot));
         self.agenda.set(Alarm::Overdue(slot), now + timeout + GRACE);
@@ -64,7 +62,7 @@ impl Fleet {
         let took_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         entry.recent.push_back(ProbeReport { at: now, took_micros, fault: result.err() });
         if result.is_ok() {
-            entry.took = took.max(entry.took * 7 / 8 + took / 8);
+            learn(entry, took);
         }
         self.weigh(slot, Evidence::Probe(result), Some(probe), now);
         self.plan(slot, now);
@@ -127,27 +125,65 @@ impl Fleet {
         self.agenda.set(Alarm::Probe(slot), at);
     }
 
+    /// Deadlines of the next probe of a backend: of the connect and of the whole, and whether they are the short ones
+    /// that only confirm silence.
+    fn deadlines(&self, entry: &Entry) -> (Duration, Duration, bool) {
+        let service = &self.services[entry.service];
+        let timers = &service.timers;
+        let health = service.forward.as_ref().map(|forward| &forward.health);
+        let by_hand = health.is_some_and(|health| health.timeout.is_some());
+        // A connect takes one round trip, a question at least another: what good probes take at best bounds the
+        // network's part.
+        let connect_only = health.is_some_and(|health| health.kind == CheckKind::Tcp);
+        let reach = if connect_only { entry.fastest * 3 } else { entry.fastest };
+        let known = !entry.fastest.is_zero();
+        let whole = if by_hand {
+            timers.probe_timeout
+        } else if !known || matches!(entry.health(), Health::Down | Health::Probing) || self.nobody_better(entry) {
+            // Nothing is gained by haste: a slow answer is worth more than none.
+            timers.failover_within
+        } else {
+            timers.probe_timeout.max(entry.slowest * 2).min(timers.failover_within)
+        };
+        let connect = if known { timers.probe_timeout.max(reach) } else { timers.connect }.min(whole);
+        let site = &self.sites[entry.site];
+        let accused = site.accusation.is_some();
+        let doubted = entry.pressed || entry.counters.silent() > 0 || (accused && !entry.counters.in_doubt());
+        if !known || !doubted || entry.health() == Health::Down {
+            return (connect, whole, false);
+        }
+        // In a doubt about the whole site, the strictest service there sets the pace for all.
+        let confirm = if accused { site.confirm.min(timers.confirm_timeout) } else { timers.confirm_timeout };
+        let confirm = confirm.max(reach).min(connect);
+        (confirm, confirm, true)
+    }
+
+    /// A backend answers late, and no other of its service has been seen to do better since.
+    fn nobody_better(&self, entry: &Entry) -> bool {
+        let late = entry.counters.bad > 0 && entry.last_fault == Some(Fault::ResponseTimeout);
+        late && entry.bad_since.is_some_and(|since| !self.sibling_passed(entry, since))
+    }
+
     /// A service has nobody left: its backends are probed at the fast pace.
     pub(super) fn hurry_service(&mut self, service: usize, now: Instant) {
         for slot in self.services[service].members.clone() {
-            if self.entries.get(&slot).is_some_and(|entry| entry.health() == Health::Down) {
-                self.plan(slot, now);
+            if self.entries.get(&slot).is_none_or(|entry| entry.health() != Health::Down) {
+                continue;
+            }
+            let before = self.agenda.at(Alarm::Probe(slot));
+            self.plan(slot, now);
+            if let Some(earlier) = before.filter(|at| self.agenda.at(Alarm::Probe(slot)).is_some_and(|new| *at < new)) {
+                self.agenda.set(Alarm::Probe(slot), earlier);
             }
         }
     }
 }
 
-/// The short deadline of a probe that confirms silence; `None`: the whole deadline applies. It is never shorter than
-/// twice what good probes there take, and not used where none was ever good.
-fn confirming(entry: &Entry, accused: Option<Duration>, timers: &Timers) -> Option<Duration> {
-    let doubted = entry.pressed || entry.counters.silent > 0 || (accused.is_some() && !entry.counters.in_doubt());
-    if entry.health() == Health::Down || !doubted || entry.took.is_zero() {
-        return None;
-    }
-    // In a doubt about the whole site, the strictest service there sets the pace for all.
-    let confirm = accused.map_or(timers.confirm_timeout, |site| site.min(timers.confirm_timeout));
-    let timeout = confirm.max(entry.took * 2);
-    (timeout < timers.probe_timeout).then_some(timeout)
+/// Remembers how long good probes take: a slow-falling peak, and a slow-rising floor.
+fn learn(entry: &mut Entry, took: Duration) {
+    let took = took.max(Duration::from_micros(1));
+    entry.slowest = took.max(entry.slowest * 7 / 8 + took / 8);
+    entry.fastest = if entry.fastest.is_zero() { took } else { took.min(entry.fastest * 7 / 8 + took / 8) };
 }
 
 /// The next point of a backend's own rhythm: `interval` apart, at its own phase, moved by the jitter. Between two

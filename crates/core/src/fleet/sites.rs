@@ -9,7 +9,7 @@ use super::Fleet;
 use super::adopt::index_u32;
 use super::agenda::Alarm;
 use super::judging::remember;
-use super::state::{Accusation, Entry, SiteState};
+use super::state::{Accusation, Entry, Outstanding, SiteState};
 use crate::effect::Transition;
 use crate::fault::Fault;
 use crate::health::{Admin, Health};
@@ -27,21 +27,22 @@ const BY_CHANCE: f64 = 1e-5;
 const ASKED: usize = 8;
 
 impl Fleet {
-    /// What a failed probe or request of a backend says about its site.
-    pub(super) fn testify(&mut self, slot: u32, fault: Fault, lived: bool, short: bool, now: Instant) {
+    /// What a failed probe, or without one a failed request, of a backend says about its site.
+    pub(super) fn testify(&mut self, slot: u32, fault: Fault, lived: bool, probe: Option<Outstanding>, now: Instant) {
         // Bytes of the application are a sign of life; so is the connect behind a late answer, if it was made since
         // the doubt began: only then has a probe the short deadline.
         let late = fault == Fault::ResponseTimeout;
         let answered = !fault.is_transport() && !late && fault != Fault::Unresolved;
-        if lived || answered || (late && short) {
+        if lived || answered || (late && probe.is_some_and(|probe| probe.short)) {
             self.site_lives(slot, now);
         } else if fault.is_transport() {
-            self.accuse(slot, fault, now);
+            self.accuse(slot, fault, probe.is_some(), now);
         }
     }
 
-    fn accuse(&mut self, slot: u32, fault: Fault, now: Instant) {
-        let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
+    fn accuse(&mut self, slot: u32, fault: Fault, probe: bool, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let (index, checked) = (entry.site, self.services[entry.service].timers.checked);
         let site = &mut self.sites[index];
         if site.health == Health::Down {
             return;
@@ -49,18 +50,24 @@ impl Fleet {
         if site.accusation.as_ref().is_some_and(|old| now.since(old.last) > site.contract) {
             site.accusation = None;
         }
-        let accusation = site.accusation.get_or_insert_with(|| Accusation {
-            last: now,
-            signals: 0,
-            silence: false,
-            accusers: std::collections::BTreeSet::new(),
-        });
+        if site.accusation.is_none() {
+            for slot in &site.members {
+                let Some(member) = self.entries.get_mut(slot) else { continue };
+                member.site_mark = member.succeeded();
+            }
+        }
+        let accusation = site.accusation.get_or_insert_with(|| Accusation::new(now));
         let first_silence = fault.is_silence() && !accusation.silence;
         accusation.last = now;
-        accusation.signals += 1;
         accusation.silence |= fault.is_silence();
-        accusation.accusers.insert(slot);
-        let many = accusation.silence && accusation.accusers.len() >= 2;
+        let new = accusation.accusers.insert(slot);
+        if probe || new || !checked {
+            // Requests fail together and late: those of one backend are one sign, where probes can give more.
+            accusation.signals += 1;
+        }
+        let many = accusation.silence
+            && accusation.accusers.len() >= 2
+            && accusation.signals + 3 >= signs_needed(site.loss, SITE_SIGNALS);
         self.agenda.set(Alarm::Acquit(index_u32(index)), now + site.contract);
         if first_silence {
             self.ask(index, ASKED, now);
@@ -91,19 +98,14 @@ impl Fleet {
         let start = if asked.is_empty() { 0 } else { now.0 % asked.len() as u64 };
         let start = usize::try_from(start).unwrap_or(0);
         for &slot in asked[start..].iter().chain(&asked[..start]).take(most) {
-            if let Some(entry) = self.entries.get_mut(&slot)
-                && !self.services[entry.service].timers.checked
-            {
-                entry.probe_mark = entry.succeeded();
-            }
             self.hurry(slot, now);
         }
     }
 
-    /// Whether requests were answered from a site since each of its backends was last asked.
+    /// Whether requests were answered from a site since the accusation began.
     fn site_answers(&self, index: usize) -> bool {
-        let members = self.sites[index].members.iter().filter_map(|slot| self.entries.get(slot));
-        members.filter(|entry| entry.testifies()).any(|entry| entry.succeeded() > entry.probe_mark)
+        let mut members = self.sites[index].members.iter().filter_map(|slot| self.entries.get(slot));
+        members.any(|entry| entry.succeeded() > entry.site_mark)
     }
 
     fn suspect(&mut self, index: usize, fault: Fault, now: Instant) {
@@ -220,18 +222,19 @@ impl Fleet {
         signs_needed(site.loss, floor)
     }
 
-    /// A backend that met silence and then answered without having been down: its link loses packets.
+    /// A backend that met silence and then answered, without its transport having been dead: its link loses packets.
     pub(super) fn learn_loss(&mut self, slot: u32, before: Counters, evidence: Evidence, lived: bool) {
         let Some(entry) = self.entries.get(&slot) else { return };
-        if before.health == Health::Down {
+        let site = &mut self.sites[entry.site];
+        if entry.dead || site.health == Health::Down {
             return;
         }
         let lost = match evidence {
             Evidence::Probe(Ok(())) => before.silent_probes,
             Evidence::Probe(Err(fault)) if fault.is_silence() && lived => 1,
+            Evidence::Probe(Err(fault)) if !fault.is_silence() && fault != Fault::Unresolved => before.silent_probes,
             Evidence::Probe(Err(_)) | Evidence::Request(_) => return,
         };
-        let site = &mut self.sites[entry.site];
         for _ in 0..lost.min(MOST_SIGNALS) {
             site.loss += (1.0 - site.loss) / 16.0;
         }

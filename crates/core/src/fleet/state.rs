@@ -72,11 +72,15 @@ pub(super) struct Entry {
     pub(super) last_fault: Option<Fault>,
     pub(super) recent: VecDeque<ProbeReport>,
     /// Slow-falling peak of how long good probes take.
-    pub(super) took: Duration,
+    pub(super) slowest: Duration,
+    /// Slow-rising floor of the same; zero: none was good yet.
+    pub(super) fastest: Duration,
     /// Place within the probe interval, as a fraction of 2^64.
     pub(super) phase: u64,
     /// `succeeded` when the question of the present probe was asked.
     pub(super) probe_mark: u64,
+    /// `succeeded` when the present accusation against its site began.
+    pub(super) site_mark: u64,
     /// `succeeded` at the last failed request.
     pub(super) request_mark: u64,
     /// `succeeded` when it was last looked at.
@@ -116,7 +120,9 @@ impl Entry {
             bad_since: None,
             last_fault: None,
             recent: VecDeque::with_capacity(RECENT),
-            took: Duration::ZERO,
+            slowest: Duration::ZERO,
+            fastest: Duration::ZERO,
+            site_mark: 0,
             phase,
             probe_mark: 0,
             request_mark: 0,
@@ -171,6 +177,12 @@ pub(super) struct Accusation {
     pub(super) silence: bool,
     /// Whom they came from.
     pub(super) accusers: BTreeSet<u32>,
+}
+
+impl Accusation {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { last: now, signals: 0, silence: false, accusers: BTreeSet::new() }
+    }
 }
 
 /// One site.

@@ -31,7 +31,7 @@ struct Rig {
     fleet: Fleet,
     now: Instant,
     snapshot: Arc<Snapshot>,
-    /// By address: what a probe there meets. Silence takes the whole timeout, the rest 5 ms.
+    /// By address: what a probe there meets. Silence takes its whole deadline, the rest 5 ms.
     world: BTreeMap<String, Result<(), Fault>>,
     /// Answers under way.
     answers: BTreeMap<(Instant, u64), (u32, Result<(), Fault>, Duration)>,
@@ -81,8 +81,11 @@ impl Rig {
     fn ask(&mut self, order: &ProbeOrder) {
         self.probes.push((self.now, order.clone()));
         let result = self.world.get(&*order.backend.id.address).copied().unwrap_or(Ok(()));
-        let waits = result.is_err_and(|fault| fault.is_silence() || fault == Fault::ResponseTimeout);
-        let took = if waits { order.timeout } else { ms(5).min(order.timeout) };
+        let took = match result {
+            Err(fault) if fault.is_silence() => order.connect,
+            Err(Fault::ResponseTimeout) => order.timeout,
+            _ => ms(5),
+        };
         self.answers.insert((self.now + took, order.id), (order.backend.slot, result, took));
     }
 

@@ -16,18 +16,22 @@ fn every_backend_is_probed_within_100_ms_and_up_at_its_first_good_answer() {
         assert!(rig.member(address).ramp_from.is_none(), "at start all are equally cold");
     }
     assert_eq!(&*rig.probes[0].1.host, "api.example");
-    assert_eq!(rig.probes[0].1.timeout, ms(200));
+    let first = &rig.probes[0].1;
+    assert_eq!((first.connect, first.timeout), (ms(500), ms(1_000)), "nothing is known of the network yet");
+    rig.run(ms(1_000));
+    let last = &rig.probes.last().unwrap().1;
+    assert_eq!((last.connect, last.timeout), (ms(200), ms(200)));
 }
 
 #[test]
 fn probes_keep_their_pace_and_one_is_under_way_per_backend() {
     let mut rig = started(two_sites());
     rig.run(ms(30_000));
-    assert!((396..=404).contains(&rig.probes.len()), "{}", rig.probes.len());
+    assert!((476..=484).contains(&rig.probes.len()), "{}", rig.probes.len());
     for address in [A1, A2, B1, B2] {
         let mine: Vec<Instant> =
             rig.probes.iter().filter(|(_, o)| *o.backend.id.address == *address).map(|(at, _)| *at).collect();
-        assert!(mine.windows(2).all(|w| w[1].since(w[0]) <= ms(330)));
+        assert!(mine.windows(2).all(|w| w[1].since(w[0]) <= ms(275)));
     }
 }
 
@@ -73,8 +77,8 @@ fn silence_is_confirmed_fast_with_a_short_deadline_and_doubt_shows_as_suspect() 
     rig.until(ms(800), |rig| rig.health(A1) == Health::Suspect);
     rig.until(ms(800), |rig| rig.health(A1) == Health::Down);
     let mine: Vec<&(Instant, ProbeOrder)> = rig.probes.iter().filter(|(_, o)| *o.backend.id.address == *A1).collect();
-    let silent: Vec<Duration> = mine.iter().rev().take(3).rev().map(|(_, o)| o.timeout).collect();
-    assert!(silent[1..] == [ms(100), ms(100)] || mine.len() < 3, "{silent:?}");
+    let silent: Vec<Duration> = mine.iter().rev().take(4).rev().map(|(_, o)| o.connect).collect();
+    assert_eq!(silent, [ms(200), ms(80), ms(80), ms(80)]);
 }
 
 #[test]
@@ -160,16 +164,16 @@ fn silence_of_requests_needs_a_silent_probe_too() {
     rig.run(ms(25_000));
     for _ in 0..10 {
         rig.served(A1, Err(Fault::Unacknowledged));
+        assert_eq!(rig.health(A1), Health::Up, "they are one sign");
     }
-    assert_eq!(rig.health(A1), Health::Suspect);
     rig.run(ms(100));
-    assert_eq!(rig.health(A1), Health::Up, "the probe was answered");
+    assert!(rig.notes().is_empty(), "the probe was answered: {:?}", rig.notes());
     rig.set(A1, Err(Fault::ConnectTimeout));
     for _ in 0..10 {
         rig.served(A1, Err(Fault::Unacknowledged));
     }
     let took = rig.until(ms(300), |rig| rig.health(A1) == Health::Down);
-    assert!(took <= ms(210), "{took:?}");
+    assert!(took <= ms(241), "{took:?}");
 }
 
 #[test]
@@ -236,12 +240,12 @@ fn a_broken_check_of_all_backends_does_not_take_a_working_service_down() {
 fn a_late_answer_to_a_short_probe_is_a_sign_of_life() {
     let mut rig = started(pair(|_| {}));
     rig.set(A1, Err(Fault::ConnectTimeout));
-    rig.until(ms(800), |rig| rig.probes.last().is_some_and(|(_, o)| o.timeout == ms(100)));
+    rig.until(ms(800), |rig| rig.probes.last().is_some_and(|(_, o)| o.timeout == ms(80)));
     rig.set(A1, Err(Fault::ResponseTimeout));
-    rig.run(ms(205));
+    rig.run(ms(165));
     assert_eq!(rig.probes.last().unwrap().1.timeout, ms(200), "a whole probe follows");
     assert_eq!(rig.health(A1), Health::Suspect);
-    rig.until(ms(210), |rig| rig.health(A1) == Health::Down);
+    rig.until(ms(1_200), |rig| rig.health(A1) == Health::Down);
     assert!(!rig.member(A1).dead, "something there takes connections");
 }
 

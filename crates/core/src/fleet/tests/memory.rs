@@ -43,7 +43,7 @@ fn old_memory_is_verified_first() {
 fn old_memory_of_an_outage_is_confirmed_by_one_silence() {
     let mut rig = restarted(vec![record("a", A1, Health::Down, ms(61_000))]);
     rig.set(A1, Err(Fault::ConnectTimeout));
-    rig.run(ms(301));
+    rig.run(ms(601));
     assert_eq!(rig.health(A1), Health::Down);
     assert!(rig.member(A1).dead);
 }

@@ -104,10 +104,10 @@ fn timers_are_solved_again_and_take_effect_at_once() {
     let mut rig = started(pair(|forward| forward.health.interval = Some(ms(30_000))));
     rig.run(ms(40_000));
     reload(&mut rig, pair(|_| {}));
-    assert_eq!(rig.snapshot.pools[0].timers.interval, ms(300));
+    assert_eq!(rig.snapshot.pools[0].timers.interval, ms(250));
     rig.probes.clear();
     rig.run(ms(3_000));
-    assert!(rig.probes.len() >= 18, "{}", rig.probes.len());
+    assert!(rig.probes.len() >= 22, "{}", rig.probes.len());
 }
 
 #[test]
