@@ -3,8 +3,10 @@
 //! These types are what the other floors read. They are plain values: nothing here parses, and nothing here
 //! touches files, sockets or the clock. `section` fills them from the file.
 
+mod health;
 mod service;
 
+pub use health::*;
 pub use service::*;
 
 use std::net::SocketAddr;
@@ -58,6 +60,8 @@ pub struct Edge {
     pub tls: TlsSource,
     /// Lowest TLS version accepted.
     pub min_tls: TlsVersion,
+    /// Name servers asked for the names of backends; empty: those of the system.
+    pub nameservers: Vec<SocketAddr>,
     /// Deadlines towards clients.
     pub client: ClientTimeouts,
     /// Limits on what clients may send.

@@ -25,6 +25,7 @@ pub(crate) static EDGE: Shape = shape(
         "email",
         "state_dir",
         "trusted_proxies",
+        "nameservers",
         "failover_within",
         "drain",
         "name",
@@ -56,6 +57,7 @@ pub(crate) static SERVICE: Shape = shape(
         "redirect",
         "respond",
         "health",
+        "agent",
         "passive_fall",
         "failover_within",
         "balance",
@@ -63,6 +65,7 @@ pub(crate) static SERVICE: Shape = shape(
         "timeout",
         "retry",
         "max_inflight",
+        "max_queue",
         "queue_timeout",
         "fail_open",
         "maintenance",
@@ -79,15 +82,18 @@ pub(crate) static UPSTREAM_TLS: Shape = shape("service.NAME.upstream.tls", &["sn
 pub(crate) static HEALTH: Shape = shape(
     "service.NAME.health",
     &[
-        "type", "path", "method", "host", "status", "body", "headers", "port", "tls", "interval", "timeout", "rise",
-        "fall", "jitter",
+        "type", "path", "method", "host", "status", "body", "headers", "service", "send", "expect", "command", "port",
+        "tls", "interval", "timeout", "rise", "fall", "jitter",
     ],
 );
+pub(crate) static AGENT: Shape = shape("service.NAME.agent", &["port", "interval", "send"]);
 pub(crate) static BALANCE: Shape = shape("service.NAME.balance", &["hash"]);
 pub(crate) static STICKY: Shape = shape("service.NAME.sticky", &["cookie", "ttl", "key", "key_file"]);
 pub(crate) static TIMEOUT: Shape = shape("service.NAME.timeout", &["connect", "response", "idle", "tunnel", "request"]);
-pub(crate) static RETRY: Shape =
-    shape("service.NAME.retry", &["attempts", "budget_percent", "budget_floor", "replay_bytes", "spool_bytes", "hedge", "statuses"]);
+pub(crate) static RETRY: Shape = shape(
+    "service.NAME.retry",
+    &["attempts", "budget_percent", "budget_floor", "replay_bytes", "spool_bytes", "hedge", "statuses"],
+);
 pub(crate) static REQUEST_HEADERS: Shape = shape("service.NAME.request_headers", &["set", "set_file", "add", "remove"]);
 pub(crate) static RESPONSE_HEADERS: Shape =
     shape("service.NAME.response_headers", &["set", "set_file", "add", "remove"]);
@@ -115,6 +121,7 @@ pub(crate) static ALL: &[&Shape] = &[
     &UPSTREAM,
     &UPSTREAM_TLS,
     &HEALTH,
+    &AGENT,
     &BALANCE,
     &STICKY,
     &TIMEOUT,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::value::measure::shown;
-use crate::{Action, CheckKind, Config, Forward, Listener, ListenerProtocol, Service};
+use crate::{Action, Config, Forward, Listener, ListenerProtocol, Service};
 
 impl Config {
     /// What the file declares, for people: the answer of `relais check`.
@@ -103,9 +103,8 @@ fn order(forward: &Forward) -> String {
 }
 
 fn check(forward: &Forward) -> String {
-    match &forward.health.kind {
-        CheckKind::Off => "off".to_owned(),
-        CheckKind::Tcp => "TCP connect".to_owned(),
-        CheckKind::Http(check) => format!("{} {}", check.method, check.path),
+    match &forward.agent {
+        Some(agent) => format!("{}, agent on port {}", forward.health.kind, agent.port),
+        None => forward.health.kind.to_string(),
     }
 }

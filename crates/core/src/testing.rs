@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relais_config::{
     Action, Address, AdminSocket, BackendDecl, Balance, CheckKind, ClientLimits, ClientTimeouts, Config, Edge, Forward,
-    HeaderEdits, HealthCheck, HostHeader, HttpCheck, Listener, ListenerProtocol, Log, LogFormat, Metrics, Retry, Service,
+    HeaderEdits, HealthCheck, HostHeader, Listener, ListenerProtocol, Log, LogFormat, Metrics, Retry, Service,
     ServiceTimeouts, Site, TlsSource, TlsVersion, Upstream, UpstreamProtocol,
 };
 
@@ -26,6 +26,7 @@ pub(crate) fn forward() -> Forward {
             fall: None,
             jitter: 0.1,
         },
+        agent: None,
         passive_fall: None,
         timeout: ServiceTimeouts {
             connect: None,
@@ -44,6 +45,7 @@ pub(crate) fn forward() -> Forward {
             statuses: vec![502, 503, 504],
         },
         max_inflight: None,
+        max_queue: 1000,
         queue_timeout: None,
         fail_open: false,
         maintenance: None,
@@ -51,18 +53,6 @@ pub(crate) fn forward() -> Forward {
         keep_idle: 64,
         keep_idle_for: Duration::from_secs(60),
     }
-}
-
-/// The check that asks for a page.
-pub(crate) fn page() -> CheckKind {
-    CheckKind::Http(HttpCheck {
-        path: "/health".to_owned(),
-        method: "GET".to_owned(),
-        host: None,
-        status: vec![(200, 399)],
-        body: None,
-        headers: Vec::new(),
-    })
 }
 
 /// A backend at `site` with `address` (`IP:PORT`), weight 1.
@@ -134,6 +124,7 @@ fn edge() -> Edge {
         workers: None,
         tls: TlsSource::Internal,
         min_tls: TlsVersion::Tls12,
+        nameservers: Vec::new(),
         client: ClientTimeouts {
             handshake: Duration::from_secs(10),
             headers: Duration::from_secs(10),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::TlsSource;
+use super::{Agent, HealthCheck, TlsSource};
 
 /// `[service.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,8 +78,10 @@ pub struct Forward {
     pub balance: Balance,
     /// Sticky cookie.
     pub sticky: Option<Sticky>,
-    /// Active check; `None`: a TCP connect check derived from the contract is used (`health = "off"` gives `Some` with kind `Off`).
+    /// Active check; without `health` a TCP connect. `health = "off"` gives the kind `Off`.
     pub health: HealthCheck,
+    /// A program beside each backend that says how much it can take; `None`: nobody is asked.
+    pub agent: Option<Agent>,
     /// Passive detection: consecutive failed requests until `Down`. `None`: derived. `Some(0)`: off.
     pub passive_fall: Option<u32>,
     /// Deadlines towards backends.
@@ -88,6 +90,8 @@ pub struct Forward {
     pub retry: Retry,
     /// Requests in flight at one backend; more go elsewhere or wait. `None`: unlimited.
     pub max_inflight: Option<u32>,
+    /// Requests that may wait for a free or recovering backend; more are answered 503 at once. Default 1000.
+    pub max_queue: u32,
     /// How long a request waits for a free or recovering backend before 503. `None`: derived from the contract.
     pub queue_timeout: Option<Duration>,
     /// When every backend is down, try them anyway.
@@ -212,55 +216,6 @@ impl std::fmt::Debug for Sticky {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sticky").field("cookie", &self.cookie).field("ttl", &self.ttl).finish_non_exhaustive()
     }
-}
-
-/// `health`: the rule of active checks. Unset timers are derived from the contract by core's solver.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HealthCheck {
-    /// What is asked.
-    pub kind: CheckKind,
-    /// Other port than the backend's.
-    pub port: Option<u16>,
-    /// TLS for the check; `None`: as the backend.
-    pub tls: Option<bool>,
-    /// Time between two probes of one backend.
-    pub interval: Option<Duration>,
-    /// Deadline of one probe.
-    pub timeout: Option<Duration>,
-    /// Consecutive successes until `Up`.
-    pub rise: Option<u32>,
-    /// Consecutive failures until `Down`.
-    pub fall: Option<u32>,
-    /// Random part of the interval, 0.0 to 0.5. Default 0.1.
-    pub jitter: f64,
-}
-
-/// What a probe asks.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CheckKind {
-    /// No active check: backends are `Up` until passive evidence says otherwise.
-    Off,
-    /// A connect.
-    Tcp,
-    /// A request.
-    Http(HttpCheck),
-}
-
-/// `health = "/path"` or `{ path, method, host, status, body, headers }`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpCheck {
-    /// Path and query.
-    pub path: String,
-    /// Default `GET`.
-    pub method: String,
-    /// `Host`; `None`: the service's first exact host, else the backend's address.
-    pub host: Option<String>,
-    /// Good statuses, as inclusive ranges. Default 200 to 399.
-    pub status: Vec<(u16, u16)>,
-    /// Text the body (its first 64 KiB) must hold.
-    pub body: Option<String>,
-    /// Further headers.
-    pub headers: Vec<(String, String)>,
 }
 
 /// `timeout`: deadlines towards backends. `None`: derived from the contract where it says so, else unlimited.

@@ -31,6 +31,7 @@ pub(crate) fn read(root: &Reader<'_>) -> EdgeRead {
         email: table.parsed("email", email),
         state_dir: table.path("state_dir"),
         trusted_proxies: trusted_proxies(&table),
+        nameservers: nameservers(&table),
         failover_within: table
             .get("failover_within")
             .and_then(|node| contract(&node))
@@ -59,6 +60,11 @@ fn email(text: &str) -> Result<String, Fault> {
 fn trusted_proxies(table: &Reader<'_>) -> Vec<ipnet::IpNet> {
     let entries = table.get("trusted_proxies").and_then(|node| node.list()).unwrap_or_default();
     entries.iter().filter_map(|entry| entry.parsed(address::network)).collect()
+}
+
+fn nameservers(table: &Reader<'_>) -> Vec<SocketAddr> {
+    let entries = table.get("nameservers").map(|node| node.one_or_many()).unwrap_or_default();
+    entries.iter().filter_map(|entry| entry.parsed(address::nameserver)).collect()
 }
 
 fn request_id_header(table: &Reader<'_>) -> String {

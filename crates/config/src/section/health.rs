@@ -1,4 +1,4 @@
-//! `health` of a service: what is asked of backends, how often, and what counts as good.
+//! `health` and `agent` of a service: what kind of check, how often, and what an agent is asked.
 
 use std::time::Duration;
 
@@ -6,16 +6,22 @@ use crate::context::Span;
 use crate::fault::{Fault, nearest};
 use crate::node::Node;
 use crate::reader::Reader;
-use crate::section::headers;
+use crate::section::question;
 use crate::shape;
-use crate::value::{address, http, measure};
-use crate::{CheckKind, HealthCheck, HttpCheck};
+use crate::value::{bytes, http, measure};
+use crate::{Address, Agent, BackendDecl, CheckKind, HealthCheck};
 
 /// The random part of the interval when none is set.
 const JITTER: f64 = 0.1;
 
+/// Between two questions to an agent when none is set.
+const AGENT_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Keys that only a check over HTTP has.
 const HTTP_KEYS: [&str; 6] = ["path", "method", "host", "status", "body", "headers"];
+
+/// Keys of the other questions.
+const OTHER_KEYS: [&str; 4] = ["service", "send", "expect", "command"];
 
 /// Keys that a switched off check does not have.
 const TIMER_KEYS: [&str; 7] = ["port", "tls", "interval", "timeout", "rise", "fall", "jitter"];
@@ -24,7 +30,44 @@ const TIMER_KEYS: [&str; 7] = ["port", "tls", "interval", "timeout", "rise", "fa
 enum Kind {
     Http,
     Tcp,
+    Tls,
+    Grpc,
+    MySql,
+    Redis,
+    Exec,
     Off,
+}
+
+/// The words for `type`.
+const KINDS: [(&str, Kind); 8] = [
+    ("http", Kind::Http),
+    ("tcp", Kind::Tcp),
+    ("tls", Kind::Tls),
+    ("grpc", Kind::Grpc),
+    ("mysql", Kind::MySql),
+    ("redis", Kind::Redis),
+    ("exec", Kind::Exec),
+    ("off", Kind::Off),
+];
+
+impl Kind {
+    fn word(self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(word, _)| word)
+    }
+
+    /// Whether a key does something in a check of this kind.
+    fn uses(self, key: &str) -> bool {
+        let own: &[&str] = match self {
+            Kind::Http => &HTTP_KEYS,
+            Kind::Tcp => &["send", "expect"],
+            Kind::Grpc => &["service", "host"],
+            Kind::Exec => &["command"],
+            Kind::Tls | Kind::MySql | Kind::Redis | Kind::Off => &[],
+        };
+        // TLS with MySQL begins after its greeting; a program does its own.
+        let plain = matches!(self, Kind::MySql | Kind::Exec) && key == "tls";
+        own.contains(&key) || (self != Kind::Off && TIMER_KEYS.contains(&key) && !plain)
+    }
 }
 
 /// Reads `health`; without it backends are checked by a TCP connect.
@@ -36,7 +79,7 @@ pub(crate) fn read(service: &Reader<'_>, contract: Duration) -> HealthCheck {
             node.table(&shape::HEALTH, "").map_or_else(|| plain(CheckKind::Tcp), |table| full(&table, contract))
         }
         Some(node) => {
-            node.wrong_type("a path, `\"tcp\"`, `\"off\"` or a table", Some("\"/health\"".to_owned()));
+            node.wrong_type("a path, a kind of check or a table", Some("\"/health\"".to_owned()));
             plain(CheckKind::Tcp)
         }
     }
@@ -46,31 +89,42 @@ fn plain(kind: CheckKind) -> HealthCheck {
     HealthCheck { kind, port: None, tls: None, interval: None, timeout: None, rise: None, fall: None, jitter: JITTER }
 }
 
+/// A kind that needs no more words, or a path.
 fn short(node: &Node<'_>) -> Option<CheckKind> {
+    const WORDS: [&str; 6] = ["tcp", "tls", "grpc", "mysql", "redis", "off"];
     node.parsed(|text| match text {
         "tcp" => Ok(CheckKind::Tcp),
+        "tls" => Ok(CheckKind::Tls),
+        "grpc" => Ok(CheckKind::Grpc(crate::GrpcCheck { service: String::new(), host: None })),
+        "mysql" => Ok(CheckKind::MySql),
+        "redis" => Ok(CheckKind::Redis),
         "off" => Ok(CheckKind::Off),
-        path if path.starts_with('/') => Ok(CheckKind::Http(request(http::path_and_query(path)?))),
+        path if path.starts_with('/') => Ok(CheckKind::Http(question::request(http::path_and_query(path)?))),
+        "exec" => {
+            let fault = Fault::new("`health = \"exec\"` does not say what to run").label("needs a command");
+            Err(fault.help("write `health = { type = \"exec\", command = [\"/usr/local/bin/check\"] }`"))
+        }
         other => {
             let fault = Fault::new(format!("`health` cannot be `{other}`")).label("not a path");
-            Err(match nearest(other, &["tcp", "off"]) {
+            Err(match nearest(other, &WORDS) {
                 Some(near) => fault.help(format!("did you mean `{near}`? For a path, write `\"/{other}\"`")),
-                None => fault.help(format!("write `\"/{other}\"` for a path; other words: tcp, off")),
+                None => fault.help(format!("write `\"/{other}\"` for a path; other words: {}", WORDS.join(", "))),
             })
         }
     })
-}
-
-fn request(path: String) -> HttpCheck {
-    HttpCheck { path, method: "GET".to_owned(), host: None, status: vec![(200, 399)], body: None, headers: Vec::new() }
 }
 
 fn full(table: &Reader<'_>, contract: Duration) -> HealthCheck {
     let kind = kind(table);
     let check = HealthCheck {
         kind: match kind {
-            Kind::Http => CheckKind::Http(http_check(table)),
-            Kind::Tcp => CheckKind::Tcp,
+            Kind::Http => CheckKind::Http(question::http(table)),
+            Kind::Tcp => question::exchange(table),
+            Kind::Tls => CheckKind::Tls,
+            Kind::Grpc => CheckKind::Grpc(question::grpc(table)),
+            Kind::MySql => CheckKind::MySql,
+            Kind::Redis => CheckKind::Redis,
+            Kind::Exec => question::exec(table).map_or(CheckKind::Tcp, CheckKind::Exec),
             Kind::Off => CheckKind::Off,
         },
         port: table.integer("port", 1..=u16::MAX),
@@ -81,6 +135,10 @@ fn full(table: &Reader<'_>, contract: Duration) -> HealthCheck {
         fall: table.integer("fall", 1..=100),
         jitter: table.get("jitter").and_then(|node| node.number(0.0..=0.5)).unwrap_or(JITTER),
     };
+    if let (Kind::Tls, Some(false), Some(node)) = (kind, check.tls, table.get("tls")) {
+        let fault = Fault::new("a check of type `tls` is a TLS handshake").label("contradicts `type`");
+        node.error(fault.help("take `tls` out, or write `type = \"tcp\"`"));
+    }
     refuse_idle_keys(table, kind);
     warn_timers(table, &check, contract);
     check
@@ -88,69 +146,54 @@ fn full(table: &Reader<'_>, contract: Duration) -> HealthCheck {
 
 /// The type as set, else by the keys that are there.
 fn kind(table: &Reader<'_>) -> Kind {
-    let words = [("http", Kind::Http), ("tcp", Kind::Tcp), ("off", Kind::Off)];
-    let by_keys = if HTTP_KEYS.into_iter().any(|key| table.has(key)) { Kind::Http } else { Kind::Tcp };
-    table.choice("type", &words).unwrap_or(by_keys)
+    let has = |keys: &[&'static str]| keys.iter().any(|key| table.has(key));
+    let by_keys = if has(&["command"]) {
+        Kind::Exec
+    } else if has(&["service"]) {
+        Kind::Grpc
+    } else if has(&["send", "expect"]) || !has(&HTTP_KEYS) {
+        Kind::Tcp
+    } else {
+        Kind::Http
+    };
+    table.choice("type", &KINDS).unwrap_or(by_keys)
 }
 
 /// Keys that the chosen type does not use are mistakes: the operator thinks they do something.
 fn refuse_idle_keys(table: &Reader<'_>, kind: Kind) {
-    let idle: &[&[&'static str]] = match kind {
-        Kind::Http => &[],
-        Kind::Tcp => &[&HTTP_KEYS],
-        Kind::Off => &[&HTTP_KEYS, &TIMER_KEYS],
-    };
-    let word = if kind == Kind::Off { "off" } else { "tcp" };
-    for node in idle.iter().copied().flatten().filter_map(|key| table.get(key)) {
+    let word = kind.word();
+    let keys = HTTP_KEYS.into_iter().chain(OTHER_KEYS).chain(TIMER_KEYS);
+    for node in keys.filter(|key| !kind.uses(key)).filter_map(|key| table.get(key)) {
         let fault =
             Fault::new(format!("`{}` does nothing: this check is of type `{word}`", node.key)).label("not used");
         node.cx.error(node.key_span.clone(), fault.help(format!("take it out, or change `type = \"{word}\"`")));
     }
 }
 
-fn http_check(table: &Reader<'_>) -> HttpCheck {
-    let mut check = request(table.parsed("path", http::path_and_query).unwrap_or_else(|| "/".to_owned()));
-    if let Some(method) = table.parsed("method", http::token) {
-        check.method = method;
+/// Reads `agent`: a port, or a table.
+pub(crate) fn agent(service: &Reader<'_>, backends: &[BackendDecl]) -> Option<Agent> {
+    let node = service.get("agent")?;
+    if let Some(socket) = backends.iter().find(|backend| matches!(backend.address, Address::Unix(_))) {
+        let fault = Fault::new(format!("`{}` has no port for an agent", socket.address)).label("needs an address");
+        node.error(fault.help("take `agent` out, or list the backend as `ip:port`"));
     }
-    check.host = table.parsed("host", address::host_header);
-    if let Some(node) = table.get("status") {
-        check.status = statuses(&node);
+    if node.is_integer() {
+        let port = node.integer(1..=u16::MAX)?;
+        return Some(Agent { port, interval: AGENT_INTERVAL, send: Vec::new() });
     }
-    check.body = table.string("body");
-    if let (Some(node), "HEAD") = (table.get("body"), check.method.as_str()) {
-        let fault = Fault::new("an answer to HEAD has no body").label("cannot be found");
-        node.error(fault.help("take `body` out, or write `method = \"GET\"`"));
+    if !node.is_table() {
+        node.wrong_type("a port or a table", Some("9999".to_owned()));
+        return None;
     }
-    check.headers = headers(table.get("headers"), check_header);
-    check
-}
-
-fn check_header(text: &str) -> Result<String, Fault> {
-    let name = http::editable_header(text)?;
-    if name == "host" {
-        let fault = Fault::new("`Host` of a check is set by `host`").label("not as a header");
-        return Err(fault.help("write `host = \"api.example.org\"` beside `path`"));
+    let table = node.table(&shape::AGENT, "")?;
+    if !table.has("port") {
+        table.missing("port", "9999");
     }
-    Ok(name)
-}
-
-fn statuses(node: &Node<'_>) -> Vec<(u16, u16)> {
-    let one = |node: Node<'_>| {
-        if node.is_integer() {
-            return node.integer(100..=599).map(|status| (status, status));
-        }
-        if node.is_string() {
-            return node.parsed(http::status_range);
-        }
-        node.wrong_type("a status or a range of statuses", Some("\"200-399\"".to_owned()));
-        None
-    };
-    let entries = node.one_or_many();
-    if entries.is_empty() && node.is_list() {
-        node.error(Fault::new("no status would be good").label("empty").help("write `status = [200, \"300-399\"]`"));
-    }
-    entries.into_iter().filter_map(one).collect()
+    Some(Agent {
+        interval: table.some_time("interval").unwrap_or(AGENT_INTERVAL),
+        send: table.parsed("send", bytes::escaped).unwrap_or_default(),
+        port: table.integer("port", 1..=u16::MAX)?,
+    })
 }
 
 /// Timers set by hand that do not fit together, or do not keep the contract.

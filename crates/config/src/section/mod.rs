@@ -8,6 +8,7 @@ pub(crate) mod edge;
 pub(crate) mod health;
 pub(crate) mod listener;
 pub(crate) mod policy;
+pub(crate) mod question;
 pub(crate) mod service;
 pub(crate) mod site;
 

@@ -12,8 +12,9 @@ use crate::value::{address, http};
 use crate::{Action, Edge, Forward, Service};
 
 /// Keys that only a service with backends has.
-const FORWARD_KEYS: [&str; 13] = [
+const FORWARD_KEYS: [&str; 15] = [
     "health",
+    "agent",
     "passive_fall",
     "failover_within",
     "balance",
@@ -21,6 +22,7 @@ const FORWARD_KEYS: [&str; 13] = [
     "timeout",
     "retry",
     "max_inflight",
+    "max_queue",
     "queue_timeout",
     "fail_open",
     "maintenance",
@@ -158,9 +160,10 @@ fn action(table: &Reader<'_>, edge: &Edge, sites: &mut Sites) -> Option<Action> 
 fn forward(table: &Reader<'_>, edge: &Edge, sites: &mut Sites) -> Forward {
     let failover_within = table.get("failover_within").and_then(|node| contract(&node)).unwrap_or(edge.failover_within);
     let upstream = backend::upstream(table);
-    let backends = table.get("backends").map(|node| backend::read(&node, sites, &upstream.speech));
+    let backends = table.get("backends").map(|node| backend::read(&node, sites, &upstream.speech)).unwrap_or_default();
     let forward = Forward {
-        backends: backends.unwrap_or_default(),
+        agent: health::agent(table, &backends),
+        backends,
         failover_within,
         balance: policy::balance(table),
         sticky: policy::sticky(table),
@@ -169,6 +172,7 @@ fn forward(table: &Reader<'_>, edge: &Edge, sites: &mut Sites) -> Forward {
         timeout: policy::timeouts(table),
         retry: policy::retry(table),
         max_inflight: table.integer("max_inflight", 1..=1_000_000),
+        max_queue: table.integer("max_queue", 0..=1_000_000).unwrap_or(1000),
         queue_timeout: table.duration("queue_timeout"),
         fail_open: table.boolean("fail_open").unwrap_or(false),
         maintenance: table.get("maintenance").and_then(|node| answer::fixed(&node, &shape::MAINTENANCE, 503)),

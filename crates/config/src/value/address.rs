@@ -232,6 +232,15 @@ pub(crate) fn socket(text: &str) -> Result<SocketAddr, Fault> {
     }
 }
 
+/// Reads the address of a name server; the port is 53 unless it says another.
+pub(crate) fn nameserver(text: &str) -> Result<SocketAddr, Fault> {
+    let with_port = || text.parse::<SocketAddr>().ok().filter(|socket| socket.port() > 0);
+    text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53)).or_else(with_port).ok_or_else(|| {
+        let fault = Fault::new(format!("`{text}` is not the address of a name server"));
+        fault.label("expected `ip` or `ip:port`").help("write `10.0.0.2`, or `127.0.0.1:8600` with its port")
+    })
+}
+
 /// Reads a network in CIDR form; a single address is a network of one.
 pub(crate) fn network(text: &str) -> Result<IpNet, Fault> {
     if let Ok(ip) = text.parse::<IpAddr>() {

@@ -191,6 +191,7 @@ fn the_edge() {
         "[edge]\nemail = \"ops\"\ntrusted_proxies = [\"10.0.0.1/8\", \"10.0.0.0/33\", \"example.org\"]\nname = \"a b\"\n",
         "[edge]\nname = \"\"\nrequest_id_header = \"X Id\"\nfailover_within = \"100ms\"\nmin_tls = \"1.1\"\ntls = \"intrenal\"\n",
         "[edge]\nfailover_within = \"2m\"\nrequest_id_header = \"Connection\"\n",
+        "[edge]\nnameservers = [\"dns.test\", \"10.0.0.2:x\", \"https://10.0.0.2\", \"dns.test:53\"]\n",
         "[metrics]\naddress = true\n[log]\nlevel = \"inof\"\nformat = \"jsonn\"\n",
         "[metrics]\naddress = \":9180\"\n[log]\nlevel = \"info,relais_proxy=debg\"\n",
         "[metrics]\naddress = \"localhost:9180\"\n",
@@ -339,6 +340,42 @@ fn health() {
         "health = { type = \"htp\" }",
         "health = { path = \"/\", headers = { Host = \"a\", Connection = \"close\" }, interval = \"0s\", timeout = 1 }",
     ]));
+}
+
+#[test]
+fn kinds_of_checks() {
+    snapshot!(told_of_service([
+        "health = \"redsi\"",
+        "health = \"exec\"",
+        "health = { type = \"exec\" }",
+        "health = { type = \"exec\", command = [] }",
+        "health = { command = \"/bin/check --lag 3\" }",
+        "health = { command = [5, true], tls = true }",
+        "health = { type = \"tls\", tls = false, path = \"/\" }",
+        "health = { type = \"mysql\", tls = true, send = \"x\" }",
+        "health = { type = \"redis\", command = [\"/bin/check\"], expect = \"+PONG\" }",
+        "health = { type = \"grpc\", path = \"/\", host = \"a b\", service = 1 }",
+        "health = { type = \"off\", send = \"x\" }",
+        "health = { servce = \"a\", exepct = \"b\" }",
+        "health = { type = \"tcp\", send = '\\q', expect = '\\x1' }",
+        "health = { type = \"tcp\", send = 'a\\', expect = \"\" }",
+        &format!("health = {{ type = \"tcp\", expect = \"{}\" }}", "x".repeat(4097)),
+    ]));
+}
+
+#[test]
+fn agents() {
+    snapshot!(told_of_service([
+        "agent = true",
+        "agent = 0",
+        "agent = {}",
+        "agent = { prot = 9999 }",
+        "agent = { port = 70000, interval = \"0s\", send = '\\q' }",
+        "agent = { port = 9999, path = \"/\" }",
+    ]));
+    let unix = "[service.api]\nhosts = [\"a.test\"]\nbackends = [\"unix:/run/a.sock\"]\nagent = 9999\n";
+    let idle = "[service.api]\nhosts = [\"a.test\"]\nrespond = { body = \"x\" }\nagent = 9999\n";
+    snapshot!(told([unix, idle]));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn the_reference_with_every_key_is_usable() {
     let text = everything();
     let parsed = parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(parsed.files.len(), 4, "{:?}", parsed.files);
-    assert_eq!(parsed.config.services.len(), 6);
+    assert_eq!(parsed.config.services.len(), 9);
     assert_eq!(render_problems("proxy.toml", &text, &parsed.warnings, Severity::Warning, false), "");
 }
 

@@ -24,6 +24,19 @@ maintenance = { body = "sorry" }
 [service.old]
 hosts = ["old.test"]
 redirect = { to = "https://new.test", status = 301 }
+[service.rpc]
+hosts = ["rpc.test"]
+health = { service = "a.B" }
+agent = 9999
+backends = ["10.0.0.1:81"]
+[service.queue]
+hosts = ["queue.test"]
+health = { send = "PING\\r\\n", expect = "+PONG" }
+backends = ["10.0.0.1:82"]
+[service.lag]
+hosts = ["lag.test"]
+health = { command = ["/bin/check", "x"] }
+backends = ["10.0.0.1:83"]
 [service.note]
 hosts = ["*"]
 respond = { body = "hello", status = 404 }

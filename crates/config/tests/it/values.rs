@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use relais_config::{
-    Action, Address, Balance, CertificateFiles, CheckKind, ClientLimits, ClientTimeouts, Edge, Forward, HashKey,
-    HeaderEdits, HealthCheck, HostHeader, HttpCheck, Listener, ListenerProtocol, Log, LogFormat, Redirect, Retry,
-    ServiceTimeouts, StaticAnswer, TlsSource, TlsVersion, Upstream, UpstreamProtocol, UpstreamTls,
+    Action, Address, Agent, Balance, CertificateFiles, CheckKind, ClientLimits, ClientTimeouts, Edge, Exchange,
+    ExecCheck, Forward, GrpcCheck, HashKey, HeaderEdits, HealthCheck, HostHeader, HttpCheck, Listener,
+    ListenerProtocol, Log, LogFormat, Redirect, Retry, ServiceTimeouts, StaticAnswer, TlsSource, TlsVersion, Upstream,
+    UpstreamProtocol, UpstreamTls,
 };
 
 use crate::{config, forward, parse, service, with};
@@ -37,6 +38,7 @@ fn the_edge_has_defaults() {
         workers: None,
         tls: TlsSource::Internal,
         min_tls: TlsVersion::Tls12,
+        nameservers: vec![],
         client: ClientTimeouts {
             handshake: seconds(10),
             headers: seconds(10),
@@ -66,6 +68,7 @@ fn the_edge_is_set() {
 email = "ops@example.org"
 state_dir = "state"
 trusted_proxies = ["10.0.0.0/8", "192.0.2.7", "fd00::/64"]
+nameservers = ["10.0.0.2", "[fd00::1]:5353"]
 failover_within = "300ms"
 drain = "0s"
 name = "edge-1"
@@ -100,6 +103,7 @@ access = false
         workers: Some(4),
         tls: TlsSource::Files,
         min_tls: TlsVersion::Tls13,
+        nameservers: vec!["10.0.0.2:53".parse().unwrap(), "[fd00::1]:5353".parse().unwrap()],
         client: ClientTimeouts { handshake: seconds(1), headers: seconds(2), keep_alive: seconds(3), body: seconds(4) },
         limit: ClientLimits {
             header_bytes: 2048,
@@ -259,6 +263,7 @@ fn a_service_has_defaults() {
             fall: None,
             jitter: 0.1,
         },
+        agent: None,
         passive_fall: None,
         timeout: ServiceTimeouts {
             connect: None,
@@ -277,6 +282,7 @@ fn a_service_has_defaults() {
             statuses: vec![502, 503, 504],
         },
         max_inflight: None,
+        max_queue: 1000,
         queue_timeout: None,
         fail_open: false,
         maintenance: None,
@@ -299,6 +305,7 @@ max_body = "10MB"
 passive_fall = 0
 failover_within = "60s"
 max_inflight = 5
+max_queue = 6
 queue_timeout = "0s"
 fail_open = true
 timeout = { connect = "1s", response = "2s", idle = "3s", tunnel = "4s", request = "5s" }
@@ -310,6 +317,7 @@ retry = { attempts = 1, budget_percent = 0, budget_floor = 0, replay_bytes = 0, 
     assert_eq!(service.max_body, Some(10_000_000));
     let forward = forward(lines);
     assert_eq!((forward.passive_fall, forward.failover_within, forward.max_inflight), (Some(0), seconds(60), Some(5)));
+    assert_eq!(forward.max_queue, 6);
     assert_eq!((forward.queue_timeout, forward.fail_open), (Some(Duration::ZERO), true));
     let timeout = ServiceTimeouts {
         connect: Some(seconds(1)),
@@ -387,6 +395,50 @@ fn health_has_short_forms() {
     let teapot = HttpCheck { status: vec![(418, 418)], ..http_check() };
     assert_eq!(forward("health = { status = 418 }").health.kind, CheckKind::Http(teapot));
     assert_eq!(forward("health = { interval = \"1s\" }").health.interval, Some(seconds(1)));
+}
+
+#[test]
+fn health_has_kinds() {
+    let kind = |lines: &str| forward(lines).health.kind;
+    let grpc = |service: &str, host: Option<&str>| {
+        CheckKind::Grpc(GrpcCheck { service: service.to_owned(), host: host.map(str::to_owned) })
+    };
+    assert_eq!(kind("health = \"tls\""), CheckKind::Tls);
+    assert_eq!(kind("health = { type = \"tls\", tls = true }"), CheckKind::Tls);
+    assert_eq!(kind("health = \"grpc\""), grpc("", None));
+    assert_eq!(kind("health = { type = \"grpc\" }"), grpc("", None));
+    assert_eq!(kind("health = { service = \"a.B\", host = \"b.test:1\" }"), grpc("a.B", Some("b.test:1")));
+    assert_eq!(kind("health = \"mysql\""), CheckKind::MySql);
+    assert_eq!(kind("health = { type = \"redis\", tls = true }"), CheckKind::Redis);
+    let exec = |program: &str, arguments: &[&str]| {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        CheckKind::Exec(ExecCheck { program: program.into(), arguments })
+    };
+    assert_eq!(kind("health = { type = \"exec\", command = [\"/bin/a\", \"-x\", \"\"] }"), exec("/bin/a", &["-x", ""]));
+    assert_eq!(kind("health = { command = \"checks/a\" }"), exec("/etc/relais/checks/a", &[]));
+    assert_eq!(kind("health = { command = [\"/bin/a b\", \"${PORT}\"] }"), exec("/bin/a b", &["8080"]));
+}
+
+#[test]
+fn bytes_of_a_check_have_escapes() {
+    let exchange =
+        |send: &[u8], expect: &[u8]| CheckKind::Exchange(Exchange { send: send.to_vec(), expect: expect.to_vec() });
+    let kind = |lines: &str| forward(lines).health.kind;
+    let ping = exchange(b"PING\r\n", b"+PONG");
+    assert_eq!(kind("health = { type = \"tcp\", send = \"PING\\r\\n\", expect = \"+PONG\" }"), ping);
+    assert_eq!(kind("health = { send = 'PING\\r\\n', expect = \"+PONG\" }"), ping, "without TOML's own escapes");
+    assert_eq!(kind("health = { expect = '\\x00\\\\' }"), exchange(b"", b"\0\\"));
+    assert_eq!(kind("health = { send = \"x\" }"), exchange(b"x", b""));
+    assert_eq!(kind("health = { send = \"\" }"), CheckKind::Tcp, "nothing to say is a connect");
+}
+
+#[test]
+fn an_agent_has_a_short_form() {
+    let agent = |port, interval, send: &str| Some(Agent { port, interval, send: send.into() });
+    assert_eq!(forward("agent = 9999").agent, agent(9999, seconds(2), ""));
+    assert_eq!(forward("agent = { port = 1 }").agent, agent(1, seconds(2), ""));
+    let lines = "agent = { port = 1, interval = \"5s\", send = 'db1\\n' }";
+    assert_eq!(forward(lines).agent, agent(1, seconds(5), "db1\n"));
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub(crate) fn config(edge_tls: TlsSource) -> Config {
             workers: None,
             tls: edge_tls,
             min_tls: TlsVersion::Tls12,
+            nameservers: Vec::new(),
             client: ClientTimeouts { handshake: second, headers: second, keep_alive: second, body: second },
             limit: ClientLimits {
                 header_bytes: 65_536,
