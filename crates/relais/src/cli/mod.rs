@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use client::{Client, ClientError};
+pub(crate) use signals::Signals;
 pub(crate) use table::{render, table, word};
 pub(crate) use term::{Failure, Screen, say};
 

@@ -19,7 +19,7 @@ use clap::Args;
 
 use relais::core::stats::Counter;
 
-use crate::cli::{EXIT_FAILED, Failure, Screen, say};
+use crate::cli::{EXIT_FAILED, Failure, Screen, Signals, say};
 use picture::Second;
 use setting::Setting;
 use story::{ACTS, Act};
@@ -47,13 +47,24 @@ pub(crate) fn demo(options: &Options) -> Result<ExitCode, Failure> {
     let code = runtime.block_on(async {
         tokio::select! {
             code = teller.tell(options.once) => code,
-            _ = tokio::signal::ctrl_c() => ExitCode::SUCCESS,
+            () = told_to_end() => ExitCode::SUCCESS,
         }
     });
     if !options.once {
         say(teller.verdict().text);
     }
     Ok(code)
+}
+
+/// Any signal that asks to end: the scratch directory is to be taken down with the rest.
+async fn told_to_end() {
+    match Signals::new() {
+        Ok(mut signals) => {
+            signals.next().await;
+        }
+        // Then the signal ends the process the hard way.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Tells the story and keeps the books.
