@@ -126,6 +126,8 @@ pub struct ServiceStats {
     pub budget_exhausted: Counter,
     /// Failed requests that were not replayable (sent, not idempotent or body not kept).
     pub not_replayable: Counter,
+    /// Requests that wait for a backend.
+    pub waiting: Counter,
     /// Downloads continued from another backend.
     pub resumed: Counter,
     /// Open tunnels (WebSocket and other upgrades).

@@ -14,9 +14,9 @@ use relais_core::{Fault, InFlight, Member};
 use tokio::sync::oneshot;
 
 use crate::access::Ticket;
-use crate::attempt::Exchange;
 use crate::body::{BodyFault, SendBody};
 use crate::client_io::ConnState;
+use crate::exchange::Exchange;
 use crate::pool::{Slot, Verdicts};
 use crate::race::Connected;
 use crate::response_body::{FromBackend, ResponseBody, Timing};
@@ -50,6 +50,22 @@ pub(crate) struct Answer {
     before: Verdicts,
     gate: Option<oneshot::Sender<()>>,
     inflight: InFlight,
+}
+
+/// Longest rest a backend is granted.
+const LONGEST_REST: u64 = 30;
+
+impl Answer {
+    /// Leaves a backend alone for as long as it asks for (`Retry-After` in seconds, RFC 9110 10.2.3), if there is another.
+    pub(crate) fn rest(&self, exchange: &Exchange) {
+        let seconds =
+            self.response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(seconds) = seconds {
+            let worker = &exchange.client.worker;
+            let until = worker.now() + Duration::from_secs(LONGEST_REST.min(seconds));
+            worker.connections.rest(&self.slot, until);
+        }
+    }
 }
 
 /// The gate that holds a body back until the backend wants it.
@@ -279,7 +295,8 @@ pub(crate) fn pass_on(
         client,
         backend: hyper::upgrade::on(&mut response),
         slot: Arc::clone(&slot),
-        deaths: before.deaths,
+        before,
+        worker: Arc::clone(&exchange.client.worker),
         idle: forward.timeout.tunnel,
         websocket: hop.upgrade.as_ref().is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")),
     });
@@ -297,7 +314,7 @@ pub(crate) fn pass_on(
     let events =
         head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
-    let line = Line { held, slot, before, gate, backend_slot: member.backend.slot };
+    let line = Line { held, slot, before, gate, backend_slot: member.backend.slot, events };
     let body = line.body(exchange, forward, incoming, patience, plan);
     Response::from_parts(head, ResponseBody::from_backend(body))
 }
@@ -309,6 +326,8 @@ struct Line {
     before: Verdicts,
     gate: Option<oneshot::Sender<()>>,
     backend_slot: u32,
+    /// An event stream: it has no end of its own.
+    events: bool,
 }
 
 impl Line {
@@ -333,6 +352,7 @@ impl Line {
             gate: self.gate,
             plan,
             exchange: None,
+            events: self.events,
             timing: Timing::default(),
         })
     }
@@ -347,7 +367,7 @@ pub(crate) fn continue_with(
     plan: Plan,
 ) -> (Box<FromBackend>, InFlight) {
     let Answer { response, held, slot, before, gate, inflight } = answer;
-    let line = Line { held, slot, before, gate, backend_slot: member.backend.slot };
+    let line = Line { held, slot, before, gate, backend_slot: member.backend.slot, events: false };
     let mut body = line.body(&exchange, forward, response.into_body(), forward.timeout.idle, Some(plan));
     body.exchange = Some(exchange);
     (body, inflight)

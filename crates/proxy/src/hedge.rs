@@ -9,8 +9,8 @@ use relais_core::stats::BUCKETS;
 use relais_core::{Choice, Fault, Member, Pool};
 
 use crate::access::Ticket;
-use crate::attempt::Exchange;
 use crate::connector::{self, Goal};
+use crate::exchange::Exchange;
 use crate::forward::{self, Outcome};
 use crate::race::Connected;
 

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use relais_core::config::Listener;
@@ -63,10 +62,10 @@ impl Accepting {
     }
 
     fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        self.worker.live.fetch_add(1, Relaxed);
+        let live = self.worker.live();
         let (worker, listener) = (Arc::clone(&self.worker), Arc::clone(&self.listener));
         tokio::spawn(async move {
-            let _live = Live(&worker);
+            let _live = live;
             crate::connection::serve(&worker, listener, stream, peer).await;
         });
     }
@@ -104,13 +103,4 @@ impl Accepting {
 fn is_about_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted)
-}
-
-/// Counts a connection out, also when its task panics.
-struct Live<'a>(&'a Worker);
-
-impl Drop for Live<'_> {
-    fn drop(&mut self) {
-        self.0.live.fetch_sub(1, Relaxed);
-    }
 }

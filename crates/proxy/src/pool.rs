@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
 use parking_lot::Mutex;
-use relais_core::{Backend, Snapshot};
+use relais_core::{Admin, Backend, Member, Pool, Snapshot};
 use tokio::sync::Notify;
 
 use crate::body::SendBody;
@@ -17,6 +17,8 @@ use crate::sender::{H2Sender, Sender};
 #[derive(Default)]
 pub(crate) struct Connections {
     slots: Mutex<HashMap<u32, Arc<Slot>>>,
+    /// The latest end of any rest asked for: most of the time it is past, and nobody has to look further.
+    resting_until: AtomicU64,
 }
 
 /// One worker's connections to one backend.
@@ -32,6 +34,10 @@ pub(crate) struct Slot {
     downs: AtomicU64,
     /// Grows each time the backend's transport is declared dead.
     deaths: AtomicU64,
+    /// Grows each time streams here shall move elsewhere in their own time.
+    drains: AtomicU64,
+    /// The backend asked to be left alone until then (`Retry-After`), as core counts time.
+    resting_until: AtomicU64,
     /// When a worker last told the fleet that it waits here, as core counts time.
     pressed: AtomicU64,
     /// Wakes what waits here whenever one of the two grew.
@@ -54,11 +60,16 @@ struct Idle {
 pub(crate) struct Verdicts {
     pub(crate) downs: u64,
     pub(crate) deaths: u64,
+    pub(crate) drains: u64,
 }
 
 impl Slot {
     pub(crate) fn verdicts(&self) -> Verdicts {
-        Verdicts { downs: self.downs.load(Relaxed), deaths: self.deaths.load(Relaxed) }
+        Verdicts {
+            downs: self.downs.load(Relaxed),
+            deaths: self.deaths.load(Relaxed),
+            drains: self.drains.load(Relaxed),
+        }
     }
 
     /// Whether it is time to tell the fleet again that something waits here: at most once in `every`.
@@ -116,6 +127,12 @@ impl Slot {
         self.shared.lock().retain(|one| !one.send.is_closed());
     }
 
+    /// Streams here shall move elsewhere: the operator drains the backend, or the edge stops.
+    fn drain(&self) {
+        self.drains.fetch_add(1, Relaxed);
+        self.verdict.notify_waiters();
+    }
+
     fn declare(&self, dead: bool) {
         self.downs.fetch_add(1, Relaxed);
         if dead {
@@ -133,29 +150,55 @@ impl Connections {
         Arc::clone(self.slots.lock().entry(backend.slot).or_default())
     }
 
+    /// A backend asked to be left alone for a while.
+    pub(crate) fn rest(&self, slot: &Slot, until: relais_core::Instant) {
+        slot.resting_until.fetch_max(until.0, Relaxed);
+        self.resting_until.fetch_max(until.0, Relaxed);
+    }
+
+    /// Backends of a pool that asked to be left alone and whose time is not over.
+    pub(crate) fn resting(&self, pool: &Pool, now: relais_core::Instant) -> Vec<u32> {
+        if self.resting_until.load(Relaxed) <= now.0 {
+            return Vec::new();
+        }
+        let slots = self.slots.lock();
+        let rests = |slot: &u32| slots.get(slot).is_some_and(|slot| slot.resting_until.load(Relaxed) > now.0);
+        pool.members.iter().map(|member| member.backend.slot).filter(rests).collect()
+    }
+
     /// Applies what changed between two snapshots: wakes attempts at backends that went down, drops the connections of
     /// the dead and of those no longer in the config.
     pub(crate) fn follow(&self, old: &Snapshot, new: &Snapshot) {
-        let known: HashMap<u32, (bool, bool)> = old
-            .pools
-            .iter()
-            .flat_map(|pool| &pool.members)
-            .map(|member| (member.backend.slot, (member.mute, member.dead)))
-            .collect();
+        let known: HashMap<u32, &Member> =
+            old.pools.iter().flat_map(|pool| &pool.members).map(|member| (member.backend.slot, member)).collect();
         let mut present = std::collections::HashSet::new();
         for member in new.pools.iter().flat_map(|pool| &pool.members) {
-            let slot = member.backend.slot;
-            present.insert(slot);
-            let (mute, dead) = known.get(&slot).copied().unwrap_or((false, false));
-            let fell = member.mute && !mute;
-            let died = member.dead && !dead;
-            if (fell || died)
-                && let Some(slot) = self.slots.lock().get(&slot)
-            {
+            present.insert(member.backend.slot);
+            let Some(slot) = self.slots.lock().get(&member.backend.slot).cloned() else { continue };
+            let before = known.get(&member.backend.slot);
+            let fell = member.mute && !before.is_some_and(|before| before.mute);
+            let died = member.dead && !before.is_some_and(|before| before.dead);
+            if fell || died {
                 slot.declare(died);
             }
+            if member.admin != Admin::Enabled && before.is_some_and(|before| before.admin == Admin::Enabled) {
+                slot.drain();
+            }
         }
-        self.slots.lock().retain(|slot, _| present.contains(slot));
+        self.slots.lock().retain(|number, slot| {
+            let stays = present.contains(number);
+            if !stays {
+                slot.drain();
+            }
+            stays
+        });
+    }
+
+    /// The edge stops: streams everywhere shall end.
+    pub(crate) fn drain_all(&self) {
+        for slot in self.slots.lock().values() {
+            slot.drain();
+        }
     }
 
     /// Closes what has been idle too long, everywhere.

@@ -12,8 +12,8 @@ use relais_core::{Choice, Fault, Member};
 use tokio::sync::oneshot;
 
 use crate::access::Ticket;
-use crate::attempt::Exchange;
 use crate::connector::{self, Goal};
+use crate::exchange::Exchange;
 use crate::pool::Slot;
 use crate::sender::Sender;
 
@@ -42,7 +42,7 @@ struct Runner {
     result: oneshot::Receiver<Result<Sender, Fault>>,
 }
 
-/// Connects to `first`, or to whoever is faster. A backend that failed is added to `exchange.tried`; the fault of the
+/// Connects to `first`, or to whoever is faster. A backend that failed is added to `exchange.unreached`; the fault of the
 /// last one is returned when all failed.
 pub(crate) async fn connect(
     exchange: &mut Exchange,
@@ -72,7 +72,7 @@ pub(crate) async fn connect(
                 if fault.is_silence() {
                     exchange.avoid_site = Some(Arc::clone(&runner.member.backend.id.site));
                 }
-                exchange.tried.push(runner.member.backend.slot);
+                exchange.unreached.push(runner.member.backend.slot);
                 if runners.is_empty() {
                     return Err(fault);
                 }
@@ -126,6 +126,7 @@ fn start_beside(
     runners: &mut Vec<Runner>,
 ) -> Option<Connected> {
     let mut taken = exchange.tried.clone();
+    taken.extend(&exchange.unreached);
     taken.extend(runners.iter().map(|runner| runner.member.backend.slot));
     let slow_site = runners.last().map(|runner| Arc::clone(&runner.member.backend.id.site));
     let Choice::Take(member) = exchange.pool.pick(&exchange.ask(&taken, slow_site.as_deref())) else {

@@ -14,7 +14,7 @@ use relais_core::{Event, Fault};
 use tokio::sync::futures::OwnedNotified;
 
 use crate::access::Ticket;
-use crate::attempt::Exchange;
+use crate::exchange::Exchange;
 use crate::pool::{Slot, Verdicts};
 use crate::resume::{self, Plan};
 use crate::sender::Held;
@@ -57,6 +57,8 @@ pub(crate) struct FromBackend {
     /// How to continue elsewhere, and with what request.
     pub(crate) plan: Option<Plan>,
     pub(crate) exchange: Option<Box<Exchange>>,
+    /// An event stream: a drain ends it, as nothing else would.
+    pub(crate) events: bool,
     pub(crate) timing: Timing,
 }
 
@@ -66,6 +68,8 @@ pub(crate) struct Timing {
     timer: LazyTimer,
     blocked: Option<Instant>,
     verdict: Option<Pin<Box<OwnedNotified>>>,
+    /// When a drained event stream ends.
+    drained_at: Option<Instant>,
 }
 
 /// The answer was cut; the client must see that (no final chunk, or RST_STREAM).
@@ -117,6 +121,9 @@ impl FromBackend {
             if now.downs != self.before.downs && self.exchange.is_some() {
                 return Poll::Ready(Cut("backend_down"));
             }
+            if self.events && now.drains != self.before.drains && self.timing.drained_at.is_none() {
+                self.timing.drained_at = Some(Instant::now() + self.worker.drain_delay());
+            }
             if !changed {
                 break;
             }
@@ -125,8 +132,9 @@ impl FromBackend {
         let since = *self.timing.blocked.get_or_insert_with(Instant::now);
         let until = since + self.patience;
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
-        ready!(self.timing.timer.poll_expired(cx, until));
-        Poll::Ready(Cut("backend_stalled"))
+        let drained_at = self.timing.drained_at.filter(|at| *at <= until);
+        ready!(self.timing.timer.poll_expired(cx, drained_at.unwrap_or(until)));
+        Poll::Ready(Cut(if drained_at.is_some() { "drained" } else { "backend_stalled" }))
     }
 
     /// The answer is complete: the connection may serve the next request.

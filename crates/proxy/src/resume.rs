@@ -11,8 +11,9 @@ use relais_core::{Fault, Member};
 
 use crate::access::Ticket;
 use crate::answer::Failure;
-use crate::attempt::{self, Exchange};
+use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Outcome};
+use crate::obtain;
 use crate::response_body::{Cut, FromBackend};
 
 /// What is still to come of a body, and how to ask another backend for it.
@@ -132,7 +133,7 @@ async fn find(
 ) -> Result<(Member, Answer), Failure> {
     let mut left = rule.retry.attempts.max(1);
     while left > 0 {
-        let connected = attempt::obtain(exchange, rule, true, &mut left, ticket).await?;
+        let connected = obtain::obtain(exchange, rule, true, ticket).await?;
         let started = std::time::Instant::now();
         let member = connected.member.clone();
         left = left.saturating_sub(1);

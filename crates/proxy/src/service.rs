@@ -16,6 +16,7 @@ use crate::access::Ticket;
 use crate::answer::{self, Failure};
 use crate::attempt;
 use crate::connection::Client;
+use crate::exchange::Exchange;
 use crate::forwarded;
 use crate::response_body::ResponseBody;
 
@@ -79,7 +80,7 @@ async fn respond(
         Action::Redirect(redirect) => Ok(edited(client, pool, redirected(redirect, request.uri()))),
         Action::Respond(own) => Ok(edited(client, pool, answer::static_answer(own))),
         Action::Forward(forward) => {
-            let exchange = attempt::Exchange::new(client, snapshot, pool, forward, request, trusted, &host.original)?;
+            let exchange = Exchange::new(client, snapshot, pool, forward, request, trusted, &host.original)?;
             attempt::run(exchange, ticket).await
         }
     }

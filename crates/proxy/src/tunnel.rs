@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::access::Ticket;
-use crate::pool::Slot;
+use crate::pool::{Slot, Verdicts};
 use crate::websocket::{Frames, SERVICE_RESTART};
+use crate::worker::Worker;
 
 /// How long a close frame may take to reach a client's socket buffer.
 const LAST_WORD: Duration = Duration::from_millis(200);
@@ -22,8 +23,9 @@ pub(crate) struct Tunnel {
     pub(crate) client: OnUpgrade,
     pub(crate) backend: OnUpgrade,
     pub(crate) slot: Arc<Slot>,
-    /// How often the backend had been declared dead when the tunnel was asked for.
-    pub(crate) deaths: u64,
+    /// Verdicts on the backend when the tunnel was asked for.
+    pub(crate) before: Verdicts,
+    pub(crate) worker: Arc<Worker>,
     /// Longest silence in both directions.
     pub(crate) idle: Duration,
     pub(crate) websocket: bool,
@@ -59,6 +61,7 @@ impl Meter {
 impl Tunnel {
     /// Carries bytes until it ends, then closes the ticket. Spawned: the request's own future ends with the 101.
     pub(crate) async fn run(self, mut ticket: Box<Ticket>) {
+        let _live = self.worker.live();
         let pool = ticket.pool.clone();
         if let Some(pool) = &pool {
             pool.stats.tunnels.inc();
@@ -90,7 +93,7 @@ impl Tunnel {
                     copy(&mut backend_read, &mut client_write, &meter, &down, self.websocket)
                 )
             } => None,
-            () = died(&self.slot, self.deaths) => Some("backend_dead"),
+            cut = moved(&self.slot, self.before, &self.worker) => Some(cut),
             () = silent(&meter, self.idle) => Some("idle"),
         };
         ticket.bytes_in = up.bytes.load(Relaxed);
@@ -138,16 +141,28 @@ async fn copy(
     }
 }
 
-/// Waits until the backend's transport is declared dead.
-async fn died(slot: &Slot, before: u64) {
+/// Waits until the tunnel must end for its backend's sake: at once when its transport is dead, in its own time when it
+/// is drained.
+async fn moved(slot: &Slot, before: Verdicts, worker: &Worker) -> &'static str {
+    let mut until: Option<Instant> = None;
     loop {
         let verdict = slot.verdict.notified();
         tokio::pin!(verdict);
         verdict.as_mut().enable();
-        if slot.verdicts().deaths != before {
-            return;
+        let now = slot.verdicts();
+        if now.deaths != before.deaths {
+            return "backend_dead";
         }
-        verdict.await;
+        if until.is_none() && now.drains != before.drains {
+            until = Some(Instant::now() + worker.drain_delay());
+        }
+        match until {
+            None => verdict.await,
+            Some(until) => tokio::select! {
+                () = verdict => {}
+                () = tokio::time::sleep_until(until.into()) => return "drained",
+            },
+        }
     }
 }
 

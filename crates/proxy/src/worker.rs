@@ -79,7 +79,7 @@ pub(crate) struct Worker {
     prepared: Mutex<HashMap<usize, (Weak<Service>, Arc<Prepared>)>>,
     clients: Mutex<HashMap<u64, Registered>>,
     next_client: AtomicU64,
-    pub(crate) live: AtomicUsize,
+    live: AtomicUsize,
     pub(crate) draining: AtomicBool,
 }
 
@@ -128,6 +128,20 @@ impl Worker {
         if slot.press(self.now(), patience) {
             self.report(Event::Overdue { slot: backend });
         }
+    }
+
+    /// Counts a client's connection or tunnel in; it is counted out when the guard drops, also in a panic.
+    pub(crate) fn live(self: &Arc<Self>) -> Live {
+        self.live.fetch_add(1, Relaxed);
+        Live(Arc::clone(self))
+    }
+
+    /// When one of many streams that shall end is to end: at a random time in the first four fifths of the drain, so
+    /// that their clients do not all come back at once.
+    pub(crate) fn drain_delay(&self) -> Duration {
+        let window = self.shared.snapshot.load().config.edge.drain * 4 / 5;
+        let part = self.roll() >> 11;
+        window.mul_f64(part as f64 / (1_u64 << 53) as f64)
     }
 
     /// The header edits of a service, parsed at first use.
@@ -196,6 +210,15 @@ impl Worker {
     }
 }
 
+/// A connection or tunnel that keeps the worker from ending.
+pub(crate) struct Live(Arc<Worker>);
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.live.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Whether a socket bound to `bound` takes connections to `local`.
 fn covers(bound: SocketAddr, local: SocketAddr) -> bool {
     bound.ip() == local.ip() || (bound.ip().is_unspecified() && bound.is_ipv4() == local.is_ipv4())
@@ -226,6 +249,7 @@ pub async fn run_worker(shared: Arc<Shared>, index: usize, mut orders: mpsc::Unb
     drop(listening);
     worker.draining.store(true, Relaxed);
     worker.drain_clients(None);
+    worker.connections.drain_all();
     let limit = worker.shared.snapshot.load().config.edge.drain;
     tokio::select! {
         () = all_gone(&worker) => {}

@@ -1,0 +1,167 @@
+//! One request on its way to a backend: its head as it will be sent, its body, and what is remembered between attempts.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header;
+use http::{Method, Request, Version, request};
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+use relais_core::config::{Balance, Forward, HashKey};
+use relais_core::{Ask, Pool, Snapshot};
+
+use crate::answer::Failure;
+use crate::body::ClientBody;
+use crate::connection::Client;
+use crate::headers::{self, Hop};
+use crate::kept::Allowance;
+use crate::{forwarded, sticky};
+
+/// One request on its way to a backend.
+pub(crate) struct Exchange {
+    pub(crate) client: Arc<Client>,
+    pub(crate) pool: Arc<Pool>,
+    /// The head as it goes to a backend, but for what depends on the backend.
+    pub(crate) head: request::Parts,
+    pub(crate) hop: Hop,
+    pub(crate) body: Option<Arc<ClientBody>>,
+    /// The client waits for 100 (Continue) before it sends its body.
+    pub(crate) expects_continue: bool,
+    /// The client's version: interim answers are not for HTTP/1.0.
+    pub(crate) version: Version,
+    pub(crate) host: Arc<str>,
+    /// The method or an `Idempotency-Key` allows sending twice.
+    pub(crate) idempotent: bool,
+    pub(crate) deadline: Option<Instant>,
+    /// The client's end of an upgrade.
+    pub(crate) upgrade: Option<OnUpgrade>,
+    key: Option<u64>,
+    sticky: Option<u64>,
+    route: (String, String),
+    /// Slots this request was sent to.
+    pub(crate) tried: Vec<u32>,
+    /// Slots that could not be reached since the last pause: nothing was sent there.
+    pub(crate) unreached: Vec<u32>,
+    pub(crate) avoid_site: Option<Arc<str>>,
+}
+
+impl Exchange {
+    /// Prepares the head and the body; nothing is sent yet.
+    pub(crate) fn new(
+        client: &Arc<Client>,
+        snapshot: &Arc<Snapshot>,
+        pool: &Arc<Pool>,
+        forward: &Forward,
+        mut request: Request<Incoming>,
+        trusted: bool,
+        host: &str,
+    ) -> Result<Self, Failure> {
+        let edge = &snapshot.config.edge;
+        let version = request.version();
+        let route_path = if request.uri().path().starts_with('/') { request.uri().path() } else { "/" }.to_owned();
+        let route_host =
+            host.rsplit_once(':').map_or(host, |(name, _)| name).trim_end_matches('.').to_ascii_lowercase();
+        let key = hash_key(&forward.balance, &request, client);
+        let sticky = forward.sticky.as_ref().and_then(|rule| {
+            sticky::read(request.headers(), rule, &client.worker.shared.sticky_key, &pool.service.name)
+        });
+        let expects_continue = headers::has_token(request.headers(), &header::EXPECT, "100-continue");
+        let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let hop = headers::strip_hop_by_hop(request.headers_mut());
+        let upgrade = (hop.upgrade.is_some() && version == Version::HTTP_11).then(|| hyper::upgrade::on(&mut request));
+        let (mut head, incoming) = request.into_parts();
+        head.extensions.clear();
+        let idempotent = is_idempotent(&head.method) || head.headers.contains_key("idempotency-key");
+        let limit = pool.service.max_body.unwrap_or(u64::MAX);
+        if incoming.size_hint().lower() > limit {
+            return Err(Failure::BodyTooLarge);
+        }
+        if chunked {
+            // RFC 9112 6.1: a length beside chunked coding must not travel on.
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
+        let spools = &client.worker.shared.spools;
+        let keep = if idempotent {
+            Allowance {
+                memory: forward.retry.replay_bytes,
+                disk: forward.retry.spool_bytes,
+                disk_total: edge.limit.spool_bytes,
+                spools: Arc::clone(spools),
+            }
+        } else {
+            Allowance::nothing(spools)
+        };
+        let body = (!incoming.is_end_stream()).then(|| ClientBody::new(incoming, keep, limit, edge.client.body));
+        headers::join_cookies(&mut head.headers);
+        forwarded::set(&mut head.headers, client.peer.ip(), client.tls, host, trusted);
+        headers::append_via(&mut head.headers, version, &edge.name);
+        Ok(Self {
+            client: Arc::clone(client),
+            pool: Arc::clone(pool),
+            expects_continue: expects_continue && body.is_some(),
+            head,
+            hop,
+            body,
+            version,
+            host: Arc::from(host),
+            idempotent,
+            deadline: forward.timeout.request.map(|limit| Instant::now() + limit),
+            upgrade,
+            key,
+            sticky,
+            route: (route_host, route_path),
+            tried: Vec::new(),
+            unreached: Vec::new(),
+            avoid_site: None,
+        })
+    }
+
+    /// The request may go out again although it may have been received, and its body is still whole.
+    pub(crate) fn replayable(&self) -> bool {
+        self.idempotent && self.body.as_ref().is_none_or(|body| body.replayable())
+    }
+
+    /// What `Pool::pick` is asked, with `also` as further slots not to take.
+    pub(crate) fn ask<'a>(&'a self, tried: &'a [u32], avoid_site: Option<&'a str>) -> Ask<'a> {
+        let worker = &self.client.worker;
+        Ask { tried, roll: worker.roll(), now: worker.now(), key: self.key, sticky: self.sticky, avoid_site }
+    }
+
+    /// Takes the newest picture of the pool: a backend may have fallen or risen since the last attempt.
+    pub(crate) fn refresh(&mut self) {
+        let snapshot = self.client.worker.shared.snapshot.load();
+        if let Some(pool) = snapshot.route(&self.route.0, &self.route.1)
+            && pool.service.name == self.pool.service.name
+        {
+            self.pool = Arc::clone(pool);
+        }
+    }
+
+    pub(crate) fn request_id_name(&self) -> Result<header::HeaderName, header::InvalidHeaderName> {
+        self.client.worker.shared.snapshot.load().config.edge.request_id_header.parse()
+    }
+
+    pub(crate) fn worth_waiting_for(&self) -> bool {
+        self.pool.members.iter().any(|member| member.admin == relais_core::Admin::Enabled)
+    }
+}
+
+/// RFC 9110 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE)
+}
+
+fn hash_key(balance: &Balance, request: &Request<Incoming>, client: &Client) -> Option<u64> {
+    let Balance::Hash(key) = balance else { return None };
+    let hash = |bytes: &[u8]| Some(relais_core::hash::stable(&[bytes]));
+    match key {
+        HashKey::ClientAddress => {
+            let snapshot = client.worker.shared.snapshot.load();
+            let trusted = &snapshot.config.edge.trusted_proxies;
+            hash(forwarded::client_address(client.peer.ip(), request.headers(), trusted).to_string().as_bytes())
+        }
+        HashKey::Uri => hash(request.uri().path_and_query().map_or("/", |target| target.as_str()).as_bytes()),
+        HashKey::Header(name) => request.headers().get(name).and_then(|value| hash(value.as_bytes())),
+        HashKey::Cookie(name) => sticky::cookie(request.headers(), name).and_then(|value| hash(value.as_bytes())),
+    }
+}

@@ -1,0 +1,149 @@
+//! Finding a backend and a connection to it. Nothing of the request is sent in here, so every failure moves on: to
+//! another backend at once, to the same one after a pause when there is no other, until patience ends.
+
+use std::time::{Duration, Instant};
+
+use relais_core::config::Forward;
+use relais_core::stats::ServiceStats;
+use relais_core::{Choice, Fault, Member};
+
+use crate::access::Ticket;
+use crate::answer::Failure;
+use crate::exchange::Exchange;
+use crate::race::{self, Connected};
+
+/// Pause before backends that could not be reached are tried again, when there is no other.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Connects of one request at most, however patient its service is.
+const MOST_CONNECTS: usize = 32;
+
+/// Finds a connection, or says why there is none.
+pub(crate) async fn obtain(
+    exchange: &mut Exchange,
+    forward: &Forward,
+    fresh: bool,
+    ticket: &mut Ticket,
+) -> Result<Connected, Failure> {
+    let give_up = Instant::now() + exchange.pool.timers.wait;
+    // A request that must not be sent twice never goes out on a kept-alive connection that may be closing: over
+    // HTTP/1.1 nobody could tell whether it was received. HTTP/2 tells (GOAWAY, REFUSED_STREAM).
+    let reuse = race::Reuse { h1: exchange.replayable() && !fresh, h2: !fresh };
+    let mut fault: Option<Fault> = None;
+    exchange.unreached.clear();
+    for _ in 0..MOST_CONNECTS {
+        let member = choose(exchange, forward, give_up, fault).await?;
+        match race::connect(exchange, forward, member, reuse, ticket).await {
+            Ok(connected) => return Ok(connected),
+            Err(failed) => {
+                fault = Some(failed);
+                exchange.refresh();
+            }
+        }
+    }
+    Err(last_word(exchange, fault))
+}
+
+/// The next backend to try; waits for one where waiting has a point.
+async fn choose(
+    exchange: &mut Exchange,
+    forward: &Forward,
+    give_up: Instant,
+    fault: Option<Fault>,
+) -> Result<Member, Failure> {
+    let mut waiting: Option<Waiting> = None;
+    loop {
+        match pick(exchange) {
+            Picked::Member(member) => return Ok(*member),
+            Picked::Wait => {}
+            // Sent to every one of them: what the last one did is the answer.
+            Picked::Nobody if !exchange.tried.is_empty() && exchange.unreached.is_empty() => {
+                return Err(last_word(exchange, fault));
+            }
+            Picked::Nobody if forward.maintenance.is_some() || !exchange.worth_waiting_for() => {
+                return Err(last_word(exchange, fault));
+            }
+            // Those that could not be reached may be back in a moment.
+            Picked::Nobody => exchange.unreached.clear(),
+        }
+        if waiting.is_none() {
+            waiting = Some(Waiting::join(exchange, forward)?);
+        }
+        if !wait_for_change(exchange, give_up).await {
+            return Err(last_word(exchange, fault));
+        }
+    }
+}
+
+enum Picked {
+    Member(Box<Member>),
+    Wait,
+    Nobody,
+}
+
+/// Asks the pool; backends that asked for a rest (`Retry-After`) only when there is no other.
+fn pick(exchange: &Exchange) -> Picked {
+    let worker = &exchange.client.worker;
+    let mut avoid = exchange.tried.clone();
+    avoid.extend(&exchange.unreached);
+    let site = exchange.avoid_site.as_deref();
+    let resting = worker.connections.resting(&exchange.pool, worker.now());
+    if !resting.is_empty() {
+        let mut rested = avoid.clone();
+        rested.extend(resting);
+        if let Choice::Take(member) = exchange.pool.pick(&exchange.ask(&rested, site)) {
+            return Picked::Member(Box::new(member.clone()));
+        }
+    }
+    match exchange.pool.pick(&exchange.ask(&avoid, site)) {
+        Choice::Take(member) => Picked::Member(Box::new(member.clone())),
+        Choice::Wait => Picked::Wait,
+        Choice::Nobody => Picked::Nobody,
+    }
+}
+
+/// A place in the service's queue; given back on drop.
+struct Waiting(std::sync::Arc<ServiceStats>);
+
+impl Waiting {
+    fn join(exchange: &Exchange, forward: &Forward) -> Result<Self, Failure> {
+        let stats = std::sync::Arc::clone(&exchange.pool.stats);
+        if stats.waiting.get() >= u64::from(forward.max_queue) {
+            return Err(Failure::NoBackend("too many requests wait for a backend"));
+        }
+        stats.waiting.inc();
+        Ok(Self(stats))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.dec();
+    }
+}
+
+/// With a usable backend left its last fault is the answer; with none it is a 503.
+fn last_word(exchange: &Exchange, fault: Option<Fault>) -> Failure {
+    match fault {
+        Some(fault) if exchange.pool.members.iter().any(Member::usable) => {
+            Failure::Backend { fault, possibly_received: false }
+        }
+        _ => Failure::NoBackend("no backend is up"),
+    }
+}
+
+/// Waits for the next snapshot, a free place at a backend, or a pause; `false`: patience is at its end.
+async fn wait_for_change(exchange: &mut Exchange, give_up: Instant) -> bool {
+    let mut changed = exchange.client.worker.shared.changed.clone();
+    changed.mark_unchanged();
+    exchange.refresh();
+    let now = Instant::now();
+    if now >= give_up {
+        return false;
+    }
+    // Places at backends that are full come free without a snapshot.
+    let full = exchange.pool.members.iter().any(Member::usable) && exchange.unreached.is_empty();
+    let tick = if full { PAUSE / 10 } else { PAUSE };
+    let _ = tokio::time::timeout(tick.min(give_up - now), changed.changed()).await;
+    exchange.refresh();
+    true
+}
