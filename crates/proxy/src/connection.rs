@@ -31,7 +31,6 @@ pub(crate) struct Client {
 /// Serves one accepted connection to its end.
 pub(crate) async fn serve(worker: &Arc<Worker>, listener: Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
     let snapshot = worker.shared.snapshot.load_full();
-    let _open = Open::new(&snapshot.stats);
     let Ok(local) = stream.local_addr() else { return };
     // Refused only by sockets that are gone already.
     let _ = stream.set_nodelay(true);
@@ -174,10 +173,10 @@ async fn until_done(state: &ConnState, connection: impl Drainable) -> hyper::Res
 }
 
 /// Counts an open connection.
-struct Open(Arc<EdgeStats>);
+pub(crate) struct Open(Arc<EdgeStats>);
 
 impl Open {
-    fn new(stats: &Arc<EdgeStats>) -> Self {
+    pub(crate) fn new(stats: &Arc<EdgeStats>) -> Self {
         stats.accepted.inc();
         stats.open.inc();
         Self(Arc::clone(stats))

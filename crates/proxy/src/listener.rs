@@ -9,6 +9,7 @@ use relais_core::config::Listener;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+use crate::connection::Open;
 use crate::worker::Worker;
 
 /// How long accepting pauses when file descriptors or connections ran out.
@@ -29,7 +30,7 @@ pub(crate) fn start(
     let address = socket.local_addr()?;
     let (worker, listener) = (Arc::clone(worker), Arc::clone(listener));
     tokio::spawn(async move {
-        let mut accepting = Accepting { worker, listener, socket, complained: None };
+        let mut accepting = Accepting { worker, listener, socket, held: None, complained: None };
         tokio::select! {
             () = accepting.run() => {}
             _ = stop => accepting.empty_queue(),
@@ -42,6 +43,8 @@ struct Accepting {
     worker: Arc<Worker>,
     listener: Arc<Listener>,
     socket: TcpListener,
+    /// Accepted, and waiting for room: whether there is some is known only now, `accept` may have waited long.
+    held: Option<(TcpStream, SocketAddr)>,
     /// When a pause was last logged.
     complained: Option<Instant>,
 }
@@ -49,9 +52,12 @@ struct Accepting {
 impl Accepting {
     async fn run(&mut self) {
         loop {
-            self.wait_for_room().await;
             match self.socket.accept().await {
-                Ok((stream, peer)) => self.serve(stream, peer),
+                Ok(accepted) => {
+                    self.held = Some(accepted);
+                    self.wait_for_room().await;
+                    self.serve_held();
+                }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     self.complain(&format!("accept failed: {error}"));
@@ -61,11 +67,19 @@ impl Accepting {
         }
     }
 
+    fn serve_held(&mut self) {
+        if let Some((stream, peer)) = self.held.take() {
+            self.serve(stream, peer);
+        }
+    }
+
     fn serve(&self, stream: TcpStream, peer: SocketAddr) {
         let live = self.worker.live();
+        // Counted before the task runs, so that the next look knows of it.
+        let open = Open::new(&self.worker.shared.snapshot.load().stats);
         let (worker, listener) = (Arc::clone(&self.worker), Arc::clone(&self.listener));
         tokio::spawn(async move {
-            let _live = live;
+            let _counted = (live, open);
             crate::connection::serve(&worker, listener, stream, peer).await;
         });
     }
@@ -92,7 +106,8 @@ impl Accepting {
     }
 
     /// The listener is going: what already waits in its queue is served, not reset.
-    fn empty_queue(&self) {
+    fn empty_queue(&mut self) {
+        self.serve_held();
         while let Some(Ok((stream, peer))) = futures_util::FutureExt::now_or_never(self.socket.accept()) {
             self.serve(stream, peer);
         }
