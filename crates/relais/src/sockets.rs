@@ -5,6 +5,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use relais_control::ListenerHooks;
 use relais_core::config::{Config, Listener, ListenerProtocol};
@@ -21,7 +22,7 @@ pub(crate) struct SharedSockets(Arc<Mutex<Sockets>>);
 impl SharedSockets {
     /// No sockets yet; `workers` are told what to do, one channel each.
     pub(crate) fn new(workers: Vec<UnboundedSender<WorkerOrder>>) -> Self {
-        Self(Arc::new(Mutex::new(Sockets { workers, open: Vec::new(), prepared: None })))
+        Self(Arc::new(Mutex::new(Sockets { workers, open: Vec::new(), prepared: None, closed: Vec::new() })))
     }
 
     /// The hooks control applies a new config with.
@@ -54,7 +55,12 @@ pub(crate) struct Sockets {
     workers: Vec<UnboundedSender<WorkerOrder>>,
     open: Vec<Open>,
     prepared: Option<Vec<Open>>,
+    /// Closed a moment ago: workers may still hold their sockets.
+    closed: Vec<(SocketAddr, Instant)>,
 }
+
+/// How long a worker may take to close a socket it was told to close.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// One address of one listener.
 #[derive(Debug, Clone)]
@@ -112,7 +118,8 @@ impl Sockets {
         {
             return Ok(Some(Arc::clone(&open.group)));
         }
-        let ours = self.open.iter().any(|open| overlap(open.group.local, declared));
+        let closing = self.closed.iter().filter(|(_, at)| at.elapsed() < CLOSING).map(|(address, _)| *address);
+        let ours = self.open.iter().map(|open| open.group.local).chain(closing).any(|held| overlap(held, declared));
         match bind::group(declared, self.workers.len(), ours) {
             Ok(group) => Ok(Some(Arc::new(group))),
             Err(error) if error.is_missing_family() && has_ipv4_twin(listener, declared) => {
@@ -137,6 +144,10 @@ impl Sockets {
                 self.tell_listen(open);
             }
         }
+        let gone = self.open.iter().map(|open| open.group.local);
+        let gone = gone.filter(|local| !next.iter().any(|open| open.group.local == *local));
+        self.closed.retain(|(_, at)| at.elapsed() < CLOSING);
+        self.closed.extend(gone.map(|local| (local, Instant::now())));
         self.open = next;
     }
 
@@ -285,6 +296,18 @@ mod tests {
         let told = bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
         assert_eq!(told, vec![vec![format!("close old {old}")]; 2]);
         assert!(TcpListener::bind(old).is_ok(), "nobody holds it any more");
+    }
+
+    #[test]
+    fn an_address_may_come_back_before_the_workers_have_closed_it() {
+        let mut bench = Bench::new();
+        bench.apply(&[("web", "127.0.0.1:0", PLAIN), ("old", "127.0.0.1:0", PLAIN)]);
+        let address = bench.address("old");
+        let held = bench.sockets.lock().open[1].group.sockets[0].try_clone().unwrap();
+        bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
+        bench.apply(&[("web", "127.0.0.1:0", PLAIN), ("old", &address.to_string(), PLAIN)]);
+        assert_eq!(bench.address("old"), address);
+        drop(held);
     }
 
     #[test]
