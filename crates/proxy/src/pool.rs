@@ -1,6 +1,6 @@
 //! One worker's connections to one backend: idle ones, shared ones, and the signal that moves waiting attempts away.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -127,6 +127,18 @@ impl Slot {
         self.shared.lock().retain(|one| !one.send.is_closed());
     }
 
+    /// Applies what changed about the backend.
+    fn follow(&self, before: Option<&Member>, now: &Member) {
+        let fell = now.mute && !before.is_some_and(|before| before.mute);
+        let died = now.dead && !before.is_some_and(|before| before.dead);
+        if fell || died {
+            self.declare(died);
+        }
+        if now.admin != Admin::Enabled && before.is_some_and(|before| before.admin == Admin::Enabled) {
+            self.drain();
+        }
+    }
+
     /// Streams here shall move elsewhere: the operator drains the backend, or the edge stops.
     fn drain(&self) {
         self.drains.fetch_add(1, Relaxed);
@@ -169,22 +181,31 @@ impl Connections {
     /// Applies what changed between two snapshots: wakes attempts at backends that went down, drops the connections of
     /// the dead and of those no longer in the config.
     pub(crate) fn follow(&self, old: &Snapshot, new: &Snapshot) {
-        let known: HashMap<u32, &Member> =
-            old.pools.iter().flat_map(|pool| &pool.members).map(|member| (member.backend.slot, member)).collect();
-        let mut present = std::collections::HashSet::new();
-        for member in new.pools.iter().flat_map(|pool| &pool.members) {
-            present.insert(member.backend.slot);
+        let reloaded = !Arc::ptr_eq(&old.config, &new.config);
+        // Without a reload pools keep their places, and most of them are the very same.
+        let differs = |i: &usize| reloaded || !old.pools.get(*i).is_some_and(|pool| Arc::ptr_eq(pool, &new.pools[*i]));
+        let differing: Vec<usize> = (0..new.pools.len()).filter(differs).collect();
+        let known: HashMap<u32, &Member> = if reloaded {
+            members(&old.pools).collect()
+        } else {
+            differing
+                .iter()
+                .filter_map(|i| old.pools.get(*i))
+                .flat_map(|pool| members(std::slice::from_ref(pool)))
+                .collect()
+        };
+        for member in differing.iter().flat_map(|i| &new.pools[*i].members) {
             let Some(slot) = self.slots.lock().get(&member.backend.slot).cloned() else { continue };
-            let before = known.get(&member.backend.slot);
-            let fell = member.mute && !before.is_some_and(|before| before.mute);
-            let died = member.dead && !before.is_some_and(|before| before.dead);
-            if fell || died {
-                slot.declare(died);
-            }
-            if member.admin != Admin::Enabled && before.is_some_and(|before| before.admin == Admin::Enabled) {
-                slot.drain();
-            }
+            slot.follow(known.get(&member.backend.slot).copied(), member);
         }
+        if reloaded {
+            self.forget_gone(new);
+        }
+    }
+
+    /// Drops the connections to backends that are no longer in the config; streams there end in their own time.
+    fn forget_gone(&self, new: &Snapshot) {
+        let present: HashSet<u32> = members(&new.pools).map(|(slot, _)| slot).collect();
         self.slots.lock().retain(|number, slot| {
             let stays = present.contains(number);
             if !stays {
@@ -213,4 +234,8 @@ impl Connections {
             }
         }
     }
+}
+
+fn members(pools: &[Arc<Pool>]) -> impl Iterator<Item = (u32, &Member)> {
+    pools.iter().flat_map(|pool| &pool.members).map(|member| (member.backend.slot, member))
 }

@@ -261,6 +261,5 @@ pub async fn run_worker(shared: Arc<Shared>, index: usize, mut orders: mpsc::Unb
 async fn all_gone(worker: &Worker) {
     while worker.live.load(Relaxed) > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
-        worker.drain_clients(None);
     }
 }
