@@ -9,6 +9,7 @@ mod context;
 mod fault;
 mod model;
 mod node;
+mod pace;
 mod parse;
 mod reader;
 mod render;
@@ -17,8 +18,10 @@ mod shape;
 mod summary;
 mod syntax;
 mod value;
+pub mod words;
 
 pub use model::*;
+pub use pace::Pace;
 pub use render::{Severity, render_problems};
 
 use std::path::Path;

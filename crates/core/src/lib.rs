@@ -22,7 +22,6 @@ mod testing;
 mod time;
 mod timers;
 mod verdict;
-mod words;
 
 pub use backend::{Backend, BackendId, InFlight};
 pub use budget::Budget;
@@ -32,6 +31,7 @@ pub use fault::Fault;
 pub use fleet::Fleet;
 pub use health::{Admin, Health};
 pub use relais_config as config;
+use relais_config::words;
 pub use report::{BackendReport, ProbeReport, Report, ServiceReport, SiteReport};
 pub use router::Router;
 pub use snapshot::{Ask, Choice, Member, Pool, Shared, Snapshot};

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use crate::context::Span;
 use crate::fault::{Fault, nearest};
 use crate::node::Node;
 use crate::reader::Reader;
-use crate::section::question;
+use crate::section::{question, timers};
 use crate::shape;
-use crate::value::{bytes, http, measure};
+use crate::value::{bytes, http};
 use crate::{Address, Agent, BackendDecl, CheckKind, HealthCheck};
 
 /// The random part of the interval when none is set.
@@ -140,7 +139,7 @@ fn full(table: &Reader<'_>, contract: Duration) -> HealthCheck {
         node.error(fault.help("take `tls` out, or write `type = \"tcp\"`"));
     }
     refuse_idle_keys(table, kind);
-    warn_timers(table, &check, contract);
+    timers::judge(table, &check, contract);
     check
 }
 
@@ -194,33 +193,4 @@ pub(crate) fn agent(service: &Reader<'_>, backends: &[BackendDecl]) -> Option<Ag
         send: table.parsed("send", bytes::escaped).unwrap_or_default(),
         port: table.integer("port", 1..=u16::MAX)?,
     })
-}
-
-/// Timers set by hand that do not fit together, or do not keep the contract.
-fn warn_timers(table: &Reader<'_>, check: &HealthCheck, contract: Duration) {
-    let span = |key: &'static str| -> Span { table.get(key).map_or_else(|| table.span.clone(), |node| node.span()) };
-    if let (Some(timeout), Some(interval)) = (check.timeout, check.interval)
-        && timeout > interval
-    {
-        let fault = Fault::new("`timeout` is longer than `interval`: a slow probe outlives the next")
-            .label(format!("longer than `interval = \"{}\"`", measure::shown(interval)));
-        table.cx.warning(
-            span("timeout"),
-            fault.help(format!("write `timeout = \"{}\"` or less", measure::shown(interval))),
-        );
-    }
-    if let Some(interval) = check.interval
-        && interval > contract
-    {
-        let fall = check.fall.unwrap_or(1);
-        let notices = interval.saturating_mul(fall).saturating_add(check.timeout.unwrap_or_default());
-        let fault = Fault::new(format!(
-            "with this `interval` a dead backend can go unnoticed for {}, but `failover_within` is {}",
-            measure::shown(notices),
-            measure::shown(contract)
-        ));
-        let fault = fault.label(format!("longer than {}", measure::shown(contract)));
-        let help = "take `interval` out, so that it is derived from `failover_within`; or set `failover_within` to what you accept";
-        table.cx.warning(span("interval"), fault.help(help));
-    }
 }

@@ -11,6 +11,7 @@ pub(crate) mod policy;
 pub(crate) mod question;
 pub(crate) mod service;
 pub(crate) mod site;
+pub(crate) mod timers;
 
 use std::time::Duration;
 

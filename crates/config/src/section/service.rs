@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::reader::Reader;
 use crate::section::edge::TLS_SOURCES;
 use crate::section::site::Sites;
-use crate::section::{answer, backend, check_name, contract, health, policy, refuse_twins};
+use crate::section::{answer, backend, check_name, contract, health, policy, refuse_twins, timers};
 use crate::shape;
 use crate::value::{address, http};
 use crate::{Action, Edge, Forward, Service};
@@ -181,6 +181,7 @@ fn forward(table: &Reader<'_>, edge: &Edge, sites: &mut Sites) -> Forward {
         keep_idle_for: upstream.keep_idle_for,
     };
     warn_one_site(table, &forward);
+    timers::warn_service(table, &forward);
     forward
 }
 

@@ -9,6 +9,7 @@ macro_rules! snapshot {
     };
 }
 
+mod contract;
 mod keys;
 mod mistakes;
 mod mutation;

@@ -394,7 +394,7 @@ fn health_has_short_forms() {
     assert_eq!(forward("health = { type = \"http\" }").health.kind, CheckKind::Http(http_check()));
     let teapot = HttpCheck { status: vec![(418, 418)], ..http_check() };
     assert_eq!(forward("health = { status = 418 }").health.kind, CheckKind::Http(teapot));
-    assert_eq!(forward("health = { interval = \"1s\" }").health.interval, Some(seconds(1)));
+    assert_eq!(forward("failover_within = \"2s\"\nhealth = { interval = \"1s\" }").health.interval, Some(seconds(1)));
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! Durations in the words people read: logs, `status`, `check`.
+//! Durations and counts in the words people read: mistakes, logs, `status`, `check`. Touches nothing.
 
 use std::time::Duration;
 
 /// `45 ms`, `0.79 s`, `12 s`, `3 min`, `2 h`: short, never more than three digits of meaning.
-pub(crate) fn short(time: Duration) -> String {
+#[must_use]
+pub fn short(time: Duration) -> String {
     let millis = time.as_millis();
     match millis {
         0 if !time.is_zero() => format!("{} us", time.as_micros()),
@@ -21,7 +22,8 @@ fn trimmed(seconds: f64) -> String {
 }
 
 /// `1 check`, `2 checks`.
-pub(crate) fn count(n: u32, one: &str) -> String {
+#[must_use]
+pub fn count(n: u32, one: &str) -> String {
     if n == 1 { format!("{n} {one}") } else { format!("{n} {one}s") }
 }
 
