@@ -23,6 +23,8 @@ mod time;
 mod timers;
 mod verdict;
 
+use relais_config::words;
+
 pub use backend::{Backend, BackendId, InFlight};
 pub use budget::Budget;
 pub use effect::{AdminRecord, BackendRecord, Effect, ProbeOrder, Record, RecordKey, Saved, Transition};
@@ -31,7 +33,6 @@ pub use fault::Fault;
 pub use fleet::Fleet;
 pub use health::{Admin, Health};
 pub use relais_config as config;
-use relais_config::words;
 pub use report::{BackendReport, ProbeReport, Report, ServiceReport, SiteReport};
 pub use router::Router;
 pub use snapshot::{Ask, Choice, Member, Pool, Shared, Snapshot};

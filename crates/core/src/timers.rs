@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relais_config::{CheckKind, Forward};
+use relais_config::{CheckKind, Forward, Pace};
 
 use crate::words::{count, short};
 
@@ -53,19 +53,20 @@ impl Timers {
     #[must_use]
     pub fn derive(contract: Duration) -> Timers {
         let part = |percent: u32| contract * percent / 100;
+        let pace = Pace::derive(contract);
         Timers {
             failover_within: contract,
             checked: true,
-            interval: part(25),
-            fast_interval: part(5),
-            down_interval: part(25),
-            probe_timeout: part(20),
-            confirm_timeout: part(8),
+            interval: pace.interval,
+            fast_interval: pace.fast_interval,
+            down_interval: pace.interval,
+            probe_timeout: pace.timeout,
+            confirm_timeout: pace.confirm,
             rise: 2,
-            fall: 2,
-            patience: 4,
+            fall: pace.fall,
+            patience: pace.patience,
             passive_fall: 3,
-            jitter: 0.1,
+            jitter: pace.jitter,
             connect: part(50).max(Duration::from_millis(150)),
             stagger: part(20).clamp(Duration::from_millis(50), Duration::from_millis(300)),
             wait: contract,
@@ -79,23 +80,37 @@ impl Timers {
     pub fn solve(forward: &Forward) -> Timers {
         let derived = Timers::derive(forward.failover_within);
         let health = &forward.health;
-        let interval = health.interval.unwrap_or(derived.interval);
-        let probe_timeout = health.timeout.unwrap_or(derived.probe_timeout);
+        let pace = Pace::of(forward.failover_within, health);
         Timers {
             checked: health.kind != CheckKind::Off,
-            interval,
-            fast_interval: derived.fast_interval.min(interval),
-            down_interval: interval,
-            probe_timeout,
-            confirm_timeout: derived.confirm_timeout.min(probe_timeout),
+            interval: pace.interval,
+            fast_interval: pace.fast_interval,
+            down_interval: pace.interval,
+            probe_timeout: pace.timeout,
+            confirm_timeout: pace.confirm,
             rise: health.rise.unwrap_or(derived.rise).max(1),
-            fall: health.fall.unwrap_or(derived.fall).max(1),
-            patience: health.fall.map_or(derived.patience, |fall| fall.max(1)),
+            fall: pace.fall,
+            patience: pace.patience,
             passive_fall: forward.passive_fall.unwrap_or(derived.passive_fall),
-            jitter: health.jitter,
+            jitter: pace.jitter,
             connect: forward.timeout.connect.unwrap_or(derived.connect),
             wait: forward.queue_timeout.unwrap_or(derived.wait),
             ..derived
+        }
+    }
+
+    /// The times of the checks, for sums.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        Pace {
+            contract: self.failover_within,
+            interval: self.interval,
+            jitter: self.jitter,
+            fast_interval: self.fast_interval,
+            timeout: self.probe_timeout,
+            confirm: self.confirm_timeout,
+            fall: self.fall,
+            patience: self.patience,
         }
     }
 
@@ -105,12 +120,10 @@ impl Timers {
         self.failover_within / 10
     }
 
-    /// Longest time from a silent cut to `Down` by probes alone: one interval (with its jitter) until the next probe,
-    /// its timeout, then the short probes that confirm it. Network time and scheduling come on top.
+    /// Longest time from a silent cut to `Down` by probes alone: see [`Pace::silence`].
     #[must_use]
     pub fn detection(&self) -> Duration {
-        let round = self.confirm_timeout.max(self.fast_interval);
-        self.interval.mul_f64(1.0 + self.jitter) + self.probe_timeout + round * self.patience.saturating_sub(1)
+        self.pace().silence()
     }
 
     /// The timers in sentences, for `relais check` and `relais explain`.
