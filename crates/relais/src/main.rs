@@ -4,7 +4,8 @@ mod cli;
 mod demo;
 
 /// Workers allocate on every request; the system's allocator costs them measurably more. Embedding programs choose
-/// their own, so this is here and not in the library.
+/// their own, so this is here and not in the library. Built without huge pages: they cost a small machine 40 MB of idle
+/// memory and gained no CPU per request.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
