@@ -23,7 +23,7 @@ pub(crate) struct Setup {
     more: String,
     whole: Option<String>,
     shell: Option<String>,
-    environment: Vec<(String, String)>,
+    state: PathBuf,
 }
 
 impl Setup {
@@ -42,14 +42,15 @@ impl Setup {
     }
 
     fn new(service: String) -> Setup {
+        let dir = tempfile::tempdir().unwrap();
         Setup {
-            dir: tempfile::tempdir().unwrap(),
+            state: dir.path().join("state"),
+            dir,
             listeners: PLAIN.to_owned(),
             service,
             more: String::new(),
             whole: None,
             shell: None,
-            environment: Vec::new(),
         }
     }
 
@@ -90,9 +91,9 @@ impl Setup {
         self
     }
 
-    /// An environment variable of the process.
-    pub(crate) fn environment(mut self, name: &str, value: &str) -> Setup {
-        self.environment.push((name.to_owned(), value.to_owned()));
+    /// Keeps its state there, and not in its own directory.
+    pub(crate) fn state_in(mut self, dir: &Path) -> Setup {
+        self.state = dir.to_owned();
         self
     }
 
@@ -123,15 +124,15 @@ impl Setup {
         let config = self.dir.path().join("proxy.toml");
         std::fs::write(&config, self.text()).unwrap();
         let log = self.dir.path().join("log");
-        let child = spawn(self.dir.path(), &config, &log, self.shell.as_deref(), &self.environment);
-        let Setup { dir, shell, environment, .. } = self;
-        Edge { child, config, log, dir, shell, environment }
+        let child = spawn(self.dir.path(), &config, &log, &self.state, self.shell.as_deref());
+        let Setup { dir, shell, state, .. } = self;
+        Edge { child, config, log, dir, shell, state }
     }
 }
 
 const PLAIN: &str = "[listener.http]\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\nredirect = false\n";
 
-fn spawn(dir: &Path, config: &Path, log: &Path, shell: Option<&str>, environment: &[(String, String)]) -> Child {
+fn spawn(dir: &Path, config: &Path, log: &Path, state: &Path, shell: Option<&str>) -> Child {
     let executable = env!("CARGO_BIN_EXE_relais");
     let mut command = match shell {
         None => Command::new(executable),
@@ -141,10 +142,9 @@ fn spawn(dir: &Path, config: &Path, log: &Path, shell: Option<&str>, environment
             command
         }
     };
-    command.args(["run", "--config"]).arg(config).arg("--state-dir").arg(dir.join("state"));
+    command.args(["run", "--config"]).arg(config).arg("--state-dir").arg(state);
     command.arg("--socket").arg(dir.join("admin.sock")).current_dir(dir);
     command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", dir).env("RUST_BACKTRACE", "1");
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
@@ -156,7 +156,7 @@ pub(crate) struct Edge {
     log: PathBuf,
     dir: TempDir,
     shell: Option<String>,
-    environment: Vec<(String, String)>,
+    state: PathBuf,
 }
 
 impl Drop for Edge {
@@ -165,7 +165,7 @@ impl Drop for Edge {
         let _ = self.child.wait();
         if std::thread::panicking() {
             let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            let tail: Vec<&str> = log.lines().rev().take(15).collect();
             eprintln!("--- the end of the edge's log ---");
             for line in tail.iter().rev() {
                 eprintln!("{line}");
@@ -200,7 +200,7 @@ impl Edge {
     }
 
     pub(crate) fn state_dir(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.state.clone()
     }
 
     fn socket(&self) -> PathBuf {
@@ -401,7 +401,7 @@ impl Edge {
         let mut first = self.log.clone();
         first.set_extension(format!("{}", self.pid()));
         std::fs::rename(&self.log, first).unwrap();
-        self.child = spawn(self.dir.path(), &self.config, &self.log, self.shell.as_deref(), &self.environment);
+        self.child = spawn(self.dir.path(), &self.config, &self.log, &self.state, self.shell.as_deref());
         self.wait_until_ready();
     }
 

@@ -11,7 +11,7 @@ use crate::support::edge::{Edge, Setup, request_id};
 use crate::support::h2::{Backend, Client};
 use crate::support::raw::{Addressed, Plain, Raw, Serving};
 use crate::support::wire::{get, ok, post};
-use crate::support::{assert_same, free_address, noise};
+use crate::support::{assert_same, free_address, noise, wait_for};
 
 /// Reads each request whole and closes without an answer; keeps the ids.
 fn closing() -> (Serving, Arc<Mutex<Vec<String>>>) {
@@ -320,17 +320,14 @@ fn a_stream_the_http2_backend_refused_goes_elsewhere_with_any_method() {
     let mut refused = 0;
     for n in 0..30 {
         let mut call = client.start(http::Request::post(client.url(&format!("/{n}"))), true);
-        loop {
+        wait_for("one of the two was asked and did not refuse", || {
             if let Some(mut served) = refusing.try_call() {
                 served.reset(h2::Reason::REFUSED_STREAM);
                 refused += 1;
             }
-            if let Some(mut served) = alive.try_call() {
-                served.answer(http::Response::builder().status(204), true);
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+            let served = alive.try_call();
+            served.map(|mut served| served.answer(http::Response::builder().status(204), true)).is_some()
+        });
         assert_eq!(call.head().status(), 204);
     }
     assert!(refused > 0, "the refusing one was tried");

@@ -1,0 +1,17 @@
+//! The whole program: real executable, backends that are killed and stopped, clients that everybody has. What it does
+//! when its file changes, when it is killed itself, when the machine is in trouble, and what it tells of it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod certificates;
+mod grpc;
+mod load;
+mod metrics;
+mod operator;
+mod outages;
+mod reload;
+mod restart;
+mod telling;
+mod trouble;

@@ -1,0 +1,205 @@
+//! Backends that die (SIGKILL) and hang (SIGSTOP) under load: who asked what may be repeated never notices, and nothing
+//! is executed twice.
+
+use std::collections::HashSet;
+
+use crate::load::{Connections, Load};
+use crate::support::edge::{Edge, Setup};
+use crate::support::process::Process;
+use crate::support::raw::{Addressed, Plain};
+use crate::support::wire::{get, post};
+use crate::support::{free_address, wait_for};
+
+/// Two sites, two backends each, nothing else said: the contract of one second.
+fn two_sites(backends: &[&Process; 4]) -> Edge {
+    let [a, b, c, d] = backends.map(|backend| backend.address());
+    Setup::services(&format!(
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n[service.web.backends]\n\
+         dijon = [\"{a}\", \"{b}\"]\nthory = [\"{c}\", \"{d}\"]\n"
+    ))
+    .start()
+}
+
+#[track_caller]
+fn nobody_failed(load: Load) {
+    let tally = load.stop();
+    assert!(
+        tally.bad.is_empty(),
+        "{} of {} failed: {:?}",
+        tally.bad.len(),
+        tally.good,
+        &tally.bad[..tally.bad.len().min(5)]
+    );
+}
+
+fn all_up(edge: &Edge, backends: &[&Process]) {
+    for backend in backends {
+        edge.wait_for_health(*backend, "up");
+    }
+}
+
+#[test]
+fn killed_backends_and_sites_fail_nobody() {
+    let (mut a, mut b, c, d) = (Process::start(), Process::start(), Process::start(), Process::start());
+    let edge = two_sites(&[&a, &b, &c, &d]);
+    all_up(&edge, &[&a, &b, &c, &d]);
+    let load = Load::start(edge.http(), 4, Connections::Kept, get);
+    load.go_on_for(300);
+    assert!(c.executed().is_empty() && d.executed().is_empty(), "the other tier rests");
+    a.kill();
+    load.go_on_for(300);
+    b.kill();
+    edge.wait_for_health(&b, "down");
+    let before = c.executed().len() + d.executed().len();
+    load.go_on_for(300);
+    assert!(c.executed().len() + d.executed().len() > before, "the other site serves");
+    // And back: when the first site has returned, it is asked again.
+    a.again();
+    b.again();
+    edge.wait_for_health(&a, "up");
+    let before = a.executed().len();
+    wait_for("the first site serves again", || a.executed().len() > before + 50);
+    nobody_failed(load);
+}
+
+#[test]
+fn a_hanging_backend_fails_nobody() {
+    let (a, b, c, d) = (Process::start(), Process::start(), Process::start(), Process::start());
+    let edge = two_sites(&[&a, &b, &c, &d]);
+    all_up(&edge, &[&a, &b, &c, &d]);
+    let load = Load::start(edge.http(), 4, Connections::Kept, get);
+    load.go_on_for(200);
+    a.stop();
+    edge.wait_for_health(&a, "down");
+    load.go_on_for(200);
+    b.stop();
+    edge.wait_for_health(&b, "down");
+    load.go_on_for(200);
+    a.resume();
+    b.resume();
+    edge.wait_for_health(&a, "up");
+    load.go_on_for(200);
+    nobody_failed(load);
+}
+
+#[test]
+fn no_post_is_executed_twice_whatever_dies() {
+    let (mut a, b, c, d) = (Process::start(), Process::start(), Process::start(), Process::start());
+    let edge = two_sites(&[&a, &b, &c, &d]);
+    all_up(&edge, &[&a, &b, &c, &d]);
+    let load = Load::start(edge.http(), 4, Connections::Kept, |path| post(path, "pay"));
+    load.go_on_for(200);
+    a.kill();
+    load.go_on_for(200);
+    b.stop();
+    edge.wait_for_health(&b, "down");
+    load.go_on_for(200);
+    a.again();
+    b.resume();
+    edge.wait_for_health(&b, "up");
+    load.go_on_for(200);
+    let tally = load.stop();
+    // What a hanging backend had received is answered 502 or 504: a few, never repeated.
+    assert!(tally.bad.iter().all(|what| what.ends_with("502") || what.ends_with("504")), "{:?}", tally.bad);
+    assert!(tally.bad.len() < 50, "{} failed", tally.bad.len());
+    let executed: Vec<String> = [&a, &b, &c, &d].iter().flat_map(|backend| backend.executed()).collect();
+    let different: HashSet<&String> = executed.iter().collect();
+    assert_eq!(different.len(), executed.len(), "executed twice");
+    assert!(executed.len() >= tally.good, "every good answer was executed");
+}
+
+#[test]
+fn http2_clients_do_not_notice_a_dead_backend() {
+    use crate::support::tools::{h2load, have};
+    if !have("h2load", "nghttp2-client") {
+        return;
+    }
+    let (mut a, b) = (Process::start(), Process::start());
+    let edge = Setup::services(&format!(
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nbackends = [\"{}\", \"{}\"]\n",
+        a.address(),
+        b.address()
+    ))
+    .start();
+    all_up(&edge, &[&a, &b]);
+    let url = format!("http://{}/", edge.http());
+    let load = std::thread::spawn(move || h2load(&["-n", "4000", "-c", "4", "-m", "10", &url]));
+    wait_for("the load has begun", || a.executed().len() > 50);
+    a.kill();
+    let (succeeded, failed, good) = load.join().unwrap();
+    assert_eq!((succeeded, failed, good), (4000, 0, 4000));
+}
+
+#[test]
+fn a_request_that_comes_while_nobody_is_there_waits_for_a_return() {
+    let mut backend = Process::start();
+    let edge = Setup::services(&format!(
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nqueue_timeout = \"15s\"\nbackends = [\"{}\"]\n",
+        backend.address()
+    ))
+    .start();
+    edge.wait_for_health(&backend, "up");
+    backend.kill();
+    edge.wait_for_health(&backend, "down");
+    let mut client = edge.connect();
+    client.send(get("/patient"));
+    wait_for("the request waits", || edge.sample("relais_requests_inflight", &[]) == 1.0);
+    backend.again();
+    assert_eq!(client.answer().status(), 200);
+}
+
+#[test]
+fn a_new_backend_is_asked_as_soon_as_it_was_probed() {
+    let backend = Plain::saying("x");
+    let services = format!("[service.web]\nhosts = [\"*\"]\nhealth = \"/\"\nbackends = [\"{}\"]\n", backend.address());
+    // The very first request, before any probe can have come back, is served and not answered 503.
+    for _ in 0..3 {
+        let edge = Setup::services(&services).start();
+        assert_eq!(edge.connect().ask(get("/first")).status(), 200);
+    }
+}
+
+#[test]
+fn a_check_that_fails_takes_a_backend_out_and_says_why() {
+    let sick = Plain::new(|request| {
+        let status = if request.head.target() == "/health" { "500 Sick" } else { "200 OK" };
+        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+    });
+    let good = Plain::saying("x");
+    let services = format!(
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nbackends = [\"{}\", \"{}\"]\n",
+        sick.address(),
+        good.address()
+    );
+    let edge = Setup::services(&services).start();
+    edge.wait_for_health(&sick, "down");
+    let why = edge.backend(&sick)["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("500"), "{why}");
+    edge.line("the transition is logged with its evidence", |line| {
+        line["backend"] == sick.address().as_str() && line["to"] == "down" && line["why"].to_string().contains("500")
+    });
+    let requests = |backend: &Plain| backend.seen().iter().filter(|seen| seen.head.target() == "/real").count();
+    let before = requests(&sick);
+    for _ in 0..20 {
+        assert_eq!(edge.connect().ask(get("/real")).status(), 200);
+    }
+    assert_eq!(requests(&sick), before);
+    assert_eq!(edge.cli(&["status"]).0, Some(4), "degraded");
+}
+
+#[test]
+fn a_probe_asks_as_it_was_told() {
+    let backend = Plain::new(|_| b"HTTP/1.1 204 No Content\r\n\r\n".to_vec());
+    let dead = free_address();
+    let services = format!(
+        "[service.web]\nhosts = [\"web.test\"]\nbackends = [\"{}\", \"{dead}\"]\n[service.web.health]\npath = \"/up?deep=1\"\n\
+         method = \"HEAD\"\nhost = \"probe.test\"\nstatus = 204\nheaders = {{ X-Probe = \"relais\" }}\n",
+        backend.address()
+    );
+    let edge = Setup::services(&services).start();
+    edge.wait_for_health(&backend, "up");
+    edge.wait_for_health(&dead, "down");
+    let probe = &backend.seen()[0].head;
+    assert_eq!(probe.start, "HEAD /up?deep=1 HTTP/1.1");
+    assert_eq!((probe.get("host"), probe.get("x-probe")), (Some("probe.test"), Some("relais")));
+}
