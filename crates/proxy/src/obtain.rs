@@ -52,9 +52,11 @@ async fn choose(
 ) -> Result<Member, Failure> {
     let mut waiting: Option<Waiting> = None;
     loop {
-        match pick(exchange) {
+        let pause = match pick(exchange) {
             Picked::Member(member) => return Ok(*member),
-            Picked::Wait => {}
+            // Places at backends that are full come free without a snapshot.
+            Picked::Wait if exchange.pool.members.iter().any(Member::usable) => PAUSE / 10,
+            Picked::Wait => PAUSE,
             // Sent to every one of them: what the last one did is the answer.
             Picked::Nobody if !exchange.tried.is_empty() && exchange.unreached.is_empty() => {
                 return Err(last_word(exchange, fault));
@@ -63,12 +65,15 @@ async fn choose(
                 return Err(last_word(exchange, fault));
             }
             // Those that could not be reached may be back in a moment.
-            Picked::Nobody => exchange.unreached.clear(),
-        }
+            Picked::Nobody => {
+                exchange.unreached.clear();
+                PAUSE
+            }
+        };
         if waiting.is_none() {
             waiting = Some(Waiting::join(exchange, forward)?);
         }
-        if !wait_for_change(exchange, give_up).await {
+        if !wait_for_change(exchange, pause, give_up).await {
             return Err(last_word(exchange, fault));
         }
     }
@@ -132,7 +137,7 @@ fn last_word(exchange: &Exchange, fault: Option<Fault>) -> Failure {
 }
 
 /// Waits for the next snapshot, a free place at a backend, or a pause; `false`: patience is at its end.
-async fn wait_for_change(exchange: &mut Exchange, give_up: Instant) -> bool {
+async fn wait_for_change(exchange: &mut Exchange, pause: Duration, give_up: Instant) -> bool {
     let mut changed = exchange.client.worker.shared.changed.clone();
     changed.mark_unchanged();
     exchange.refresh();
@@ -140,10 +145,7 @@ async fn wait_for_change(exchange: &mut Exchange, give_up: Instant) -> bool {
     if now >= give_up {
         return false;
     }
-    // Places at backends that are full come free without a snapshot.
-    let full = exchange.pool.members.iter().any(Member::usable) && exchange.unreached.is_empty();
-    let tick = if full { PAUSE / 10 } else { PAUSE };
-    let _ = tokio::time::timeout(tick.min(give_up - now), changed.changed()).await;
+    let _ = tokio::time::timeout(pause.min(give_up - now), changed.changed()).await;
     exchange.refresh();
     true
 }
