@@ -169,8 +169,7 @@ fn serve() {
         std::process::exit(0);
     });
     let journal = OpenOptions::new().create(true).append(true).open(journal).unwrap();
-    let state =
-        State { name, journal: RefCell::new(journal), mode, bytes: noise(DOWNLOAD), served: Cell::new(0) };
+    let state = State { name, journal: RefCell::new(journal), mode, bytes: noise(DOWNLOAD), served: Cell::new(0) };
     let state = Rc::new(state);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -207,7 +206,13 @@ impl State {
         };
         if path == "/health" {
             tokio::time::sleep(Duration::from_millis((mode.slow - 1).into())).await;
-            let status = if mode.health != 0 { mode.health } else if mode.is_cold() { 503 } else { mode.status.max(200) };
+            let status = if mode.health != 0 {
+                mode.health
+            } else if mode.is_cold() {
+                503
+            } else {
+                mode.status.max(200)
+            };
             return self.say(conn, status, 0, "", b"").await;
         }
         let id = value("id");
@@ -231,7 +236,9 @@ impl State {
         if served.wrapping_mul(7) % 10 < mode.errors {
             return self.say(conn, mode.code, id, "", b"").await;
         }
-        if path == DOWNLOAD_PATH { self.download(conn, head, id).await } else {
+        if path == DOWNLOAD_PATH {
+            self.download(conn, head, id).await
+        } else {
             self.say(conn, 200, id, "", &self.bytes[..SMALL]).await
         }
     }
@@ -282,7 +289,10 @@ async fn websocket(conn: &mut Conn, state: &State) -> std::io::Result<()> {
 
 /// Starts all six.
 pub(crate) fn all(world: &World, dir: &Path) -> Vec<Backend> {
-    (0..3).flat_map(|site| (1..3).map(move |n| (site, n))).map(|(site, n)| Backend::start(world, site, n, dir)).collect()
+    (0..3)
+        .flat_map(|site| (1..3).map(move |n| (site, n)))
+        .map(|(site, n)| Backend::start(world, site, n, dir))
+        .collect()
 }
 
 /// Whether a command can run at all.

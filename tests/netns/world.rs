@@ -96,11 +96,11 @@ impl World {
         SocketAddr::from((Ipv4Addr::new(10, 200, byte(site), byte(n)), PORT))
     }
 
-    /// A link from a namespace (`up`) to the hub. Packets are sent one by one, as over a real link, so that losing one is
+    /// A link from a namespace (`wire`) to the hub. Packets are sent one by one, as over a real link, so that losing one is
     /// losing one.
     fn link(&self, far: &str, address: &str, name: &str, at_hub: &str) {
-        ip(&["-n", far, "link", "add", "up", "type", "veth", "peer", "name", name, "netns", &self.hub()]);
-        batch(far, &format!("link set lo up\naddr add {address} dev up\nlink set up up gso_max_segs 1"));
+        ip(&["-n", far, "link", "add", "wire", "type", "veth", "peer", "name", name, "netns", &self.hub()]);
+        batch(far, &format!("link set lo up\naddr add {address} dev wire\nlink set wire up gso_max_segs 1"));
         batch(&self.hub(), &format!("addr add {at_hub} dev {name}\nlink set {name} up gso_max_segs 1"));
     }
 
