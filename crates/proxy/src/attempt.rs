@@ -84,11 +84,15 @@ async fn attempts(
         match one(exchange, forward, connected, ticket).await {
             Next::Done(response) => return Ok(response),
             Next::GiveUp(reason) => return Err(reason),
-            // The connection was closed under us, which says nothing about the backend: once more, afresh.
             Next::Stale(reason) => {
                 failure = reason;
                 fresh = true;
-                left -= u32::from(!reused);
+                // A kept connection that was closed under us says nothing about the backend: once more, afresh. A new
+                // one does: the backend took nothing on it.
+                if !reused {
+                    left -= 1;
+                    exchange.tried.push(slot);
+                }
             }
             Next::Again(reason) => {
                 failure = reason;
