@@ -118,7 +118,7 @@ fn data(dir: &Path) -> PathBuf {
 
 #[test]
 fn a_cut_data_file() {
-    rounds(150, |dir, dice| {
+    rounds(20, |dir, dice| {
         change(&data(dir), |bytes| {
             let len = dice.roll(bytes.len());
             bytes.truncate(len);
@@ -129,7 +129,7 @@ fn a_cut_data_file() {
 
 #[test]
 fn a_zeroed_block() {
-    rounds(150, |dir, dice| {
+    rounds(20, |dir, dice| {
         change(&data(dir), |bytes| {
             let start = dice.roll(bytes.len()) / 4096 * 4096;
             let end = (start + 4096).min(bytes.len());
@@ -141,7 +141,7 @@ fn a_zeroed_block() {
 
 #[test]
 fn flipped_bits() {
-    rounds(150, |dir, dice| {
+    rounds(20, |dir, dice| {
         change(&data(dir), |bytes| {
             let places: Vec<usize> = (0..1 + dice.roll(20)).map(|_| dice.roll(bytes.len() * 8)).collect();
             places.iter().for_each(|bit| bytes[bit / 8] ^= 1 << (bit % 8));
@@ -152,7 +152,7 @@ fn flipped_bits() {
 
 #[test]
 fn senseless_data() {
-    rounds(150, |dir, dice| {
+    rounds(20, |dir, dice| {
         change(&data(dir), |bytes| {
             let start = dice.roll(bytes.len());
             bytes[start..].iter_mut().for_each(|byte| *byte = dice.roll(256) as u8);

@@ -12,7 +12,7 @@ use relais_core::Admin;
 use relais_store::{Mode, Store};
 use support::{Dice, all, backend, child, child_dir, value, wait_for, word, words};
 
-const KILLS: u64 = 24;
+const KILLS: u64 = 28;
 const KEYS: usize = 40;
 
 /// What the child tells: fixed-width lines appended to a file, which outlives it. `kind counter`.
@@ -20,19 +20,42 @@ fn tell(log: &mut File, kind: char, counter: u64) {
     log.write_all(format!("{kind}{counter:015}\n").as_bytes()).unwrap();
 }
 
-fn told(path: &Path, kind: char) -> Option<u64> {
+fn all_told(path: &Path, kind: char) -> Vec<u64> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     // A line cut by the kill is not told.
-    let mut lines = text.split_inclusive('\n').filter(|line| line.len() == 17 && line.starts_with(kind));
-    lines.next_back().map(|line| line[1..16].parse().unwrap())
+    let lines = text.split_inclusive('\n').filter(|line| line.len() == 17 && line.starts_with(kind));
+    lines.map(|line| line[1..16].parse().unwrap()).collect()
+}
+
+fn told(path: &Path, kind: char) -> Option<u64> {
+    all_told(path, kind).last().copied()
+}
+
+/// What a child does, and when it is killed.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    FlushesAlways,
+    FlushesOften,
+    NeverFlushes,
+    Early,
+}
+
+impl Kind {
+    fn of(kill: u64) -> Self {
+        [Self::FlushesAlways, Self::FlushesOften, Self::NeverFlushes, Self::Early][kill as usize % 4]
+    }
 }
 
 /// The child: writes for ever. Every counter is one round over all keys.
 fn write_for_ever(dir: &Path) -> ! {
     let store = Store::open(dir);
     let mut log = OpenOptions::new().append(true).create(true).open(dir.join("told")).unwrap();
-    // Flushing all the time, now and then, or never: then age alone must bring it to the disk.
-    let every = [1, 7, u64::MAX][*std::fs::read(dir.join("kind")).unwrap().first().unwrap() as usize % 3];
+    let every = match std::fs::read(dir.join("kind")).unwrap()[..] {
+        [kind] if kind == Kind::FlushesAlways as u8 => 1,
+        // Age alone must bring it to the disk.
+        [kind] if kind == Kind::NeverFlushes as u8 => u64::MAX,
+        _ => 7,
+    };
     let start = all(&store).iter().map(value).max().unwrap_or(0);
     tell(&mut log, if store.state().mode == Mode::Ok { 'O' } else { 'X' }, start);
     for counter in start + 1.. {
@@ -61,17 +84,28 @@ fn a_kill_loses_nothing_that_was_flushed_or_is_a_second_old() {
     let log = dir.path().join("told");
     let mut dice = Dice(42);
     for kill in 0..KILLS {
-        let before = told(&log, 'O');
-        std::fs::write(dir.path().join("kind"), [kill as u8]).unwrap();
+        let opened = || all_told(&log, 'O').len() + all_told(&log, 'X').len();
+        let (opened_before, saved_before) = (opened(), all_told(&log, 'S').len());
+        let kind = Kind::of(kill);
+        std::fs::write(dir.path().join("kind"), [kind as u8]).unwrap();
         let mut writer = child("a_kill_loses_nothing_that_was_flushed_or_is_a_second_old", dir.path());
-        wait_for("the child has opened", || kill > 0 && told(&log, 'O') != before || told(&log, 'S').is_some());
-        let opened = told(&log, 'O').unwrap_or(0);
-        wait_for("the child writes", || told(&log, 'S').is_some_and(|counter| counter > opened));
-        // At a random moment, of the first milliseconds or after some flushes; what was told a second before the kill is old.
-        let until = Instant::now() + Duration::from_millis(dice.roll(if kill % 3 == 1 { 150 } else { 2_500 }) as u64);
+        let longest = match kind {
+            // Mostly before it has opened, and taken over what the last one left.
+            Kind::Early => 80,
+            Kind::FlushesOften => 150,
+            Kind::FlushesAlways | Kind::NeverFlushes => 2_500,
+        };
+        if kind != Kind::Early {
+            wait_for("the child has opened", || opened() > opened_before);
+            // What the child before it told and lost, younger than a second, does not count.
+            wait_for("the child writes", || all_told(&log, 'S').len() > saved_before);
+        }
+        let until = Instant::now() + Duration::from_millis(dice.roll(longest) as u64);
         let mut seen = vec![];
         while Instant::now() < until {
-            seen.push((Instant::now(), told(&log, 'S').unwrap()));
+            if kind != Kind::Early {
+                seen.push((Instant::now(), told(&log, 'S').unwrap()));
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
         writer.kill().unwrap();

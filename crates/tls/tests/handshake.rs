@@ -112,12 +112,20 @@ async fn sessions_resume_also_after_a_reload() {
     assert_eq!(server.max_early_data_size, 0);
     for versions in [&[&TLS13][..], &[&TLS12]] {
         let client = Arc::new(curious(versions));
-        let kind = async |server| shake_shared(server, &client, "localhost").await.unwrap().kind;
+        let kind =
+            async |server: &Arc<rustls::ServerConfig>| shake_shared(server, &client, "localhost").await.unwrap().kind;
         let first = kind(&server).await;
         assert!(matches!(first, HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest), "{first:?}");
         assert_eq!(kind(&server).await, HandshakeKind::Resumed);
         store.install(CertStore::load(&config, dir.path()).unwrap());
-        assert_eq!(kind(&store.server_config(&config)).await, HandshakeKind::Resumed, "after a reload");
+        let server = store.server_config(&config);
+        assert_eq!(kind(&server).await, HandshakeKind::Resumed, "after a reload");
+        if versions == [&TLS13] {
+            let mut stricter = config.clone();
+            stricter.edge.min_tls = TlsVersion::Tls13;
+            let strict = store.server_config(&stricter);
+            assert_eq!(kind(&strict).await, HandshakeKind::Resumed, "with a stricter version");
+        }
     }
 }
 

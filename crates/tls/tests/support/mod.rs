@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 use relais_core::config::{
-    Action, AdminSocket, CertificateFiles, ClientLimits, ClientTimeouts, Config, Edge, HeaderEdits, Listener,
-    ListenerProtocol, Log, LogFormat, Metrics, Service, StaticAnswer, TlsSource, TlsVersion,
+    CertificateFiles, Config, Listener, ListenerProtocol, Lookup, Service, TlsSource, TlsVersion,
 };
 use relais_tls::{CertProblem, CertStore};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -29,61 +28,32 @@ pub(crate) fn unix_now() -> i64 {
 
 /// A config with one HTTPS listener and nothing else.
 pub(crate) fn config(edge_tls: TlsSource) -> Config {
-    let second = Duration::from_secs(1);
-    Config {
-        edge: Edge {
-            email: None,
-            state_dir: None,
-            trusted_proxies: vec![],
-            failover_within: second,
-            drain: second,
-            name: "relais".into(),
-            request_id_header: "X-Request-Id".into(),
-            workers: None,
-            tls: edge_tls,
-            min_tls: TlsVersion::Tls12,
-            nameservers: Vec::new(),
-            client: ClientTimeouts { handshake: second, headers: second, keep_alive: second, body: second },
-            limit: ClientLimits {
-                header_bytes: 65_536,
-                header_count: 100,
-                uri_bytes: 16_384,
-                connections: None,
-                h2_streams: 100,
-            },
-        },
-        listeners: vec![Arc::new(Listener {
-            name: "https".into(),
-            addresses: vec!["0.0.0.0:443".parse().unwrap(), "192.0.2.9:443".parse().unwrap()],
-            protocol: ListenerProtocol::Https,
-            redirect_to: None,
-        })],
-        sites: vec![],
-        services: vec![],
-        certificates: vec![],
-        admin: AdminSocket { socket: None },
-        metrics: Metrics { address: None },
-        log: Log { level: "info".into(), format: LogFormat::Auto, access: true },
-    }
+    let mut config = parsed();
+    config.edge.tls = edge_tls;
+    config.edge.min_tls = TlsVersion::Tls12;
+    config.listeners = vec![Arc::new(Listener {
+        name: "https".into(),
+        addresses: vec!["0.0.0.0:443".parse().unwrap(), "192.0.2.9:443".parse().unwrap()],
+        protocol: ListenerProtocol::Https,
+        redirect_to: None,
+    })];
+    config.services.clear();
+    config
 }
 
 pub(crate) fn service(name: &str, hosts: &[&str], tls: TlsSource) -> Arc<Service> {
-    Arc::new(Service {
-        name: name.into(),
-        hosts: hosts.iter().map(|host| (*host).to_string()).collect(),
-        paths: vec!["/".into()],
-        canonical: None,
-        tls,
-        action: Action::Respond(StaticAnswer {
-            status: 200,
-            body: Arc::from(&b""[..]),
-            content_type: "text/plain".into(),
-            headers: vec![],
-        }),
-        request_headers: HeaderEdits::default(),
-        response_headers: HeaderEdits::default(),
-        max_body: None,
-    })
+    let mut service = (*parsed().services[0]).clone();
+    service.name = name.into();
+    service.hosts = hosts.iter().map(|host| (*host).to_string()).collect();
+    service.tls = tls;
+    Arc::new(service)
+}
+
+/// Any usable config: tests put what they are about in its place.
+fn parsed() -> Config {
+    let text = "[edge]\ntls = \"internal\"\n[service.any]\nhosts = [\"any.test\"]\nrespond = { body = \"any\" }\n";
+    let lookup = Lookup { env: &|_| None, file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+    Config::parse("proxy.toml", text, &lookup).unwrap_or_else(|errors| panic!("{errors}")).config
 }
 
 /// A CA outside of relais.
