@@ -149,6 +149,9 @@ impl Control {
         let unchanged = *config == *running;
         if !unchanged {
             self.bind(&config)?;
+            if config.edge.nameservers != running.edge.nameservers {
+                self.errands.ask_at(&config.edge.nameservers);
+            }
             let now = self.now();
             self.fleet.handle_event(Event::Reload(Arc::clone(&config)), now);
             self.flush();

@@ -20,6 +20,7 @@ use tokio::time::sleep_until;
 use crate::alarm::{AlarmReport, Alarms};
 use crate::apply::Current;
 use crate::edges::Edges;
+use crate::errands::Errands;
 use crate::handle::{Handle, Request};
 use crate::loading::{Finished, Loading};
 use crate::probe::{Probed, Probes};
@@ -53,6 +54,7 @@ pub struct Control {
     pub(crate) changed: Sender<u64>,
     pub(crate) anchor: Anchor,
     pub(crate) probes: Probes,
+    pub(crate) errands: Errands,
     pub(crate) store: Arc<Store>,
     pub(crate) certs: Arc<CertStore>,
     pub(crate) certs_not_before: Instant,
@@ -131,6 +133,7 @@ impl Control {
             changed: setup.changed,
             anchor: setup.anchor,
             probes: Probes::new(Arc::clone(&setup.certs)),
+            errands: Errands::new(&setup.config.edge.nameservers),
             store: setup.store,
             certs: setup.certs,
             certs_not_before: now,
@@ -211,6 +214,7 @@ impl Control {
         tokio::select! {
             event = inbox.events.recv(), if !inbox.workers_gone => event.map_or(Heard::WorkersGone, Heard::Event),
             probed = self.probes.next() => Heard::Probed(probed),
+            answer = self.errands.next() => Heard::Event(answer),
             Some(request) = inbox.requests.recv() => Heard::Request(request),
             Some(change) = inbox.changes.recv() => Heard::Changed(change),
             Some(report) = inbox.alarms.recv() => Heard::Alarm(report),
@@ -246,9 +250,9 @@ impl Control {
                 }
             }
             Heard::WorkersGone => self.inbox.workers_gone = true,
-            Heard::Probed(Probed { slot, id, result, took }) => {
+            Heard::Probed(Probed { slot, id, result, took, said }) => {
                 let now = self.now();
-                self.fleet.handle_event(Event::Probed { slot, id, result, took }, now);
+                self.fleet.handle_event(Event::Probed { slot, id, result, took, said }, now);
             }
             Heard::Request(Request::Stop(reply)) => {
                 tracing::info!("stop requested");

@@ -32,6 +32,8 @@ impl Control {
             match effect {
                 Effect::Publish(_) => {}
                 Effect::Probe(order) => self.probes.start(order),
+                Effect::Resolve(order) => self.errands.resolve(order),
+                Effect::Agent(order) => self.errands.ask(order),
                 Effect::Save(record) => self.store.save(record),
                 Effect::Forget(key) => self.store.forget(key),
                 Effect::Note(transition) => note::write(&transition),

@@ -13,15 +13,18 @@
 //! ```
 
 mod admin;
+mod agent;
 mod alarm;
 mod apply;
 mod control;
 mod edges;
 mod effects;
+mod errands;
 mod handle;
 mod load;
 mod loading;
 mod metrics;
+mod names;
 mod note;
 mod probe;
 mod reload;

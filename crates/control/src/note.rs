@@ -32,6 +32,21 @@ pub(crate) fn write(transition: &Transition) {
                 tracing::warn!(about = %target, from, to = word, reason, "operator: {target} {word}");
             }
         }
+        Transition::Agent { id, said } => {
+            let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
+            match said {
+                Some(line) => tracing::warn!(service, site, backend, line, "agent: {line}"),
+                None => tracing::warn!(service, site, backend, "agent is silent: its words are forgotten"),
+            }
+        }
+        Transition::Addresses { id, from, to } => {
+            let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
+            tracing::info!(service, site, backend, ?from, ?to, "the name of a backend has new addresses");
+        }
+        Transition::Unresolved { id, why } => {
+            let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
+            tracing::warn!(service, site, backend, why, "a name does not resolve: its last addresses stay in use");
+        }
         Transition::Reloaded { added, removed, kept } => {
             tracing::info!(added, removed, kept, "config applied");
         }

@@ -161,6 +161,7 @@ impl<'a, 'k> Picker<'a, 'k> {
     fn admits(&self, member: &Member, avoid: Option<&str>) -> bool {
         !self.ask.tried.contains(&member.backend.slot)
             && self.forward.max_inflight.is_none_or(|cap| member.backend.inflight() < cap)
+            && member.cap.is_none_or(|cap| member.backend.inflight() < cap)
             && avoid.is_none_or(|site| *member.backend.id.site != *site)
     }
 
@@ -170,7 +171,7 @@ impl<'a, 'k> Picker<'a, 'k> {
 
     /// A member's weight now, its ramp considered.
     fn weight(&self, member: &Member) -> f64 {
-        f64::from(member.weight.max(1)) * self.grown(member)
+        f64::from(member.share()) * self.grown(member)
     }
 
     fn grown(&self, member: &Member) -> f64 {

@@ -1,5 +1,6 @@
 //! What must be done: the only way anything leaves the `Fleet`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ pub enum Effect {
     Publish(Arc<Snapshot>),
     /// Probe this backend now and answer with `Event::Probed`. The rule is in `order.check`.
     Probe(ProbeOrder),
+    /// Look up the addresses of a backend's name and answer with `Event::Resolved`.
+    Resolve(ResolveOrder),
+    /// Ask the agent beside a backend and answer with `Event::Agent`.
+    Agent(AgentOrder),
     /// Must survive a restart.
     Save(Record),
     /// Need not survive any longer (the config no longer names it).
@@ -33,6 +38,8 @@ pub struct ProbeOrder {
     pub id: u64,
     /// Whom.
     pub backend: Arc<Backend>,
+    /// Where it is, with the backend's port; empty for a unix socket.
+    pub addresses: Arc<[SocketAddr]>,
     /// The service's rule (what to ask). `relais_config::Action::Forward(..).health` of this service.
     pub check: Arc<relais_config::Forward>,
     /// Host to send when the rule names none.
@@ -40,6 +47,34 @@ pub struct ProbeOrder {
     /// Deadline of the connect alone (without TLS): what runs out is `ConnectTimeout`, the sign of silence.
     pub connect: Duration,
     /// Deadline of the whole probe, at least `connect`: what runs out after the connect is `ResponseTimeout`.
+    pub timeout: Duration,
+}
+
+/// One name to look up.
+#[derive(Debug, Clone)]
+pub struct ResolveOrder {
+    /// Given back in `Event::Resolved`.
+    pub id: u64,
+    /// Whose.
+    pub slot: u32,
+    /// The name.
+    pub host: Arc<str>,
+    /// The port of the addresses.
+    pub port: u16,
+}
+
+/// One question to an agent.
+#[derive(Debug, Clone)]
+pub struct AgentOrder {
+    /// Given back in `Event::Agent`.
+    pub id: u64,
+    /// Beside whom.
+    pub backend: Arc<Backend>,
+    /// Where the agent is. Never empty.
+    pub addresses: Arc<[SocketAddr]>,
+    /// The service's rule (what to send): its `agent`.
+    pub check: Arc<relais_config::Forward>,
+    /// Deadline of the whole question.
     pub timeout: Duration,
 }
 
@@ -89,6 +124,9 @@ pub struct BackendRecord {
     pub why: String,
     /// When it went down, latest last, at most 16: the flap history.
     pub downs: Vec<Instant>,
+    /// The last good answer for its name; empty when it has none.
+    #[serde(default)]
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// The operator's word as remembered.
@@ -148,6 +186,29 @@ pub enum Transition {
         to: Admin,
         /// Why.
         reason: Option<String>,
+    },
+    /// What a backend's agent says changed. Weights alone are not told.
+    Agent {
+        /// Beside whom.
+        id: BackendId,
+        /// The line; `None`: it is silent, and its words are forgotten.
+        said: Option<String>,
+    },
+    /// The name of a backend has other addresses.
+    Addresses {
+        /// Whose.
+        id: BackendId,
+        /// Before; empty: none were known.
+        from: Arc<[SocketAddr]>,
+        /// After.
+        to: Arc<[SocketAddr]>,
+    },
+    /// The name of a backend does not resolve any more: the last good answer stays in use.
+    Unresolved {
+        /// Whose.
+        id: BackendId,
+        /// Why, in words.
+        why: String,
     },
     /// A new config was applied.
     Reloaded {

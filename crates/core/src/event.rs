@@ -1,5 +1,6 @@
 //! What happened: the only way anything enters the `Fleet`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub enum Event {
         result: Result<(), Fault>,
         /// How long it took.
         took: Duration,
+        /// What the backend or its check said about it, for people.
+        said: Option<Arc<str>>,
     },
     /// A worker's attempt failed, or succeeded on a backend it saw as not `Up`. Ordinary successes are not sent: they
     /// are counted in `BackendStats::succeeded`, which the fleet reads.
@@ -40,8 +43,35 @@ pub enum Event {
         /// Which backend.
         slot: u32,
     },
+    /// The answer to `Effect::Resolve`.
+    Resolved {
+        /// Which backend.
+        slot: u32,
+        /// Which look-up; an answer to any but the latest is ignored.
+        id: u64,
+        /// The addresses, or why there are none, in words.
+        result: Result<Resolved, String>,
+    },
+    /// The answer to `Effect::Agent`.
+    Agent {
+        /// Which backend.
+        slot: u32,
+        /// Which question; an answer to any but the latest is ignored.
+        id: u64,
+        /// The line the agent sent.
+        line: Result<String, Fault>,
+    },
     /// The operator's word.
     Admin(Command),
+}
+
+/// The addresses of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// With the backend's port, in any order.
+    pub addresses: Vec<SocketAddr>,
+    /// How long the answer may be used. The fleet asks again after this, but not before 1 s and not later than 60 s.
+    pub good_for: Duration,
 }
 
 /// The operator's word about a site, a service's backends at it, or one backend.

@@ -24,10 +24,12 @@ pub enum Fault {
     Status(u16),
     /// Connected, but no answer in time.
     ResponseTimeout,
-    /// The answer was not HTTP.
+    /// The answer was not of the protocol that was spoken.
     Malformed,
-    /// The probe's expected text was not in the body.
+    /// The probe's expected text was not in the answer.
     BodyMismatch,
+    /// The answer to the probe says that the backend is not well.
+    Unwell,
 }
 
 impl Fault {
@@ -49,7 +51,7 @@ impl Fault {
     /// The backend answered, wrongly: what it still works on may end well.
     #[must_use]
     pub fn is_answer(self) -> bool {
-        matches!(self, Fault::Status(_) | Fault::Malformed | Fault::BodyMismatch)
+        matches!(self, Fault::Status(_) | Fault::Malformed | Fault::BodyMismatch | Fault::Unwell)
     }
 
     /// Short word for logs, metrics and `Proxy-Status` details.
@@ -67,6 +69,7 @@ impl Fault {
             Fault::ResponseTimeout => "response_timeout",
             Fault::Malformed => "malformed",
             Fault::BodyMismatch => "body_mismatch",
+            Fault::Unwell => "unwell",
         }
     }
 }
@@ -83,8 +86,9 @@ impl std::fmt::Display for Fault {
             Fault::Tls => f.write_str("TLS to the backend failed"),
             Fault::Status(code) => write!(f, "answered {code}"),
             Fault::ResponseTimeout => f.write_str("no answer in time"),
-            Fault::Malformed => f.write_str("answer is not HTTP"),
+            Fault::Malformed => f.write_str("malformed answer"),
             Fault::BodyMismatch => f.write_str("expected text missing in the answer"),
+            Fault::Unwell => f.write_str("says it is not well"),
         }
     }
 }

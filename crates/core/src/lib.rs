@@ -3,6 +3,7 @@
 //! Pure: time, events and random numbers come in as arguments, effects go out as values. No I/O, no clock, no threads,
 //! no locks, no global randomness (see `clippy.toml`). Readers' atomics in `backend` and `stats` are the only shared state.
 
+mod agent;
 mod backend;
 pub mod balancer;
 mod budget;
@@ -27,13 +28,15 @@ use relais_config::words;
 
 pub use backend::{Backend, BackendId, InFlight};
 pub use budget::Budget;
-pub use effect::{AdminRecord, BackendRecord, Effect, ProbeOrder, Record, RecordKey, Saved, Transition};
-pub use event::{Command, Event, Target};
+pub use effect::{
+    AdminRecord, AgentOrder, BackendRecord, Effect, ProbeOrder, Record, RecordKey, ResolveOrder, Saved, Transition,
+};
+pub use event::{Command, Event, Resolved, Target};
 pub use fault::Fault;
 pub use fleet::Fleet;
 pub use health::{Admin, Health};
 pub use relais_config as config;
-pub use report::{BackendReport, ProbeReport, Report, ServiceReport, SiteReport};
+pub use report::{AgentReport, BackendReport, ProbeReport, Report, ServiceReport, SiteReport};
 pub use router::Router;
 pub use snapshot::{Ask, Choice, Member, Pool, Shared, Snapshot};
 pub use time::{Anchor, Instant};

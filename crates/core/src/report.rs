@@ -1,5 +1,6 @@
 //! What the fleet believes and why: the answer to `relais status`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -52,6 +53,8 @@ pub struct ServiceReport {
     pub hosts: Vec<String>,
     /// `forward`, `redirect` or `respond`.
     pub action: &'static str,
+    /// What its backends are asked; `None`: it has none.
+    pub check: Option<String>,
     /// The tier that takes new requests now; `None`: nobody does.
     pub tier: Option<u32>,
     /// In file order.
@@ -71,7 +74,7 @@ pub struct BackendReport {
     pub weight: u32,
     /// What the evidence says.
     pub health: Health,
-    /// What the operator says (stricter of its own and its site's).
+    /// What the operator says (stricter of its own and its site's), or the agent when that is stricter.
     pub admin: Admin,
     /// Since when.
     pub since: Instant,
@@ -85,6 +88,12 @@ pub struct BackendReport {
     pub failed: u64,
     /// The last 10 probes, latest last.
     pub probes: Vec<ProbeReport>,
+    /// What its agent says; `None`: it has none, or that is silent.
+    pub agent: Option<AgentReport>,
+    /// Where its name leads; empty when its address is no name.
+    pub addresses: Vec<SocketAddr>,
+    /// Why its name does not resolve now. `addresses` are then those of the last good answer.
+    pub unresolved: Option<String>,
     /// Held down by flap history until then.
     pub held_until: Option<Instant>,
     /// The shared counters, for metrics.
@@ -92,8 +101,21 @@ pub struct BackendReport {
     pub backend: Arc<Backend>,
 }
 
+/// What an agent says.
+#[derive(Debug, Clone, Serialize)]
+pub struct AgentReport {
+    /// Its last line.
+    pub line: String,
+    /// Since when it says what it says.
+    pub since: Instant,
+    /// The part of the weight it leaves, percent.
+    pub percent: u32,
+    /// Most requests in flight it allows.
+    pub cap: Option<u32>,
+}
+
 /// One probe.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ProbeReport {
     /// When its result came.
     pub at: Instant,
@@ -101,4 +123,7 @@ pub struct ProbeReport {
     pub took_micros: u64,
     /// `None`: good.
     pub fault: Option<Fault>,
+    /// What the backend or its check said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<Arc<str>>,
 }

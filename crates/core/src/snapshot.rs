@@ -1,5 +1,6 @@
 //! What workers read: one immutable picture of the whole fleet, taken once per request.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use relais_config::{Config, Service};
@@ -82,11 +83,18 @@ pub struct Member {
     pub backend: Arc<Backend>,
     /// Priority group: lower first.
     pub tier: u32,
+    /// Where it is: several addresses when its name has several, none for a unix socket. Connect to the first that
+    /// answers; connections to an address that is no longer here are not to be used for new requests.
+    pub addresses: Arc<[SocketAddr]>,
     /// Share, 1 to 1000.
     pub weight: u32,
+    /// The part of its weight that its agent leaves it, percent, 0 to 1000. Without an agent 100.
+    pub percent: u32,
+    /// Most requests in flight that its agent allows.
+    pub cap: Option<u32>,
     /// What the evidence says.
     pub health: Health,
-    /// What the operator says (the stricter of its own word and its site's).
+    /// What the operator says (the stricter of its own word and its site's), or the agent when that is stricter.
     pub admin: Admin,
     /// When it came back `Up` and its ramp began; `None`: no ramp.
     pub ramp_from: Option<Instant>,
@@ -99,6 +107,12 @@ pub struct Member {
 }
 
 impl Member {
+    /// Its share among its tier, in hundredths of a weight.
+    #[must_use]
+    pub(crate) fn share(&self) -> u32 {
+        self.weight.max(1).saturating_mul(self.percent.max(1))
+    }
+
     /// Traffic needs both words.
     #[must_use]
     pub fn usable(&self) -> bool {

@@ -75,6 +75,8 @@ pub(crate) struct Given<'a> {
     pub(crate) needed: bool,
     /// The probe had only the short, confirming deadline.
     pub(crate) short: bool,
+    /// What the probe brought back in words.
+    pub(crate) said: Option<&'a str>,
 }
 
 /// What follows.
@@ -150,15 +152,16 @@ fn bad_probe(before: Counters, fault: Fault, given: &Given<'_>) -> Verdict {
         }
         return doubt(after, fault, given);
     }
+    let told = given.said.map_or_else(|| fault.to_string(), |said| format!("{fault}: {said}"));
     // Retransmission makes a lost packet look like a late answer: a lossy link needs more of those, too.
     let late = if fault == Fault::ResponseTimeout { given.patience.saturating_sub(1) } else { 0 };
     if after.bad < given.timers.fall.max(late) {
         return keep(after, None);
     }
     if given.excused {
-        return keep(after, Some(format!("check fails ({fault}) but requests succeed: kept")));
+        return keep(after, Some(format!("check fails ({told}) but requests succeed: kept")));
     }
-    down(after, format!("{fault}, {} in a row", count(after.bad, "check")))
+    down(after, format!("{told}, {} in a row", count(after.bad, "check")))
 }
 
 fn bad_request(before: Counters, fault: Fault, given: &Given<'_>) -> Verdict {

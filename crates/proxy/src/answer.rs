@@ -91,7 +91,9 @@ fn backend_token(fault: Fault) -> (StatusCode, &'static str) {
         Fault::Unresolved => (StatusCode::BAD_GATEWAY, "dns_error"),
         Fault::Tls => (StatusCode::BAD_GATEWAY, "tls_protocol_error"),
         Fault::ResponseTimeout => (StatusCode::GATEWAY_TIMEOUT, "http_response_timeout"),
-        Fault::Status(_) | Fault::Malformed | Fault::BodyMismatch => (StatusCode::BAD_GATEWAY, "http_protocol_error"),
+        Fault::Status(_) | Fault::Malformed | Fault::BodyMismatch | Fault::Unwell => {
+            (StatusCode::BAD_GATEWAY, "http_protocol_error")
+        }
     }
 }
 

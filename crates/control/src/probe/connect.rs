@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use relais_config::{Address, UpstreamTls};
+use relais_config::{Address, CheckKind, UpstreamProtocol, UpstreamTls};
 use relais_core::{Fault, ProbeOrder};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
@@ -17,13 +17,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::fault::{self, Phase, Progress, Trouble};
-use super::resolve::Resolver;
 
 trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
 
 /// Any byte stream, without its type: a probe is not the hot path.
-pub(super) struct Stream(Box<dyn Bytes>);
+pub(crate) struct Stream(Box<dyn Bytes>);
 
 impl Stream {
     fn new(bytes: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Stream {
@@ -68,6 +67,12 @@ impl Tls {
         Ok(Tls { config: Arc::new(config), name })
     }
 
+    /// The same without a word about what will be spoken.
+    pub(super) fn silent(mut self) -> Tls {
+        Arc::make_mut(&mut self.config).alpn_protocols.clear();
+        self
+    }
+
     /// The handshake. The flag says whether the backend chose HTTP/2.
     pub(super) async fn handshake(&self, stream: Stream) -> Result<(Stream, bool), Trouble> {
         let connector = TlsConnector::from(Arc::clone(&self.config));
@@ -80,38 +85,48 @@ impl Tls {
 /// Whether and how this probe does TLS: the rule's word, else the backend's own.
 pub(super) fn tls_of(order: &ProbeOrder) -> Option<UpstreamTls> {
     let own = order.backend.upstream.tls.as_ref();
-    match order.check.health.tls {
+    let wanted = match order.check.health.kind {
+        // A connect alone is the question, unless the rule itself asks for TLS.
+        CheckKind::Off | CheckKind::Tcp => Some(order.check.health.tls == Some(true)),
+        CheckKind::Tls => Some(true),
+        CheckKind::MySql | CheckKind::Exec(_) => Some(false),
+        CheckKind::Exchange(_) | CheckKind::Http(_) | CheckKind::Grpc(_) | CheckKind::Redis => order.check.health.tls,
+    };
+    match wanted {
         None => own.cloned(),
         Some(false) => None,
         Some(true) => Some(own.cloned().unwrap_or(UpstreamTls { sni: None, ca: None, verify: true })),
     }
 }
 
-/// Connects to the backend, on the rule's port if it names one.
-pub(super) async fn connect(order: &ProbeOrder, resolver: &Resolver, progress: &Progress) -> Result<Stream, Trouble> {
-    let port = order.check.health.port;
-    let addresses = match &order.backend.address {
-        Address::Unix(path) => {
-            progress.reach(Phase::Connecting);
-            let stream = UnixStream::connect(path).await.map_err(fault::of_connect)?;
-            return Ok(Stream::new(stream));
-        }
-        Address::Socket(socket) => vec![SocketAddr::new(socket.ip(), port.unwrap_or(socket.port()))],
-        Address::Name(host, own) => {
-            progress.reach(Phase::Resolving);
-            resolver.resolve(host, port.unwrap_or(*own)).await.map_err(|_| Fault::Unresolved)?
-        }
-    };
-    progress.reach(Phase::Connecting);
-    let connecting = connect_any(&addresses, order.connect);
-    match tokio::time::timeout(order.connect, connecting).await {
-        Ok(connected) => connected,
-        Err(_) => Err(Fault::ConnectTimeout.into()),
+/// What is offered over TLS: gRPC is HTTP/2, and what is no HTTP offers nothing.
+pub(super) fn protocol_of(order: &ProbeOrder) -> Option<UpstreamProtocol> {
+    match order.check.health.kind {
+        CheckKind::Grpc(_) => Some(UpstreamProtocol::H2),
+        CheckKind::Exchange(_) | CheckKind::Redis => None,
+        _ => Some(order.backend.upstream.protocol),
     }
 }
 
+/// Connects to the backend, on the rule's port if it names one. Says which of its addresses answered.
+pub(super) async fn connect(order: &ProbeOrder, progress: &Progress) -> Result<(Stream, Option<SocketAddr>), Trouble> {
+    progress.reach(Phase::Connecting);
+    if let Address::Unix(path) = &order.backend.address {
+        let stream = UnixStream::connect(path).await.map_err(fault::of_connect)?;
+        return Ok((Stream::new(stream), None));
+    }
+    let port = order.check.health.port;
+    let on_port = |address: &SocketAddr| SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
+    let addresses: Vec<SocketAddr> = order.addresses.iter().map(on_port).collect();
+    let (stream, address) = match tokio::time::timeout(order.connect, dial(&addresses, order.connect)).await {
+        Ok(connected) => connected?,
+        Err(_) => return Err(Fault::ConnectTimeout.into()),
+    };
+    Ok((stream, Some(address)))
+}
+
 /// One address after the other; each but the last gets its share of the time, so that a dead one does not eat it all.
-async fn connect_any(addresses: &[SocketAddr], within: Duration) -> Result<Stream, Trouble> {
+pub(crate) async fn dial(addresses: &[SocketAddr], within: Duration) -> Result<(Stream, SocketAddr), Trouble> {
     let share = within / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut trouble = Trouble::Fault(Fault::Unresolved);
     for (index, address) in addresses.iter().copied().enumerate() {
@@ -131,7 +146,7 @@ async fn connect_any(addresses: &[SocketAddr], within: Duration) -> Result<Strea
             Ok(stream) => {
                 // Small writes should not wait for each other; a refusal of the option is no evidence.
                 let _ = stream.set_nodelay(true);
-                return Ok(Stream::new(stream));
+                return Ok((Stream::new(stream), address));
             }
             Err(error) => trouble = fault::of_connect(error),
         }

@@ -4,16 +4,27 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use relais_core::Fault;
 
 /// Why an attempt at a probe ended badly.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// Evidence against the backend.
     Fault(Fault),
     /// Our own shortage: says nothing about the backend.
     Local(io::Error),
+}
+
+impl Trouble {
+    /// As far as others are concerned: our own shortage looks like a connect nobody answered.
+    pub(crate) fn fault(self) -> Fault {
+        match self {
+            Trouble::Fault(fault) => fault,
+            Trouble::Local(_) => Fault::ConnectTimeout,
+        }
+    }
 }
 
 impl From<Fault> for Trouble {
@@ -22,30 +33,52 @@ impl From<Fault> for Trouble {
     }
 }
 
+/// Letters of what a backend says that are kept.
+const SAID: usize = 200;
+
 /// How far a probe got: decides what its deadline means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    Resolving = 0,
-    Connecting = 1,
-    Asking = 2,
+    Connecting = 0,
+    Asking = 1,
+    /// Something came, but not what is wanted, and more may come.
+    Hearing = 2,
 }
 
-/// The phase as shared between a probe and its deadline.
+/// How far a probe got and what it heard, as shared between a probe and its deadline.
 #[derive(Debug, Default)]
-pub(super) struct Progress(AtomicU8);
+pub(super) struct Progress {
+    phase: AtomicU8,
+    said: Mutex<Option<Arc<str>>>,
+}
 
 impl Progress {
     pub(super) fn reach(&self, phase: Phase) {
-        self.0.store(phase as u8, Relaxed);
+        self.phase.store(phase as u8, Relaxed);
     }
 
     /// What running out of time means here.
     pub(super) fn overdue(&self) -> Fault {
-        match self.0.load(Relaxed) {
-            0 => Fault::Unresolved,
-            1 => Fault::ConnectTimeout,
-            _ => Fault::ResponseTimeout,
+        match self.phase.load(Relaxed) {
+            0 => Fault::ConnectTimeout,
+            1 => Fault::ResponseTimeout,
+            _ => Fault::BodyMismatch,
         }
+    }
+
+    /// Notes what the backend or its check said, for people: one line, made harmless.
+    pub(super) fn say(&self, text: &[u8]) {
+        let text = String::from_utf8_lossy(text);
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+        let plain = |line: &str| -> String {
+            line.chars().take(SAID).map(|letter| if letter.is_control() { '.' } else { letter }).collect()
+        };
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = line.map(|line| plain(line).into());
+    }
+
+    /// What was said.
+    pub(super) fn said(&self) -> Option<Arc<str>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -56,9 +89,14 @@ const ENOMEM: i32 = 12;
 const ENOBUFS: i32 = if cfg!(target_os = "linux") { 105 } else { 55 };
 const EAGAIN: i32 = if cfg!(target_os = "linux") { 11 } else { 35 };
 
+/// Whether we ourselves are short of something.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM | ENOBUFS))
+}
+
 /// An error of `connect`.
 pub(super) fn of_connect(error: io::Error) -> Trouble {
-    if matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOMEM | ENOBUFS)) {
+    if is_shortage(&error) {
         return Trouble::Local(error);
     }
     Trouble::Fault(match error.kind() {
@@ -74,6 +112,11 @@ pub(super) fn of_connect(error: io::Error) -> Trouble {
 /// An error of the TLS handshake.
 pub(super) fn of_handshake(error: &io::Error) -> Fault {
     of_io(error).unwrap_or(Fault::Tls)
+}
+
+/// An error of a connection that spoke no HTTP.
+pub(super) fn of_stream(error: &io::Error) -> Fault {
+    of_io(error).unwrap_or(Fault::Reset)
 }
 
 /// An error of an established connection; `None`: not the transport's.
@@ -131,10 +174,26 @@ mod tests {
     #[test]
     fn a_deadline_means_what_the_phase_says() {
         let progress = Progress::default();
-        assert_eq!(progress.overdue(), Fault::Unresolved);
-        progress.reach(Phase::Connecting);
         assert_eq!(progress.overdue(), Fault::ConnectTimeout);
         progress.reach(Phase::Asking);
         assert_eq!(progress.overdue(), Fault::ResponseTimeout);
+        progress.reach(Phase::Hearing);
+        assert_eq!(progress.overdue(), Fault::BodyMismatch);
+    }
+
+    #[test]
+    fn what_is_said_is_one_harmless_line() {
+        let progress = Progress::default();
+        assert_eq!(progress.said(), None);
+        for (text, said) in
+            [(b"\r\n  lag is 4 s \nmore".as_slice(), "lag is 4 s"), (b"a\x1b[2Jb\xff", "a.[2Jb\u{fffd}")]
+        {
+            progress.say(text);
+            assert_eq!(progress.said().as_deref(), Some(said));
+        }
+        progress.say(b"\n");
+        assert_eq!(progress.said(), None);
+        progress.say(&[b'x'; 1000]);
+        assert_eq!(progress.said().unwrap().len(), SAID);
     }
 }

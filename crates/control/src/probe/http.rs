@@ -18,7 +18,7 @@ use super::connect::Stream;
 use super::fault;
 
 /// Sent with every probe, so that backends can tell probes from visitors in their logs.
-const USER_AGENT: &str = concat!("relais-probe/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("relais-probe/", env!("CARGO_PKG_VERSION"));
 
 /// How much of the answer's body is searched for the expected text.
 const SEARCHED: usize = 64 * 1024;
@@ -111,7 +111,7 @@ fn holds(seen: &[u8], text: &[u8]) -> bool {
 }
 
 /// Drives the connection beside the exchange, inside this one future: dropping it drops the socket.
-async fn beside<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
+pub(super) async fn beside<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
     let mut connection = pin!(connection);
     let mut exchange = pin!(exchange);
     tokio::select! {
@@ -125,7 +125,7 @@ async fn beside<T>(connection: impl Future, exchange: impl Future<Output = T>) -
 
 /// Runs what HTTP/2 wants run in the background, and remembers it to stop it with the probe.
 #[derive(Clone, Default)]
-struct Tasks(Arc<Mutex<Vec<AbortHandle>>>);
+pub(super) struct Tasks(Arc<Mutex<Vec<AbortHandle>>>);
 
 impl<F> hyper::rt::Executor<F> for Tasks
 where
@@ -140,7 +140,7 @@ where
 }
 
 /// Stops them.
-struct StopTasks(Tasks);
+pub(super) struct StopTasks(pub(super) Tasks);
 
 impl Drop for StopTasks {
     fn drop(&mut self) {

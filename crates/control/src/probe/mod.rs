@@ -1,11 +1,15 @@
 //! Executes probes: one task and one fresh connection each, never one behind another. Decides nothing: what came back
 //! is a `Fault` for the fleet to judge.
 
-mod connect;
+pub(crate) mod connect;
+mod exchange;
+mod exec;
 mod fault;
+mod grpc;
 mod http;
+mod mysql;
+mod redis;
 mod reserve;
-mod resolve;
 mod run;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +30,8 @@ pub(crate) struct Probed {
     pub(crate) id: u64,
     pub(crate) result: Result<(), Fault>,
     pub(crate) took: Duration,
+    /// What the backend or its check said, for people.
+    pub(crate) said: Option<Arc<str>>,
 }
 
 /// Probes of one backend, counted since start.
@@ -61,8 +67,8 @@ impl Probes {
         let (slot, id) = (order.backend.slot, order.id);
         let prober = Arc::clone(&self.prober);
         let task = self.running.spawn(async move {
-            let (result, took) = prober.probe(&order).await;
-            Probed { slot, id, result, took }
+            let (result, took, said) = prober.probe(&order).await;
+            Probed { slot, id, result, took, said }
         });
         self.orders.insert(task.id(), (slot, id));
         if let Some(older) = self.latest.insert(slot, task) {
@@ -85,7 +91,7 @@ impl Probes {
                 Err(error) => match (self.orders.remove(&error.id()), error.is_panic()) {
                     (Some((slot, id)), true) => {
                         tracing::error!(%error, "a probe failed inside relais; counted as a malformed answer");
-                        Probed { slot, id, result: Err(Fault::Malformed), took: Duration::ZERO }
+                        Probed { slot, id, result: Err(Fault::Malformed), took: Duration::ZERO, said: None }
                     }
                     _ => continue,
                 },

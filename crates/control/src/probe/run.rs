@@ -9,45 +9,40 @@ use relais_config::{CheckKind, UpstreamProtocol};
 use relais_core::{Fault, ProbeOrder};
 use relais_tls::CertStore;
 
-use super::connect::{self, Tls};
+use super::connect::{self, Stream, Tls};
 use super::fault::{Phase, Progress, Trouble};
-use super::http;
 use super::reserve::Reserve;
-use super::resolve::Resolver;
+use super::{exchange, exec, grpc, http, mysql, redis};
 
 /// Pause before trying again after a shortage of our own.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// At most one log line about it in this time.
 const SHORTAGE_LOG: Duration = Duration::from_secs(10);
 
-/// What all probes share: addresses already looked up and TLS settings. Never a connection.
+/// What all probes share: TLS settings. Never a connection.
 pub(super) struct Prober {
     certs: Arc<CertStore>,
-    resolver: Resolver,
     reserve: Reserve,
     born: Instant,
     /// Milliseconds since `born` of the last line about a shortage.
     complained: AtomicU64,
 }
 
+/// What came back, how long it took, and what was said.
+type Answer = (Result<(), Fault>, Duration, Option<Arc<str>>);
+
 impl Prober {
     pub(super) fn new(certs: Arc<CertStore>) -> Self {
-        Self {
-            certs,
-            resolver: Resolver::default(),
-            reserve: Reserve::new(),
-            born: Instant::now(),
-            complained: AtomicU64::new(0),
-        }
+        Self { certs, reserve: Reserve::new(), born: Instant::now(), complained: AtomicU64::new(0) }
     }
 
-    /// What came back, and how long it took.
-    pub(super) async fn probe(&self, order: &ProbeOrder) -> (Result<(), Fault>, Duration) {
+    /// What came back, how long it took, and what was said.
+    pub(super) async fn probe(&self, order: &ProbeOrder) -> Answer {
         let tls = match self.tls(order).await {
             Ok(tls) => tls,
             Err(why) => {
                 tracing::debug!(backend = %order.backend.id, why, "no TLS for this probe");
-                return (Err(Fault::Tls), Duration::ZERO);
+                return (Err(Fault::Tls), Duration::ZERO, Some(why.into()));
             }
         };
         let mut overslept = false;
@@ -75,34 +70,48 @@ impl Prober {
                 continue;
             }
             self.reserve.refill();
-            return (result, took);
+            return (result, took, progress.said());
         }
     }
 
     async fn attempt(&self, order: &ProbeOrder, tls: Option<&Tls>, progress: &Progress) -> Result<(), Trouble> {
-        let mut stream = connect::connect(order, &self.resolver, progress).await?;
+        let (stream, address) = connect::connect(order, progress).await?;
         progress.reach(Phase::Asking);
-        let CheckKind::Http(check) = &order.check.health.kind else {
-            // A connect is the whole question, unless the rule itself asks for TLS.
-            if let (Some(tls), Some(true)) = (tls, order.check.health.tls) {
-                tls.handshake(stream).await?;
+        let secured = |stream: Stream| async move {
+            match tls {
+                Some(tls) => tls.handshake(stream).await,
+                None => Ok((stream, false)),
             }
-            return Ok(());
         };
-        let mut h2 = order.backend.upstream.protocol == UpstreamProtocol::H2;
-        if let Some(tls) = tls {
-            let (encrypted, chosen) = tls.handshake(stream).await?;
-            if h2 && !chosen {
-                return Err(Fault::Tls.into());
+        match &order.check.health.kind {
+            CheckKind::Off | CheckKind::Tcp | CheckKind::Tls => {
+                secured(stream).await?;
             }
-            (stream, h2) = (encrypted, chosen);
-        }
-        let host = check.host.as_deref().unwrap_or(&order.host);
-        let host = if host.starts_with("unix:") { "localhost" } else { host };
-        if h2 {
-            http::ask_h2(stream, tls.is_some(), check, host).await?;
-        } else {
-            http::ask_h1(stream, check, host).await?;
+            CheckKind::Exchange(check) => exchange::converse(secured(stream).await?.0, check, progress).await?,
+            CheckKind::Http(check) => {
+                let known = order.backend.upstream.protocol == UpstreamProtocol::H2;
+                let (stream, chosen) = secured(stream).await?;
+                match (tls.is_some(), known, chosen) {
+                    (true, true, false) => return Err(Fault::Tls.into()),
+                    (true, _, true) | (false, true, _) => {
+                        http::ask_h2(stream, tls.is_some(), check, host_of(order)).await?;
+                    }
+                    (true, false, false) | (false, false, _) => http::ask_h1(stream, check, host_of(order)).await?,
+                }
+            }
+            CheckKind::Grpc(check) => {
+                let (stream, chosen) = secured(stream).await?;
+                if tls.is_some() && !chosen {
+                    return Err(Fault::Tls.into());
+                }
+                grpc::ask(stream, tls.is_some(), check, host_of(order), progress).await?;
+            }
+            CheckKind::MySql => mysql::greeting(stream, progress).await?,
+            CheckKind::Redis => redis::ping(secured(stream).await?.0, progress).await?,
+            CheckKind::Exec(check) => {
+                drop(stream);
+                exec::run(check, order, address, progress).await?;
+            }
         }
         Ok(())
     }
@@ -110,12 +119,14 @@ impl Prober {
     /// TLS settings for one probe. The first use of a setting reads the system's roots: off the loop, before the clock.
     async fn tls(&self, order: &ProbeOrder) -> Result<Option<Tls>, String> {
         let Some(wanted) = connect::tls_of(order) else { return Ok(None) };
-        let (certs, protocol) = (Arc::clone(&self.certs), order.backend.upstream.protocol);
-        let setting = wanted.clone();
+        let spoken = connect::protocol_of(order);
+        let protocol = spoken.unwrap_or(UpstreamProtocol::Auto);
+        let (certs, setting) = (Arc::clone(&self.certs), wanted.clone());
         let config = tokio::task::spawn_blocking(move || certs.client_config(&setting, protocol))
             .await
             .map_err(|error| error.to_string())??;
-        Tls::new(&config, &wanted, &order.backend.address, &order.host).map(Some)
+        let tls = Tls::new(&config, &wanted, &order.backend.address, &order.host)?;
+        Ok(Some(if spoken.is_none() { tls.silent() } else { tls }))
     }
 
     fn complain(&self, error: &io::Error) {
@@ -127,4 +138,9 @@ impl Prober {
             tracing::error!(%error, "probes cannot connect for a lack of our own (see `ulimit -n`): nobody is accused");
         }
     }
+}
+
+/// The host that is asked for.
+fn host_of(order: &ProbeOrder) -> &str {
+    if order.host.starts_with("unix:") { "localhost" } else { &order.host }
 }

@@ -198,8 +198,13 @@ async fn an_answer_cut_short_is_a_reset() {
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve() {
-    let text = with("path = \"/\"", "\"no-such-host.invalid:80\"");
-    assert_eq!(first_probe(&text).await, Err(Fault::Unresolved));
+    let bench = Bench::start(&with("path = \"/\"", "\"no-such-host.invalid:80\"")).await;
+    let backend = |status: &relais_control::Status| status.report.services[0].backends[0].clone();
+    let status = bench.until("it is down", |status| backend(status).health == Health::Down).await;
+    let backend = backend(&status);
+    assert!(backend.why.starts_with("name does not resolve: "), "{}", backend.why);
+    assert!(backend.probes.is_empty() && backend.addresses.is_empty(), "nobody to ask");
+    bench.stop().await;
 }
 
 #[tokio::test]
@@ -296,7 +301,7 @@ async fn a_silent_backend_does_not_delay_another() {
     let good = answers(GOOD).await;
     let text = format!(
         "{HEAD}[service.api]\nhosts = [\"a.fr\"]\nfailover_within = \"60s\"\nbackends = [\"{silent}\", \"{good}\"]\n\
-         [service.api.health]\npath = \"/\"\ninterval = \"30s\"\ntimeout = \"30s\"\n"
+         [service.api.health]\npath = \"/\"\ninterval = \"10s\"\ntimeout = \"10s\"\n"
     );
     let bench = Bench::start(&text).await;
     let health = |status: &relais_control::Status, index: usize| status.report.services[0].backends[index].health;

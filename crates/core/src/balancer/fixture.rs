@@ -94,7 +94,10 @@ fn member(slot: u32, words: &str) -> Member {
     let mut member = Member {
         backend,
         tier: tier.parse().unwrap(),
+        addresses: Arc::default(),
         weight: 1,
+        percent: 100,
+        cap: None,
         health: Health::Up,
         admin: Admin::Enabled,
         ramp_from: None,

@@ -87,7 +87,7 @@ impl Group {
         let mut weights = Vec::new();
         let mut sum = 0;
         for (index, member) in (0_u32..).zip(members).filter(|(_, member)| belongs(member)) {
-            let weight = member.weight.max(1);
+            let weight = member.share();
             sum += u64::from(weight);
             group.members.push(index);
             group.sums.push(sum);
@@ -102,7 +102,7 @@ impl Group {
 
     fn planned_for(mut self, members: &[Member], tier: u32) -> Self {
         let counts = |m: &&Member| m.tier == tier && enabled(m) && m.health != Health::Probing;
-        self.planned = members.iter().filter(counts).map(|member| u64::from(member.weight.max(1))).sum();
+        self.planned = members.iter().filter(counts).map(|member| u64::from(member.share())).sum();
         self
     }
 

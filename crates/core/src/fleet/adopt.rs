@@ -56,6 +56,7 @@ impl Fleet {
             let record = remembered.remove(&entry.backend.id);
             self.begin(slot, record, now);
         }
+        self.follow_all(now);
         self.changes.forget.extend(remembered.into_keys().map(RecordKey::Backend));
     }
 
@@ -64,6 +65,7 @@ impl Fleet {
         let mut difference = Difference { kept: self.entries.keys().copied().collect(), ..Difference::default() };
         if **config != *self.config {
             difference = self.lay_out(config, now);
+            let servers = config.edge.nameservers != self.config.edge.nameservers;
             self.config = Arc::clone(config);
             self.router = Arc::new(Router::new(config));
             self.forget_unnamed_words();
@@ -77,6 +79,10 @@ impl Fleet {
             for &slot in &difference.rechecked {
                 self.recheck(slot, now);
             }
+            if servers {
+                self.follow_names_anew(now);
+            }
+            self.follow_all(now);
         }
         self.changes.notes.push(Transition::Reloaded {
             added: difference.added.len(),
@@ -179,6 +185,7 @@ impl Fleet {
                 self.agenda.cancel_all(entry.slot());
                 entry.backend = self.new_backend(id.clone(), decl);
                 entry.probe = None;
+                (entry.name.asked, entry.agent.asked) = (None, None);
                 (entry.probe_mark, entry.request_mark, entry.seen_mark, entry.site_mark) = (0, 0, 0, 0);
                 self.agenda.set(Alarm::Probe(entry.slot()), now);
                 entry
@@ -214,6 +221,14 @@ impl Fleet {
         }
     }
 
+    /// Looks up names and asks agents from now on, where there are any.
+    fn follow_all(&mut self, now: Instant) {
+        for slot in self.entries.keys().copied().collect::<Vec<u32>>() {
+            self.follow_name(slot, now);
+            self.follow_agent(slot, now);
+        }
+    }
+
     /// A backend's first moment: from memory as far as it is young, else without a verdict.
     fn begin(&mut self, slot: u32, record: Option<BackendRecord>, now: Instant) {
         let spread = self.random.below(probing::FIRST_PROBE_WITHIN);
@@ -223,7 +238,7 @@ impl Fleet {
             recall(entry, record, timers, now);
         }
         if !timers.checked {
-            if entry.health() == Health::Probing {
+            if entry.health() == Health::Probing && !entry.is_nowhere() {
                 entry.counters.health = Health::Up;
                 entry.why = "not checked".to_owned();
                 entry.ramp_from = entry.cold.then_some(now);
@@ -248,8 +263,9 @@ impl Fleet {
             return;
         }
         entry.probe = None;
-        self.agenda.cancel_all(slot);
+        self.agenda.cancel_probing(slot);
         match entry.health() {
+            _ if entry.is_nowhere() => {}
             Health::Down => self.hold_unchecked(slot, now),
             Health::Up => {}
             Health::Probing | Health::Suspect => self.turn(slot, Health::Up, "not checked".to_owned(), now),
@@ -259,6 +275,9 @@ impl Fleet {
 
 /// What the store remembers of a backend, believed as far as it is young.
 fn recall(entry: &mut Entry, record: BackendRecord, timers: &Timers, now: Instant) {
+    if !record.addresses.is_empty() && entry.is_nowhere() {
+        entry.addresses = record.addresses.into();
+    }
     entry.downs = record.downs.into_iter().filter(|at| *at <= now).collect();
     entry.downs.sort_unstable();
     let surplus = entry.downs.len().saturating_sub(DOWNS);
@@ -267,7 +286,7 @@ fn recall(entry: &mut Entry, record: BackendRecord, timers: &Timers, now: Instan
     let fresh = record.verified <= now && age < TRUSTED;
     match record.health {
         Health::Probing => {}
-        Health::Up | Health::Suspect if fresh => {
+        Health::Up | Health::Suspect if fresh && !entry.is_nowhere() => {
             believe(entry, Health::Up, record.since, record.verified, record.why, now)
         }
         Health::Down if fresh => believe(entry, Health::Down, record.since, record.verified, record.why, now),
@@ -317,9 +336,12 @@ fn service_state(config: &Config, service: &Arc<Service>, old: Option<ServiceSta
 
 /// The rule's own host, else the service's first exact host, else the backend's address.
 fn probe_host(service: &Service, forward: &Forward, decl: &BackendDecl) -> String {
-    if let CheckKind::Http(check) = &forward.health.kind
-        && let Some(host) = &check.host
-    {
+    let own = match &forward.health.kind {
+        CheckKind::Http(check) => check.host.as_ref(),
+        CheckKind::Grpc(check) => check.host.as_ref(),
+        _ => None,
+    };
+    if let Some(host) = own {
         return host.clone();
     }
     let exact = service.hosts.iter().find(|host| !host.contains('*'));

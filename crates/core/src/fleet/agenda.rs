@@ -13,6 +13,10 @@ pub(super) enum Alarm {
     Overdue(u32),
     /// A hold-down ends, or an unchecked backend may be tried again.
     Release(u32),
+    /// A name is to be looked up.
+    Resolve(u32),
+    /// An agent is to be asked.
+    Agent(u32),
     /// The accusations against a site have grown old. The number is the site's place in the config.
     Acquit(u32),
 }
@@ -40,6 +44,13 @@ impl Agenda {
 
     /// Everything about one backend.
     pub(super) fn cancel_all(&mut self, slot: u32) {
+        self.cancel_probing(slot);
+        self.cancel(Alarm::Resolve(slot));
+        self.cancel(Alarm::Agent(slot));
+    }
+
+    /// Everything about the probes of one backend.
+    pub(super) fn cancel_probing(&mut self, slot: u32) {
         for alarm in [Alarm::Probe(slot), Alarm::Overdue(slot), Alarm::Release(slot)] {
             self.cancel(alarm);
         }

@@ -37,7 +37,7 @@ impl Fleet {
     /// A hold-down ends.
     pub(super) fn release(&mut self, slot: u32, now: Instant) {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
-        if entry.health() != Health::Down || entry.admin == Admin::Disabled {
+        if entry.health() != Health::Down || entry.admin == Admin::Disabled || entry.is_nowhere() {
             return;
         }
         let timers = &self.services[entry.service].timers;
@@ -64,7 +64,7 @@ impl Fleet {
     }
 
     /// Up again, with a ramp unless it must carry the service alone.
-    fn lift(&mut self, slot: u32, why: &str, now: Instant) {
+    pub(super) fn lift(&mut self, slot: u32, why: &str, now: Instant) {
         let Some(service) = self.entries.get(&slot).map(|entry| entry.service) else { return };
         let alone = !self.anyone_usable(service, Some(slot));
         self.end_hold(slot);

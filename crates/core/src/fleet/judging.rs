@@ -52,6 +52,7 @@ impl Fleet {
             spare: failed && self.spare(entry),
             needed: before.health == Health::Down && !failed && !self.anyone_usable(entry.service, Some(slot)),
             short: probe.is_some_and(|probe| probe.short),
+            said: probe.and(entry.recent.back()).and_then(|probe| probe.said.as_deref()),
         };
         let said = verdict(before, evidence, &given);
         let ready = said.ready;
@@ -133,11 +134,14 @@ impl Fleet {
         match to {
             Health::Down => {
                 entry.counters.good = 0;
-                entry.dead = entry.last_fault.is_some_and(Fault::is_silence);
+                entry.dead = from != Health::Probing && entry.last_fault.is_some_and(Fault::is_silence);
                 entry.mute = entry.last_fault.is_some_and(|fault| !fault.is_answer());
                 entry.ramp_from = None;
                 // Only a backend that had traffic can flap.
-                if from != Health::Probing {
+                if from == Health::Probing {
+                    // It may have been taken at its first word: whether its transport is dead is still to be seen.
+                    entry.counters.silent_probes = entry.counters.silent_probes.min(1);
+                } else {
                     remember(&mut entry.downs, now);
                 }
                 if !self.services[entry.service].timers.checked {

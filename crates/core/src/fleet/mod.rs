@@ -3,12 +3,14 @@
 //! Events and the passing of time go in, effects come out; nothing here does I/O or reads a clock. The rooms below:
 //! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload),
 //! `probing` asking, `judging` evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed
-//! return, `operator` admin words, `publish` state becomes a snapshot and records, `status` the report.
+//! return, `operator` admin words, `agents` those of programs beside backends, `names` where backends are, `publish` state becomes a snapshot and records, `status` the report.
 
 mod adopt;
 mod agenda;
+mod agents;
 mod comeback;
 mod judging;
+mod names;
 mod operator;
 mod probing;
 mod publish;
@@ -44,6 +46,8 @@ pub struct Fleet {
     slots: BTreeMap<BackendId, u32>,
     next_slot: u32,
     next_probe: u64,
+    /// Of look-ups and questions to agents.
+    next_question: u64,
     sites: Vec<SiteState>,
     services: Vec<ServiceState>,
     words: Words,
@@ -83,6 +87,7 @@ impl Fleet {
             slots: BTreeMap::new(),
             next_slot: 0,
             next_probe: 0,
+            next_question: 0,
             sites: Vec::new(),
             services: Vec::new(),
             words: Words::new(),
@@ -101,7 +106,9 @@ impl Fleet {
     pub fn handle_event(&mut self, event: Event, now: Instant) {
         match event {
             Event::Reload(config) => self.reload(&config, now),
-            Event::Probed { slot, id, result, took } => self.probed(slot, id, result, took, now),
+            Event::Probed { slot, id, result, took, said } => self.probed(slot, id, result, took, said, now),
+            Event::Resolved { slot, id, result } => self.resolved(slot, id, result, now),
+            Event::Agent { slot, id, line } => self.agent_said(slot, id, line, now),
             Event::Served { slot, result } => self.served(slot, result, now),
             Event::Overdue { slot } => self.press(slot, now),
             Event::Admin(command) => self.command(command, now),
@@ -116,6 +123,8 @@ impl Fleet {
                 Alarm::Probe(slot) => self.send_probe(slot, now),
                 Alarm::Overdue(slot) => self.overdue(slot, now),
                 Alarm::Release(slot) => self.release(slot, now),
+                Alarm::Resolve(slot) => self.resolve(slot, now),
+                Alarm::Agent(slot) => self.ask_agent(slot, now),
                 Alarm::Acquit(site) => self.acquit(site, now),
             }
         }

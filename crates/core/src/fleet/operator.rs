@@ -1,7 +1,7 @@
 //! The operator's words. They are obeyed at once, outlive reload and restart, and end with the config that names them.
 
 use super::Fleet;
-use super::state::Word;
+use super::state::{Entry, Word};
 use crate::backend::BackendId;
 use crate::effect::{RecordKey, Transition};
 use crate::event::{Command, Target};
@@ -57,10 +57,15 @@ impl Fleet {
         said(&Target::Backend(id.clone())).max(said(&Target::Site(id.site.clone())))
     }
 
-    /// Carries a changed word to one backend.
-    fn obey(&mut self, slot: u32, now: Instant) {
+    /// The strictest word about a backend, whoever said it.
+    fn strictest(&self, entry: &Entry) -> Admin {
+        self.effective(&entry.backend.id).max(entry.agent.admin())
+    }
+
+    /// Carries a changed word, of the operator or of an agent, to one backend.
+    pub(super) fn obey(&mut self, slot: u32, now: Instant) {
         let Some(entry) = self.entries.get(&slot) else { return };
-        let (old, new) = (entry.admin, self.effective(&entry.backend.id));
+        let (old, new) = (entry.admin, self.strictest(entry));
         if old == new {
             return;
         }
@@ -70,7 +75,7 @@ impl Fleet {
         if new == Admin::Disabled {
             entry.probe = None;
             entry.held_until = None;
-            self.agenda.cancel_all(slot);
+            self.agenda.cancel_probing(slot);
         } else if old == Admin::Disabled {
             self.wake(slot, now);
         }
@@ -86,6 +91,11 @@ impl Fleet {
         entry.overruled = false;
         entry.dead = false;
         entry.cold = true;
+        if entry.is_nowhere() {
+            self.turn(slot, Health::Probing, "enabled, its name is looked up".to_owned(), now);
+            self.resolve(slot, now);
+            return;
+        }
         if !timers.checked {
             self.turn(slot, Health::Up, "enabled, not checked".to_owned(), now);
             return;
@@ -102,7 +112,7 @@ impl Fleet {
     /// Works out every backend's word anew, after a config or the store brought some.
     pub(super) fn refresh_admin(&mut self) {
         let words: Vec<(u32, Admin)> =
-            self.entries.values().map(|entry| (entry.slot(), self.effective(&entry.backend.id))).collect();
+            self.entries.values().map(|entry| (entry.slot(), self.strictest(entry))).collect();
         for (slot, word) in words {
             if let Some(entry) = self.entries.get_mut(&slot) {
                 entry.admin = word;

@@ -28,7 +28,7 @@ impl Fleet {
         let Some(entry) = self.entries.get(&slot) else { return };
         let service = &self.services[entry.service];
         let Some(forward) = &service.forward else { return };
-        if entry.probe.is_some() || entry.admin == Admin::Disabled || !service.timers.checked {
+        if entry.probe.is_some() || entry.admin == Admin::Disabled || !service.timers.checked || entry.is_nowhere() {
             return;
         }
         let (connect, timeout, short) = self.deadlines(entry);
@@ -44,14 +44,23 @@ impl Fleet {
         entry.probe = Some(Outstanding { id, sent: now, short });
         entry.last_sent = now;
         let (backend, host) = (Arc::clone(&entry.backend), Arc::clone(&entry.host));
-        let order = ProbeOrder { id, backend, check, host, connect, timeout };
+        let addresses = Arc::clone(&entry.addresses);
+        let order = ProbeOrder { id, backend, addresses, check, host, connect, timeout };
         self.changes.probes.push(Effect::Probe(order));
         self.agenda.cancel(Alarm::Probe(slot));
         self.agenda.set(Alarm::Overdue(slot), now + timeout + GRACE);
     }
 
     /// The result of a probe. Any but the latest is ignored.
-    pub(super) fn probed(&mut self, slot: u32, id: u64, result: Result<(), Fault>, took: Duration, now: Instant) {
+    pub(super) fn probed(
+        &mut self,
+        slot: u32,
+        id: u64,
+        result: Result<(), Fault>,
+        took: Duration,
+        said: Option<Arc<str>>,
+        now: Instant,
+    ) {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         let Some(probe) = entry.probe.filter(|probe| probe.id == id) else { return };
         entry.probe = None;
@@ -60,7 +69,7 @@ impl Fleet {
             entry.recent.pop_front();
         }
         let took_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        entry.recent.push_back(ProbeReport { at: now, took_micros, fault: result.err() });
+        entry.recent.push_back(ProbeReport { at: now, took_micros, fault: result.err(), said });
         if result.is_ok() {
             learn(entry, took);
         }
@@ -71,7 +80,7 @@ impl Fleet {
     /// No result came for a probe.
     pub(super) fn overdue(&mut self, slot: u32, now: Instant) {
         let Some(probe) = self.entries.get(&slot).and_then(|entry| entry.probe) else { return };
-        self.probed(slot, probe.id, Err(Fault::ResponseTimeout), now.since(probe.sent), now);
+        self.probed(slot, probe.id, Err(Fault::ResponseTimeout), now.since(probe.sent), None, now);
     }
 
     /// A worker waits there longer than usual: asks at once whether anything answers.
@@ -139,7 +148,7 @@ impl Fleet {
         let known = !entry.fastest.is_zero();
         let whole = if by_hand {
             timers.probe_timeout
-        } else if !known || matches!(entry.health(), Health::Down | Health::Probing) || self.nobody_better(entry) {
+        } else if !known || unproven(entry) || self.nobody_better(entry) {
             // Nothing is gained by haste: a slow answer is worth more than none.
             timers.failover_within
         } else {
@@ -177,6 +186,11 @@ impl Fleet {
             }
         }
     }
+}
+
+/// No good check since it was last down, or since nobody knew it.
+fn unproven(entry: &Entry) -> bool {
+    entry.counters.good == 0 && matches!(entry.health(), Health::Down | Health::Probing)
 }
 
 /// Remembers how long good probes take: a slow-falling peak, and a slow-rising floor.

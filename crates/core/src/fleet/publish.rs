@@ -85,7 +85,10 @@ impl Fleet {
             .map(|entry| Member {
                 backend: Arc::clone(&entry.backend),
                 tier: entry.tier,
+                addresses: Arc::clone(&entry.addresses),
                 weight: entry.weight,
+                percent: entry.agent.words().map_or(100, |words| words.percent),
+                cap: entry.agent.words().and_then(|words| words.cap),
                 health: self.shown(entry),
                 admin: entry.admin,
                 ramp_from: entry.ramp_from,
@@ -95,9 +98,11 @@ impl Fleet {
             .collect()
     }
 
-    /// Health as readers see it: doubt about the whole site is doubt about each backend there.
+    /// Health as readers see it: doubt about the whole site is doubt about each backend there, and a backend whose
+    /// agent says that it is down is.
     pub(super) fn shown(&self, entry: &Entry) -> Health {
         match entry.health() {
+            _ if entry.agent.says_down() => Health::Down,
             Health::Up if self.sites[entry.site].health == Health::Suspect => Health::Suspect,
             health => health,
         }
@@ -138,7 +143,8 @@ fn same_members(old: &[Member], new: &[Member]) -> bool {
     let same = |(old, new): (&Member, &Member)| {
         Arc::ptr_eq(&old.backend, &new.backend)
             && old.tier == new.tier
-            && old.weight == new.weight
+            && old.addresses == new.addresses
+            && (old.weight, old.percent, old.cap) == (new.weight, new.percent, new.cap)
             && old.health == new.health
             && old.admin == new.admin
             && old.ramp_from == new.ramp_from

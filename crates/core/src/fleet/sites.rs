@@ -142,7 +142,10 @@ impl Fleet {
                 continue;
             }
             self.turn(slot, Health::Down, format!("site {}: {why}", self.sites[index].name), now);
+            // Good checks from before count no longer.
+            self.end_hold(slot);
             if let Some(entry) = self.entries.get_mut(&slot) {
+                entry.counters.good = 0;
                 entry.dead = true;
                 entry.mute = true;
                 self.changes.services.insert(entry.service);

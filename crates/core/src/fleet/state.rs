@@ -1,11 +1,13 @@
 //! What the fleet remembers: one entry per backend, one state per site, one per service, the operator's words.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relais_config::{BackendDecl, Forward, Service};
+use relais_config::{Address, BackendDecl, Forward, Service};
 
+use crate::agent::AgentWords;
 use crate::backend::Backend;
 use crate::effect::{AdminRecord, BackendRecord};
 use crate::event::Target;
@@ -34,6 +36,54 @@ pub(super) struct Outstanding {
     pub(super) short: bool,
 }
 
+/// What is going on with a backend's name.
+#[derive(Debug, Default)]
+pub(super) struct NameState {
+    /// The look-up whose answer has not come yet.
+    pub(super) asked: Option<u64>,
+    /// Failed look-ups in a row.
+    pub(super) failures: u32,
+    /// Why the last look-up failed.
+    pub(super) trouble: Option<String>,
+}
+
+/// What is going on with a backend's agent.
+#[derive(Debug, Default)]
+pub(super) struct AgentState {
+    /// The question whose answer has not come yet.
+    pub(super) asked: Option<u64>,
+    /// Questions in a row without an answer.
+    pub(super) missed: u32,
+    /// `None`: nothing, or so long ago that it is forgotten.
+    pub(super) said: Option<AgentSaid>,
+}
+
+/// What an agent has said.
+#[derive(Debug)]
+pub(super) struct AgentSaid {
+    pub(super) words: AgentWords,
+    /// The last line.
+    pub(super) line: String,
+    /// When `words` began to hold.
+    pub(super) since: Instant,
+}
+
+impl AgentState {
+    pub(super) fn words(&self) -> Option<&AgentWords> {
+        self.said.as_ref().map(|said| &said.words)
+    }
+
+    /// Its word beside the operator's.
+    pub(super) fn admin(&self) -> Admin {
+        self.words().map_or(Admin::Enabled, AgentWords::admin)
+    }
+
+    /// Whether it says that its backend is down.
+    pub(super) fn says_down(&self) -> bool {
+        self.words().is_some_and(|words| words.down.is_some())
+    }
+}
+
 /// One backend.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -44,9 +94,13 @@ pub(super) struct Entry {
     pub(super) site: usize,
     pub(super) tier: u32,
     pub(super) weight: u32,
+    /// Where it is: the last good answer for its name. Empty for a unix socket, and for a name without an answer yet.
+    pub(super) addresses: Arc<[SocketAddr]>,
+    pub(super) name: NameState,
+    pub(super) agent: AgentState,
     /// `Host` for probes whose rule names none.
     pub(super) host: Arc<str>,
-    /// The stricter of its own word and its site's.
+    /// The strictest of its own word, its site's and its agent's.
     pub(super) admin: Admin,
     pub(super) counters: Counters,
     pub(super) since: Instant,
@@ -94,8 +148,15 @@ pub(super) struct Entry {
 impl Entry {
     /// A backend without a past.
     pub(super) fn new(backend: Arc<Backend>, phase: u64, now: Instant) -> Self {
+        let addresses = match &backend.address {
+            Address::Socket(socket) => vec![*socket],
+            Address::Name(..) | Address::Unix(_) => Vec::new(),
+        };
         Self {
             backend,
+            addresses: addresses.into(),
+            name: NameState::default(),
+            agent: AgentState::default(),
             service: 0,
             site: 0,
             tier: 1,
@@ -145,9 +206,19 @@ impl Entry {
         self.backend.stats.succeeded.get()
     }
 
-    /// Traffic needs both words.
+    /// Traffic needs both words, and no agent that says otherwise.
     pub(super) fn usable(&self) -> bool {
-        self.admin == Admin::Enabled && matches!(self.health(), Health::Up | Health::Suspect)
+        self.admin == Admin::Enabled && matches!(self.health(), Health::Up | Health::Suspect) && !self.agent.says_down()
+    }
+
+    /// Its name has not led anywhere yet.
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.addresses.is_empty() && self.is_named()
+    }
+
+    /// Its address is a name.
+    pub(super) fn is_named(&self) -> bool {
+        matches!(self.backend.address, Address::Name(..))
     }
 
     /// Has a say in the verdict about its site.
@@ -163,6 +234,7 @@ impl Entry {
             verified: self.verified,
             why: self.why.clone(),
             downs: self.downs.clone(),
+            addresses: if self.is_named() { self.addresses.to_vec() } else { Vec::new() },
         }
     }
 }

@@ -8,7 +8,7 @@ use super::Fleet;
 use super::state::{Entry, ServiceState, SiteState, Word};
 use crate::event::Target;
 use crate::health::{Admin, Health};
-use crate::report::{BackendReport, Report, ServiceReport, SiteReport};
+use crate::report::{AgentReport, BackendReport, Report, ServiceReport, SiteReport};
 use crate::time::Instant;
 
 pub(super) fn report(fleet: &Fleet, now: Instant) -> Report {
@@ -69,6 +69,7 @@ fn service_report(fleet: &Fleet, state: &ServiceState) -> ServiceReport {
             Action::Respond(_) => "respond",
         },
         tier: members.clone().filter(|entry| entry.usable()).map(|entry| entry.tier).min(),
+        check: state.forward.as_ref().map(|forward| forward.health.kind.to_string()),
         backends: file_order(state, members.map(|entry| backend_report(fleet, entry)).collect()),
     }
 }
@@ -88,6 +89,8 @@ fn backend_report(fleet: &Fleet, entry: &Entry) -> BackendReport {
     let site = fleet.words.get(&Target::Site(Arc::clone(&id.site)));
     let word = [own, site].into_iter().flatten().max_by_key(|word| word.word);
     let since = word.map_or(entry.since, |word| entry.since.max(word.since));
+    let said = entry.agent.said.as_ref();
+    let since = said.map_or(since, |said| since.max(said.since));
     BackendReport {
         address: Arc::clone(&id.address),
         site: Arc::clone(&id.site),
@@ -96,13 +99,33 @@ fn backend_report(fleet: &Fleet, entry: &Entry) -> BackendReport {
         health: fleet.shown(entry),
         admin: entry.admin,
         since,
-        why: operator_words(word).unwrap_or_else(|| entry.why.clone()),
+        why: words_about(entry, word),
         inflight: entry.backend.inflight(),
         succeeded: entry.succeeded(),
         failed: entry.backend.stats.failed.get(),
-        probes: entry.recent.iter().copied().collect(),
+        probes: entry.recent.iter().cloned().collect(),
+        agent: said.map(|said| AgentReport {
+            line: said.line.clone(),
+            since: said.since,
+            percent: said.words.percent,
+            cap: said.words.cap,
+        }),
+        addresses: if entry.is_named() { entry.addresses.to_vec() } else { Vec::new() },
+        unresolved: entry.name.trouble.clone(),
         held_until: entry.held_until,
         backend: Arc::clone(&entry.backend),
+    }
+}
+
+/// Why a backend is as it is, in the words of whoever decides it: the operator, then its agent, then the evidence.
+fn words_about(entry: &Entry, word: Option<&Word>) -> String {
+    let operator = word.map_or(Admin::Enabled, |word| word.word);
+    match &entry.agent.said {
+        Some(said) if entry.agent.admin() > operator => format!("{} by its agent: {}", entry.agent.admin(), said.line),
+        Some(said) if operator == Admin::Enabled && entry.agent.says_down() => {
+            format!("its agent says {}", said.words.down.as_deref().unwrap_or_default())
+        }
+        _ => operator_words(word).unwrap_or_else(|| entry.why.clone()),
     }
 }
 

@@ -71,7 +71,7 @@ impl Rig {
                     self.snapshot = Arc::clone(snapshot);
                 }
                 Effect::Probe(order) => self.ask(order),
-                Effect::Save(_) | Effect::Forget(_) | Effect::Note(_) => {}
+                Effect::Resolve(_) | Effect::Agent(_) | Effect::Save(_) | Effect::Forget(_) | Effect::Note(_) => {}
             }
             first = false;
             self.said.push(effect);
@@ -103,7 +103,7 @@ impl Rig {
                 (_, Some(key)) => {
                     self.now = key.0;
                     let (slot, result, took) = self.answers.remove(&key).unwrap();
-                    self.fleet.handle_event(Event::Probed { slot, id: key.1, result, took }, self.now);
+                    self.fleet.handle_event(Event::Probed { slot, id: key.1, result, took, said: None }, self.now);
                 }
                 (_, None) => break,
             }

@@ -280,9 +280,9 @@ fn a_lost_probe_result_counts_as_unanswered_and_a_stale_one_not_at_all() {
     let again = rig.probes.iter().filter(|(_, o)| o.backend.slot == 0).count();
     assert!(again >= 1, "asked again after the deadline and 2 s");
     let before = rig.fleet.report(rig.now).services[0].backends[0].probes.len();
-    rig.event(Event::Probed { slot: 0, id, result: Err(Fault::Refused), took: ms(1) });
+    rig.event(Event::Probed { slot: 0, id, result: Err(Fault::Refused), took: ms(1), said: None });
     assert_eq!(rig.fleet.report(rig.now).services[0].backends[0].probes.len(), before);
-    rig.event(Event::Probed { slot: 99, id, result: Err(Fault::Refused), took: ms(1) });
+    rig.event(Event::Probed { slot: 99, id, result: Err(Fault::Refused), took: ms(1), said: None });
     rig.event(Event::Served { slot: 99, result: Err(Fault::Refused) });
 }
 

@@ -10,6 +10,7 @@ fn record(site: &str, address: &str, health: Health, age: Duration) -> Record {
         verified: START - age,
         why: "as saved".to_owned(),
         downs: vec![START - ms(5_000)],
+        addresses: Vec::new(),
     })
 }
 
@@ -45,6 +46,8 @@ fn old_memory_of_an_outage_is_confirmed_by_one_silence() {
     rig.set(A1, Err(Fault::ConnectTimeout));
     rig.run(ms(601));
     assert_eq!(rig.health(A1), Health::Down);
+    assert!(!rig.member(A1).dead, "one silence proves no dead transport");
+    rig.run(ms(4_000));
     assert!(rig.member(A1).dead);
 }
 

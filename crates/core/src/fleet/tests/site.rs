@@ -75,7 +75,7 @@ fn a_site_in_doubt_is_suspect_and_clears_at_the_first_answer() {
         .map(|(_, o)| (o.id, o.backend.slot))
         .find(|(_, s)| slots.iter().any(|m| m.backend.slot == *s))
         .unwrap();
-    rig.event(Event::Probed { slot, id, result: Ok(()), took: ms(5) });
+    rig.event(Event::Probed { slot, id, result: Ok(()), took: ms(5), said: None });
     assert!(of_site(&rig, "a").iter().filter(|m| m.health == Health::Up).count() >= 5);
     assert!(rig.notes().iter().any(|n| matches!(n, Transition::Site { to: Health::Up, .. })));
     assert!(of_site(&rig, "a").iter().all(|m| m.ramp_from.is_none()), "doubt alone costs no ramp");

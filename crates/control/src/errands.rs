@@ -1,0 +1,54 @@
+//! What the fleet wants to know besides probes: addresses of names, words of agents. One task each, answered by events.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use relais_core::{AgentOrder, Event, ResolveOrder};
+use tokio::task::JoinSet;
+
+use crate::agent;
+use crate::names::Names;
+
+/// The errands under way. Dropping it stops them all.
+pub(crate) struct Errands {
+    names: Arc<Names>,
+    running: JoinSet<Event>,
+}
+
+impl Errands {
+    pub(crate) fn new(nameservers: &[SocketAddr]) -> Errands {
+        Errands { names: Arc::new(Names::new(nameservers)), running: JoinSet::new() }
+    }
+
+    /// Asks other name servers from now on.
+    pub(crate) fn ask_at(&mut self, nameservers: &[SocketAddr]) {
+        self.names = Arc::new(Names::new(nameservers));
+    }
+
+    pub(crate) fn resolve(&mut self, order: ResolveOrder) {
+        let names = Arc::clone(&self.names);
+        self.running.spawn(async move {
+            let result = names.look_up(&order).await;
+            Event::Resolved { slot: order.slot, id: order.id, result }
+        });
+    }
+
+    pub(crate) fn ask(&mut self, order: AgentOrder) {
+        self.running.spawn(async move {
+            let line = agent::ask(&order).await;
+            Event::Agent { slot: order.backend.slot, id: order.id, line }
+        });
+    }
+
+    /// The next answer; waits for ever when nothing is under way. Nothing is lost when the wait is given up.
+    pub(crate) async fn next(&mut self) -> Event {
+        loop {
+            match self.running.join_next().await {
+                Some(Ok(event)) => return event,
+                // The fleet asks again what nobody answered.
+                Some(Err(error)) => tracing::error!(%error, "a question failed inside relais"),
+                None => std::future::pending().await,
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Agents: programs beside backends that say how much those can take. A third voice beside the evidence and the
+//! operator: it can take load away from a backend, but never gives one traffic that one of the others refuses it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Fleet;
+use super::agenda::Alarm;
+use super::state::AgentSaid;
+use crate::agent::{AgentLine, AgentWords};
+use crate::effect::{AgentOrder, Effect, Transition};
+use crate::fault::Fault;
+use crate::health::Admin;
+use crate::time::Instant;
+
+/// An agent's words are forgotten after so many questions in a row without an answer.
+const FORGET_AFTER: u32 = 3;
+/// Letters of a line that are kept for `status`.
+const SHOWN: usize = 200;
+
+impl Fleet {
+    /// Makes sure that a backend's agent is asked, if its service has one, and is forgotten, if not.
+    pub(super) fn follow_agent(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        if self.agent_of(entry.service).is_none() {
+            self.agenda.cancel(Alarm::Agent(slot));
+            self.forget_agent(slot, now);
+        } else if self.agenda.at(Alarm::Agent(slot)).is_none() {
+            self.agenda.set(Alarm::Agent(slot), now);
+        }
+    }
+
+    fn agent_of(&self, service: usize) -> Option<&relais_config::Agent> {
+        self.services[service].forward.as_ref().and_then(|forward| forward.agent.as_ref())
+    }
+
+    /// Asks an agent.
+    pub(super) fn ask_agent(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let Some(agent) = self.agent_of(entry.service) else { return };
+        let (interval, port) = (agent.interval, agent.port);
+        let lost = entry.agent.asked.is_some();
+        let muzzled = self.effective(&entry.backend.id) == Admin::Disabled;
+        self.agenda.set(Alarm::Agent(slot), now + interval);
+        if muzzled {
+            // What the operator switched off is left alone, and nothing old is believed when it comes back.
+            self.forget_agent(slot, now);
+            return;
+        }
+        if lost {
+            self.agent_silent(slot, now);
+        }
+        let id = self.next_question;
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        let Some(check) = self.services[entry.service].forward.clone() else { return };
+        if entry.addresses.is_empty() {
+            return;
+        }
+        self.next_question += 1;
+        entry.agent.asked = Some(id);
+        let addresses = entry.addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
+        let order = AgentOrder { id, backend: Arc::clone(&entry.backend), addresses, check, timeout: interval };
+        self.changes.probes.push(Effect::Agent(order));
+    }
+
+    /// What an agent answered. Any but the latest answer is ignored.
+    pub(super) fn agent_said(&mut self, slot: u32, id: u64, line: Result<String, Fault>, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot).filter(|entry| entry.agent.asked == Some(id)) else { return };
+        entry.agent.asked = None;
+        let read = line.ok().and_then(|text| Some((AgentLine::read(&text)?, text)));
+        let Some((line, text)) = read else {
+            self.agent_silent(slot, now);
+            return;
+        };
+        entry.agent.missed = 0;
+        let before = entry.agent.words().cloned().unwrap_or_default();
+        let words = before.after(line);
+        let same = entry.agent.said.as_ref().filter(|_| words == before);
+        let since = same.map_or(now, |said| said.since);
+        let plain = text.lines().next().unwrap_or_default().trim().chars().take(SHOWN);
+        let line: String = plain.map(|letter| if letter.is_control() { '.' } else { letter }).collect();
+        entry.agent.said = Some(AgentSaid { words, line, since });
+        self.follow_words(slot, &before, now);
+    }
+
+    fn agent_silent(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        entry.agent.asked = None;
+        entry.agent.missed = entry.agent.missed.saturating_add(1);
+        if entry.agent.missed >= FORGET_AFTER {
+            self.forget_agent(slot, now);
+        }
+    }
+
+    fn forget_agent(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        entry.agent.asked = None;
+        if let Some(said) = entry.agent.said.take() {
+            self.follow_words(slot, &said.words, now);
+        }
+    }
+
+    /// Carries what an agent says now, and did not before, to its backend.
+    fn follow_words(&mut self, slot: u32, before: &AgentWords, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let words = entry.agent.words().cloned().unwrap_or_default();
+        if words == *before {
+            return;
+        }
+        let service = entry.service;
+        self.changes.services.insert(service);
+        // Weights change all the time: that is no news.
+        if (words.admin(), &words.down) != (before.admin(), &before.down) {
+            let said = entry.agent.said.as_ref().map(|said| said.line.clone());
+            self.changes.notes.push(Transition::Agent { id: entry.backend.id.clone(), said });
+        }
+        self.obey(slot, now);
+        let back = before.down.is_some() && words.down.is_none();
+        if back
+            && self.anyone_usable(service, Some(slot))
+            && let Some(entry) = self.entries.get_mut(&slot)
+        {
+            entry.ramp_from = Some(now);
+        }
+    }
+}
