@@ -202,7 +202,9 @@ fn what_the_readme_points_to_is_there() {
     let named: BTreeSet<PathBuf> = text
         .split(|c: char| c.is_whitespace() || "`()[],;".contains(c))
         .filter(|word| {
-            ["crates/", "docker/", "benches/", "examples/", "tests/", ".ci/"].iter().any(|at| word.starts_with(at))
+            ["crates/", "docker/", "benches/", "examples/", "tests/", "packaging/", ".ci/"]
+                .iter()
+                .any(|at| word.starts_with(at))
         })
         .map(|word| root().join(word.trim_end_matches(['.', ':'])))
         .collect();

@@ -1,7 +1,6 @@
 //! The files that are shipped beside the program must fit it: configs, unit, container, alerts.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use super::{none, root};
@@ -82,12 +81,15 @@ fn every_metric_in_the_alerts_is_served() {
 
 #[test]
 fn prometheus_accepts_its_files() {
+    // Not everybody who runs the tests has Prometheus; where a change is judged it is there.
+    let there = Command::new("promtool").arg("--version").output().is_ok();
+    assert!(there || std::env::var_os("CI").is_none(), "promtool is missing: it is in Debian's package `prometheus`");
+    if !there {
+        return;
+    }
     for (what, file) in [("config", "prometheus.yml"), ("rules", "alerts.yml")] {
-        let checked = Command::new("promtool")
-            .args(["check", what, file])
-            .current_dir(Path::new(&root().join("docker")))
-            .output()
-            .expect("promtool runs: it is in Debian's package `prometheus`");
+        let checked =
+            Command::new("promtool").args(["check", what, file]).current_dir(root().join("docker")).output().unwrap();
         assert!(checked.status.success(), "{}", told(&checked));
     }
 }
