@@ -158,7 +158,8 @@ fn waits(requests: &[Asked], times: Times) -> Vec<u64> {
 
 fn last_bad(requests: &[Asked], times: Times) -> Option<f64> {
     let bad = |asked: &&Asked| asked.end != "ok" || (asked.class != Class::Download && asked.took > BAD);
-    let last = requests.iter().filter(bad).map(|asked| asked.at).max()?;
+    // Not what came after: the downloads that are left are then taken as fast as they come.
+    let last = requests.iter().filter(bad).map(|asked| asked.at).filter(|at| *at <= times.end).max()?;
     Some((last as f64 - times.fault as f64) / 1e6)
 }
 
@@ -171,4 +172,43 @@ fn shares(requests: &[Asked], bad: &[String], times: Times) -> [Option<u64>; 3] 
         (all > 0 && !bad.is_empty()).then(|| theirs.len() as u64 * 100 / all)
     };
     [share(0, times.fault), share(times.fault + BAD, times.repair), share(times.repair, times.end)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(class: Class, at: u64, end: &str) -> Asked {
+        Asked { class, at, took: 5000, end: end.to_owned(), backend: "dijon-1".to_owned() }
+    }
+
+    fn stream(backend: &str, closed: Option<u64>) -> Stream {
+        Stream { backend: backend.to_owned(), opened: 1, closed, how: "1012".to_owned() }
+    }
+
+    const TIMES: Times = Times { fault: 10_000_000, repair: 20_000_000, end: 30_000_000 };
+
+    #[test]
+    fn what_goes_wrong_is_counted() {
+        let seen = Seen {
+            requests: vec![
+                asked(Class::Get, 11_000_000, "ok"),
+                asked(Class::Put, 12_000_000, "http_502"),
+                asked(Class::Post, 13_000_000, "http_504"),
+            ],
+            streams: vec![
+                stream("dijon-1", Some(10_500_000)),
+                stream("dijon-1", None),
+                stream("dijon-1", Some(21_000_000)),
+                stream("thory-1", Some(25_000_000)),
+                stream("thory-1", None),
+            ],
+        };
+        let row = Row::of(&seen, &[7, 8, 7, 9], &["dijon-1".to_owned()], TIMES);
+        assert_eq!((row.requests, row.twice), (3, 1));
+        assert_eq!(row.failed, BTreeMap::from([("http_502".to_owned(), 1)]));
+        assert_eq!(row.failed_posts, BTreeMap::from([("http_504".to_owned(), 1)]));
+        assert_eq!((row.hit, row.told), (3, vec![(0.5, "1012".to_owned())]));
+        assert_eq!((row.broken, row.last_bad), (1, Some(3.0)));
+    }
 }
