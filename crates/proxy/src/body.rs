@@ -91,6 +91,12 @@ impl ClientBody {
         (source.kept.whole() || source.read == 0) && source.fault.is_none()
     }
 
+    /// Whether the next bytes are the client's to send: its silence is not the backend's.
+    pub(crate) fn waits_for_client(&self) -> bool {
+        let source = self.inner.lock();
+        !source.done && source.blocked.is_some()
+    }
+
     /// The answer has begun: no further attempt will come.
     pub(crate) fn release(&self) {
         self.inner.lock().kept.release();

@@ -94,6 +94,7 @@ impl ConnState {
     pub(crate) fn send_interim(&self, bytes: &[u8]) {
         self.interim.lock().extend_from_slice(bytes);
         self.has_interim.store(true, Relaxed);
+        self.wake();
     }
 
     fn idle(&self) -> bool {

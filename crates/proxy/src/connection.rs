@@ -26,10 +26,18 @@ pub(crate) struct Client {
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: SocketAddr,
     pub(crate) tls: bool,
+    /// Counts the connection as open, also while it carries a tunnel.
+    _open: Open,
 }
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(worker: &Arc<Worker>, listener: Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(
+    worker: &Arc<Worker>,
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    open: Open,
+) {
     let snapshot = worker.shared.snapshot.load_full();
     let Ok(local) = stream.local_addr() else { return };
     // Refused only by sockets that are gone already.
@@ -38,7 +46,7 @@ pub(crate) async fn serve(worker: &Arc<Worker>, listener: Arc<Listener>, stream:
     match listener.protocol {
         ListenerProtocol::Http => {
             let Ok(h2) = tokio::time::timeout(deadline, begins_with_preface(&stream)).await else { return };
-            drive(worker, listener, &snapshot.config, stream, (peer, local), (false, h2)).await;
+            drive(worker, listener, &snapshot.config, stream, (peer, local), (false, h2), open).await;
         }
         ListenerProtocol::Https => {
             let acceptor = TlsAcceptor::from(worker.shared.certs.server_config(&snapshot.config));
@@ -50,7 +58,7 @@ pub(crate) async fn serve(worker: &Arc<Worker>, listener: Arc<Listener>, stream:
                         snapshot.stats.handshakes_resumed.inc();
                     }
                     let h2 = session.alpn_protocol() == Some(b"h2");
-                    drive(worker, listener, &snapshot.config, stream, (peer, local), (true, h2)).await;
+                    drive(worker, listener, &snapshot.config, stream, (peer, local), (true, h2), open).await;
                 }
                 Ok(Err(error)) => {
                     snapshot.stats.handshakes_failed.inc();
@@ -86,6 +94,7 @@ async fn drive<S>(
     stream: S,
     (peer, local): (SocketAddr, SocketAddr),
     (tls, h2): (bool, bool),
+    open: Open,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -94,7 +103,8 @@ async fn drive<S>(
     let state = ConnState::new(deadlines, h2);
     let id = worker.register(&state, local);
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state)));
-    let client = Arc::new(Client { worker: Arc::clone(worker), state: Arc::clone(&state), listener, peer, tls });
+    let client =
+        Arc::new(Client { worker: Arc::clone(worker), state: Arc::clone(&state), listener, peer, tls, _open: open });
     let service = service_fn(move |request| service::handle(Arc::clone(&client), request));
     let limit = &config.edge.limit;
     let result = if h2 {

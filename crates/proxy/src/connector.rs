@@ -7,17 +7,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use relais_core::config::{Address, Forward, UpstreamProtocol, UpstreamTls};
-use relais_core::{Backend, Event, Fault};
+use relais_core::{Backend, Event, Fault, Member};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
+use crate::exchange::Exchange;
 use crate::pool::Slot;
 use crate::sender::{H2Sender, Sender};
 use crate::worker::Worker;
@@ -29,47 +30,71 @@ const LEAST_UNACKNOWLEDGED: Duration = Duration::from_secs(3);
 /// What a connect task needs to know.
 #[derive(Clone)]
 pub(crate) struct Goal {
-    pub(crate) backend: Arc<Backend>,
-    pub(crate) slot: Arc<Slot>,
+    backend: Arc<Backend>,
+    slot: Arc<Slot>,
+    addresses: Arc<[SocketAddr]>,
+    protocol: UpstreamProtocol,
     /// Deadline of the connect, TLS included.
-    pub(crate) deadline: Duration,
+    deadline: Duration,
     /// How long sent bytes may stay unacknowledged.
-    pub(crate) unacknowledged: Duration,
+    unacknowledged: Duration,
     /// The request's host, for TLS server names.
-    pub(crate) host: Arc<str>,
-    pub(crate) keep_idle: usize,
+    host: Arc<str>,
+    keep_idle: usize,
+    /// How long a shortage of our own is waited out.
+    patience: Duration,
+}
+
+/// Pause before a connect that failed for want of a file descriptor or memory is tried again.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Linux error numbers of our own shortages: file descriptors of the process and of the machine, memory, buffers.
+const SHORTAGES: [i32; 4] = [24, 23, 12, 105];
+
+/// Why there is no connection.
+enum Trouble {
+    /// The backend's.
+    Fault(Fault),
+    /// Our own. It accuses nobody.
+    Shortage,
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Trouble::Fault(fault)
+    }
 }
 
 impl Goal {
-    pub(crate) fn new(
-        backend: &Arc<Backend>,
-        slot: Arc<Slot>,
-        pool: &relais_core::Pool,
-        forward: &Forward,
-        host: &Arc<str>,
-    ) -> Self {
+    /// A connection to `member` for this request.
+    pub(crate) fn new(exchange: &Exchange, forward: &Forward, member: &Member, slot: &Arc<Slot>) -> Self {
+        let timers = &exchange.pool.timers;
+        // An upgrade is a thing of HTTP/1.1: where ALPN would choose, it must not choose HTTP/2.
+        let protocol = match member.backend.upstream.protocol {
+            UpstreamProtocol::Auto if exchange.upgrade.is_some() => UpstreamProtocol::H1,
+            protocol => protocol,
+        };
         Self {
-            backend: Arc::clone(backend),
-            slot,
-            deadline: pool.timers.connect,
-            unacknowledged: (pool.timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED),
-            host: Arc::clone(host),
+            backend: Arc::clone(&member.backend),
+            slot: Arc::clone(slot),
+            addresses: Arc::clone(&member.addresses),
+            protocol,
+            deadline: timers.connect,
+            unacknowledged: (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED),
+            host: Arc::clone(&exchange.host),
             keep_idle: forward.keep_idle,
+            patience: timers.wait,
         }
     }
 }
 
 /// Starts a connect. The receiver gets the connection or the fault; when nobody waits any longer the connection
-/// goes to the pool. A fault is reported as evidence in any case.
+/// goes to the pool. A fault of the backend is reported as evidence in any case.
 pub(crate) fn connect(worker: &Arc<Worker>, goal: Goal) -> oneshot::Receiver<Result<Sender, Fault>> {
     let (tx, rx) = oneshot::channel();
     let worker = Arc::clone(worker);
     tokio::spawn(async move {
-        let result = open(&worker, &goal).await;
-        if let Err(fault) = &result {
-            goal.backend.stats.failed.inc();
-            worker.report(Event::Served { slot: goal.backend.slot, result: Err(*fault) });
-        }
+        let Some(result) = open(&worker, &goal, &tx).await else { return };
         if let Err(Ok(Sender::H1(send))) = tx.send(result) {
             goal.slot.give_back(send, goal.keep_idle);
         }
@@ -77,75 +102,96 @@ pub(crate) fn connect(worker: &Arc<Worker>, goal: Goal) -> oneshot::Receiver<Res
     rx
 }
 
-async fn open(worker: &Arc<Worker>, goal: &Goal) -> Result<Sender, Fault> {
-    let shares = goal.backend.upstream.protocol == UpstreamProtocol::H2 || goal.slot.speaks_h2.load(Relaxed);
-    let _turn = if shares {
-        let turn = goal.slot.connecting.lock().await;
+/// `None`: nobody waits any longer, and nothing was begun.
+async fn open(
+    worker: &Arc<Worker>,
+    goal: &Goal,
+    asker: &oneshot::Sender<Result<Sender, Fault>>,
+) -> Option<Result<Sender, Fault>> {
+    let h2_likely = goal.protocol == UpstreamProtocol::H2
+        || (goal.protocol == UpstreamProtocol::Auto && goal.slot.speaks_h2.load(Relaxed));
+    let mut turn = None;
+    if h2_likely {
+        // Waiting for another connect says nothing about the backend: it costs time, but is no evidence.
+        let Ok(taken) = tokio::time::timeout(goal.deadline, goal.slot.connecting.lock()).await else {
+            return Some(Err(Fault::ConnectTimeout));
+        };
         if let Some(sender) = goal.slot.take_shared() {
-            return Ok(sender);
+            return Some(Ok(sender));
         }
-        Some(turn)
-    } else {
-        None
-    };
-    let dial = async {
-        let io = dial(worker, goal).await?;
-        handshake(goal, io).await
-    };
-    match tokio::time::timeout(goal.deadline, dial).await {
-        Ok(result) => result,
-        Err(_) => Err(Fault::ConnectTimeout),
+        if asker.is_closed() {
+            return None;
+        }
+        turn = Some(taken);
+    }
+    let result = through_shortage(worker, goal).await;
+    drop(turn);
+    Some(match result {
+        Ok(sender) => Ok(sender),
+        Err(Trouble::Shortage) => Err(Fault::Reset),
+        Err(Trouble::Fault(fault)) => {
+            goal.backend.stats.failed.inc();
+            worker.report(Event::Served { slot: goal.backend.slot, result: Err(fault) });
+            Err(fault)
+        }
+    })
+}
+
+/// One connect; tried again for a while when it is our own fault that it fails.
+async fn through_shortage(worker: &Arc<Worker>, goal: &Goal) -> Result<Sender, Trouble> {
+    let give_up = Instant::now() + goal.patience;
+    loop {
+        let dial = async {
+            let io = dial(worker, goal).await?;
+            handshake(goal, io).await.map_err(Trouble::Fault)
+        };
+        let result = tokio::time::timeout(goal.deadline, dial).await;
+        match result.unwrap_or(Err(Trouble::Fault(Fault::ConnectTimeout))) {
+            Err(Trouble::Shortage) if Instant::now() < give_up => tokio::time::sleep(SHORTAGE_PAUSE).await,
+            result => return result,
+        }
     }
 }
 
 /// Connects and, where the backend wants it, does the TLS handshake.
-async fn dial(worker: &Arc<Worker>, goal: &Goal) -> Result<UpstreamIo, Fault> {
+async fn dial(worker: &Arc<Worker>, goal: &Goal) -> Result<UpstreamIo, Trouble> {
     let plain = match &goal.backend.address {
-        Address::Socket(address) => Plain::Tcp(dial_tcp(*address, goal.unacknowledged).await?),
-        Address::Name(host, port) => {
-            let addresses = worker.resolver.resolve(host, *port).await?;
-            let mut last = Fault::Unresolved;
-            let mut connected = None;
-            for address in addresses {
-                match dial_tcp(address, goal.unacknowledged).await {
-                    Ok(stream) => {
-                        connected = Some(stream);
-                        break;
-                    }
-                    Err(fault) => last = fault,
-                }
-            }
-            Plain::Tcp(connected.ok_or(last)?)
-        }
-        Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await.map_err(|error| dial_fault(&error))?),
+        Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await.map_err(|error| trouble(&error))?),
+        Address::Socket(_) | Address::Name(..) => Plain::Tcp(dial_any(goal).await?),
     };
     match &goal.backend.upstream.tls {
         None => Ok(UpstreamIo::Plain(plain)),
-        Some(tls) => secure(goal, tls, plain).await,
+        Some(tls) => Ok(secure(worker, goal, tls, plain).await?),
     }
 }
 
-async fn dial_tcp(address: SocketAddr, unacknowledged: Duration) -> Result<TcpStream, Fault> {
-    let stream = TcpStream::connect(address).await.map_err(|error| dial_fault(&error))?;
+/// Tries the addresses of a backend one after another, each with its share of the time.
+async fn dial_any(goal: &Goal) -> Result<TcpStream, Trouble> {
+    let mut last = Trouble::Fault(Fault::Unresolved);
+    for address in goal.addresses.iter() {
+        let share = goal.deadline / u32::try_from(goal.addresses.len()).unwrap_or(u32::MAX).max(1);
+        last = match tokio::time::timeout(share, dial_tcp(*address, goal.unacknowledged)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(trouble)) => trouble,
+            Err(_) => Trouble::Fault(Fault::ConnectTimeout),
+        };
+    }
+    Err(last)
+}
+
+async fn dial_tcp(address: SocketAddr, unacknowledged: Duration) -> Result<TcpStream, Trouble> {
+    let stream = TcpStream::connect(address).await.map_err(|error| trouble(&error))?;
     // Not fatal where refused: both only shorten waits.
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(unacknowledged));
     Ok(stream)
 }
 
-async fn secure(goal: &Goal, tls: &UpstreamTls, plain: Plain) -> Result<UpstreamIo, Fault> {
-    let known = goal.slot.tls.lock().clone();
-    let config = match known {
-        Some(config) => config,
-        None => {
-            let config = relais_tls::upstream::client_config(tls, goal.backend.upstream.protocol).map_err(|error| {
-                tracing::warn!(backend = %goal.backend.id, %error, "TLS to this backend cannot be set up");
-                Fault::Tls
-            })?;
-            *goal.slot.tls.lock() = Some(Arc::clone(&config));
-            config
-        }
-    };
+async fn secure(worker: &Arc<Worker>, goal: &Goal, tls: &UpstreamTls, plain: Plain) -> Result<UpstreamIo, Fault> {
+    let config = worker.shared.certs.client_config(tls, goal.protocol).map_err(|error| {
+        tracing::warn!(backend = %goal.backend.id, %error, "TLS to this backend cannot be set up");
+        Fault::Tls
+    })?;
     let name = relais_tls::upstream::server_name(tls, &goal.backend.address, &goal.host).map_err(|error| {
         tracing::warn!(backend = %goal.backend.id, %error, "no TLS server name for this backend");
         Fault::Tls
@@ -160,6 +206,13 @@ async fn secure(goal: &Goal, tls: &UpstreamTls, plain: Plain) -> Result<Upstream
     Ok(UpstreamIo::Tls(Box::new(stream)))
 }
 
+fn trouble(error: &std::io::Error) -> Trouble {
+    if error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&code)) {
+        return Trouble::Shortage;
+    }
+    Trouble::Fault(dial_fault(error))
+}
+
 fn dial_fault(error: &std::io::Error) -> Fault {
     use std::io::ErrorKind;
     match error.kind() {
@@ -172,12 +225,15 @@ fn dial_fault(error: &std::io::Error) -> Fault {
 
 /// Starts HTTP on the connection and a task that drives it.
 async fn handshake(goal: &Goal, io: UpstreamIo) -> Result<Sender, Fault> {
-    let h2 = match goal.backend.upstream.protocol {
+    let h2 = match goal.protocol {
         UpstreamProtocol::H1 => false,
         UpstreamProtocol::H2 => true,
-        UpstreamProtocol::Auto => io.negotiated_h2(),
+        UpstreamProtocol::Auto => {
+            let h2 = io.negotiated_h2();
+            goal.slot.speaks_h2.store(h2, Relaxed);
+            h2
+        }
     };
-    goal.slot.speaks_h2.store(h2, Relaxed);
     if !h2 {
         let (send, connection) = hyper::client::conn::http1::Builder::new()
             .max_headers(256)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use parking_lot::Mutex;
 use relais_core::config::{Forward, HostHeader};
 use relais_core::{Fault, InFlight, Member};
@@ -73,9 +73,8 @@ type Gate = Arc<Mutex<Option<oneshot::Sender<()>>>>;
 
 /// Sends the request and waits for the response head.
 pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected) -> Outcome {
-    let Connected { member, slot, sender, .. } = connected;
+    let Connected { member, slot, sender, before, .. } = connected;
     let inflight = member.backend.enter();
-    let before = slot.verdicts();
     let h2 = sender.is_h2();
     let gate: Gate = Arc::default();
     let mut body = exchange.body.as_ref().map_or_else(SendBody::empty, |body| body.begin());
@@ -197,8 +196,9 @@ impl Wait<'_> {
 
     /// The time for the head counts from the end of the request: a body that still moves is no silence.
     fn still_sending(&mut self) -> bool {
-        let read = self.exchange.body.as_ref().map_or(0, |body| body.read());
-        std::mem::replace(&mut self.seen, read) != read
+        let Some(body) = &self.exchange.body else { return false };
+        let read = body.read();
+        std::mem::replace(&mut self.seen, read) != read || body.waits_for_client()
     }
 }
 
@@ -261,6 +261,11 @@ fn build(
         *request.uri_mut() = Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build()?;
     } else {
         fields.insert(header::HOST, HeaderValue::from_str(host)?);
+        let unknown = exchange.body.is_some() && request.body().size_hint().exact().is_none();
+        if unknown && !fields.contains_key(header::CONTENT_LENGTH) {
+            // Said outright: for a GET hyper would otherwise take a body of unknown length for none.
+            fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         *request.uri_mut() = Uri::from(target);
         if let (Some(_), Some(protocol)) = (&exchange.upgrade, &exchange.hop.upgrade) {
             fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -289,6 +294,10 @@ pub(crate) fn pass_on(
     let Answer { mut response, held, slot, before, gate, inflight } = answer;
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let backend_version = response.version();
+    if response.headers().contains_key(header::TRANSFER_ENCODING) {
+        // RFC 9112 6.3: beside a transfer coding a length means nothing, and must not travel on.
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     let hop = headers::strip_hop_by_hop(response.headers_mut());
     ticket.serving = Some(inflight);
     let tunnel = (switching).then(|| exchange.upgrade.take()).flatten().map(|client| Tunnel {
@@ -296,7 +305,7 @@ pub(crate) fn pass_on(
         backend: hyper::upgrade::on(&mut response),
         slot: Arc::clone(&slot),
         before,
-        worker: Arc::clone(&exchange.client.worker),
+        connection: Arc::clone(&exchange.client),
         idle: forward.timeout.tunnel,
         websocket: hop.upgrade.as_ref().is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")),
     });
@@ -353,6 +362,7 @@ impl Line {
             plan,
             exchange: None,
             events: self.events,
+            upload: exchange.body.clone(),
             timing: Timing::default(),
         })
     }

@@ -88,12 +88,12 @@ fn choose(exchange: &Exchange, forward: &Forward, first: &Member) -> Option<Memb
 async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Outcome {
     let worker = &exchange.client.worker;
     let slot = worker.connections.slot(&member.backend);
+    let before = slot.verdicts();
     let kept = slot.take_shared().or_else(|| slot.take_idle(forward.keep_idle_for));
     let (sender, reused) = match kept {
         Some(sender) => (sender, true),
         None => {
-            let goal =
-                Goal::new(&member.backend, std::sync::Arc::clone(&slot), &exchange.pool, forward, &exchange.host);
+            let goal = Goal::new(exchange, forward, &member, &slot);
             match connector::connect(worker, goal).await {
                 Ok(Ok(sender)) => (sender, false),
                 Ok(Err(fault)) => return Outcome::Failed(fault),
@@ -101,7 +101,7 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Outco
             }
         }
     };
-    forward::send(exchange, forward, Connected { member, slot, sender, reused }).await
+    forward::send(exchange, forward, Connected { member, slot, sender, reused, before }).await
 }
 
 /// The 95th percentile of what the pool's backends needed for a response head.

@@ -95,7 +95,8 @@ struct Spool {
 #[derive(Debug)]
 enum Job {
     Append(JoinHandle<std::io::Result<Arc<File>>>),
-    Read(JoinHandle<std::io::Result<Bytes>>),
+    /// From an offset: a replay that was given up leaves its read behind.
+    Read(u64, JoinHandle<std::io::Result<Bytes>>),
 }
 
 impl Drop for Spool {
@@ -222,16 +223,17 @@ impl Spool {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, offset: u64) -> Poll<Option<Bytes>> {
-        if self.job.is_none() {
+        if !matches!(self.job, Some(Job::Read(under_way, _)) if under_way == offset) {
             let Some(file) = self.file.clone() else { return Poll::Ready(None) };
             let bytes = usize::try_from((self.len - offset).min(READ)).unwrap_or(0);
-            self.job = Some(Job::Read(spawn_blocking(move || {
+            let read = spawn_blocking(move || {
                 let mut buffer = vec![0; bytes];
                 file.read_exact_at(&mut buffer, offset)?;
                 Ok(Bytes::from(buffer))
-            })));
+            });
+            self.job = Some(Job::Read(offset, read));
         }
-        let Some(Job::Read(job)) = &mut self.job else { return Poll::Ready(None) };
+        let Some(Job::Read(_, job)) = &mut self.job else { return Poll::Ready(None) };
         let result = ready!(Pin::new(job).poll(cx));
         self.job = None;
         Poll::Ready(result.ok().and_then(Result::ok))
@@ -285,6 +287,23 @@ mod tests {
         assert_eq!(spools.used.load(Relaxed), 270_001);
         drop(kept);
         assert_eq!(spools.used.load(Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_replay_given_up_in_the_middle_of_a_read_does_not_disturb_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let chunks = chunks(&[10, 60_000, 70_000, 90_000]);
+        let mut kept = Kept::new(allowance(folder.path(), 10, 1 << 20, 1 << 20), None);
+        keep(&mut kept, &chunks).await;
+        let mut position = Position::default();
+        for _ in 0..2 {
+            poll_fn(|cx| kept.poll_replay(cx, &mut position)).await.unwrap().unwrap();
+        }
+        assert!(position.offset > 0);
+        // Starts the read behind `position` and leaves it.
+        let begun = poll_fn(|cx| Poll::Ready(kept.poll_replay(cx, &mut position).is_pending())).await;
+        assert!(begun, "the read must be under way");
+        assert_eq!(replay(&mut kept).await.unwrap(), chunks.concat());
     }
 
     #[tokio::test]

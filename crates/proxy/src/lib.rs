@@ -22,7 +22,6 @@ mod listener;
 mod obtain;
 mod pool;
 mod race;
-mod resolve;
 mod response_body;
 mod resume;
 mod sender;

@@ -79,8 +79,8 @@ impl Accepting {
         let open = Open::new(&self.worker.shared.snapshot.load().stats);
         let (worker, listener) = (Arc::clone(&self.worker), Arc::clone(&self.listener));
         tokio::spawn(async move {
-            let _counted = (live, open);
-            crate::connection::serve(&worker, listener, stream, peer).await;
+            let _live = live;
+            crate::connection::serve(&worker, listener, stream, peer, open).await;
         });
     }
 

@@ -42,12 +42,6 @@ pub(crate) struct Slot {
     pressed: AtomicU64,
     /// Wakes what waits here whenever one of the two grew.
     pub(crate) verdict: Arc<Notify>,
-    pub(crate) tls: Mutex<Option<Arc<rustls_config::ClientConfig>>>,
-}
-
-/// rustls' client config under a short name.
-pub(crate) mod rustls_config {
-    pub(crate) use tokio_rustls::rustls::ClientConfig;
 }
 
 struct Idle {
@@ -222,17 +216,19 @@ impl Connections {
         }
     }
 
-    /// Closes what has been idle too long, everywhere.
+    /// Closes what has been idle too long, everywhere; slots that a late request made for a backend no longer in the
+    /// config go.
     pub(crate) fn expire(&self, snapshot: &Snapshot) {
+        let mut keep: HashMap<u32, Duration> = HashMap::new();
         for pool in &snapshot.pools {
-            let relais_core::config::Action::Forward(forward) = &pool.service.action else { continue };
-            for member in &pool.members {
-                let slot = self.slots.lock().get(&member.backend.slot).cloned();
-                if let Some(slot) = slot {
-                    slot.expire(forward.keep_idle_for);
-                }
+            if let relais_core::config::Action::Forward(forward) = &pool.service.action {
+                keep.extend(pool.members.iter().map(|member| (member.backend.slot, forward.keep_idle_for)));
             }
         }
+        self.slots.lock().retain(|number, slot| {
+            slot.expire(keep.get(number).copied().unwrap_or_default());
+            keep.contains_key(number)
+        });
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::access::Ticket;
 use crate::connector::{self, Goal};
 use crate::exchange::Exchange;
-use crate::pool::Slot;
+use crate::pool::{Slot, Verdicts};
 use crate::sender::Sender;
 
 /// Connects under way beside one another at most.
@@ -26,6 +26,8 @@ pub(crate) struct Connected {
     pub(crate) slot: Arc<Slot>,
     pub(crate) sender: Sender,
     pub(crate) reused: bool,
+    /// Verdicts on the backend when it was chosen: whatever comes after is news for this attempt.
+    pub(crate) before: Verdicts,
 }
 
 /// Which kept connections may be used.
@@ -38,6 +40,7 @@ pub(crate) struct Reuse {
 struct Runner {
     member: Member,
     slot: Arc<Slot>,
+    before: Verdicts,
     since: Instant,
     result: oneshot::Receiver<Result<Sender, Fault>>,
 }
@@ -63,8 +66,8 @@ pub(crate) async fn connect(
         let finished = tokio::time::timeout(patience, next(&mut runners)).await;
         match finished {
             Ok((runner, Ok(sender))) => {
-                let Runner { member, slot, .. } = runner;
-                return Ok(Connected { member, slot, sender, reused: false });
+                let Runner { member, slot, before, .. } = runner;
+                return Ok(Connected { member, slot, sender, reused: false, before });
             }
             Ok((runner, Err(fault))) => {
                 ticket.attempted(&runner.member, fault.as_str(), runner.since);
@@ -105,16 +108,17 @@ fn start(
 ) -> Option<Connected> {
     let worker = &exchange.client.worker;
     let slot = worker.connections.slot(&member.backend);
+    let before = slot.verdicts();
     let kept = if reuse.h2 { slot.take_shared() } else { None };
     // An upgrade needs HTTP/1.1 and a connection of its own.
     let kept = kept.filter(|_| exchange.upgrade.is_none());
     let kept = kept.or_else(|| if reuse.h1 { slot.take_idle(forward.keep_idle_for) } else { None });
     if let Some(sender) = kept {
-        return Some(Connected { member, slot, sender, reused: true });
+        return Some(Connected { member, slot, sender, reused: true, before });
     }
-    let goal = Goal::new(&member.backend, Arc::clone(&slot), &exchange.pool, forward, &exchange.host);
+    let goal = Goal::new(exchange, forward, &member, &slot);
     let result = connector::connect(worker, goal);
-    runners.push(Runner { member, slot, since: Instant::now(), result });
+    runners.push(Runner { member, slot, before, since: Instant::now(), result });
     None
 }
 

@@ -14,6 +14,7 @@ use relais_core::{Event, Fault};
 use tokio::sync::futures::OwnedNotified;
 
 use crate::access::Ticket;
+use crate::body::ClientBody;
 use crate::exchange::Exchange;
 use crate::pool::{Slot, Verdicts};
 use crate::resume::{self, Plan};
@@ -57,6 +58,8 @@ pub(crate) struct FromBackend {
     /// How to continue elsewhere, and with what request.
     pub(crate) plan: Option<Plan>,
     pub(crate) exchange: Option<Box<Exchange>>,
+    /// The request's body, which may still be on its way: if it breaks, that is not the backend's fault.
+    pub(crate) upload: Option<Arc<ClientBody>>,
     /// An event stream: a drain ends it, as nothing else would.
     pub(crate) events: bool,
     pub(crate) timing: Timing,
@@ -96,7 +99,9 @@ impl FromBackend {
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "answer of a backend broke off");
-                self.worker.report(Event::Served { slot: self.backend_slot, result: Err(Fault::Reset) });
+                if self.upload.as_ref().is_none_or(|body| body.fault().is_none()) {
+                    self.worker.report(Event::Served { slot: self.backend_slot, result: Err(Fault::Reset) });
+                }
                 Poll::Ready(Some(Err(Cut("backend_broke_off"))))
             }
             Poll::Ready(None) => {
@@ -175,6 +180,15 @@ impl ResponseBody {
         }
     }
 
+    /// The answer to a HEAD has no body, only its length (RFC 9110 9.3.2). hyper sees to that over HTTP/1.1, not over HTTP/2.
+    pub(crate) fn only_head(response: &mut http::Response<ResponseBody>) {
+        if let Kind::Full(bytes) = &response.body().kind {
+            let length = http::HeaderValue::from(bytes.len());
+            response.headers_mut().insert(http::header::CONTENT_LENGTH, length);
+            response.body_mut().kind = Kind::Empty;
+        }
+    }
+
     /// The ticket is dropped, and so counted and logged, with the body.
     pub(crate) fn with_ticket(mut self, mut ticket: Box<Ticket>) -> Self {
         if matches!(self.kind, Kind::Empty) {
@@ -220,6 +234,7 @@ impl ResponseBody {
     fn resume(&mut self, cut: Cut) -> Result<(), Cut> {
         let Kind::Backend(body) = &mut self.kind else { return Err(cut) };
         let over_time = body.over_time();
+        let deadline = body.deadline;
         let (Some(plan), Some(mut exchange)) = (body.plan.take(), body.exchange.take()) else { return Err(cut) };
         if plan.finished() {
             // The last byte was passed on; only the end was lost with the connection.
@@ -231,7 +246,7 @@ impl ResponseBody {
         exchange.refresh();
         let site = exchange.pool.members.iter().find(|member| member.backend.slot == body.backend_slot);
         exchange.avoid_site = site.map(|member| Arc::clone(&member.backend.id.site));
-        self.kind = Kind::Resuming(Box::pin(resume::resume(exchange, plan, cut, ticket)));
+        self.kind = Kind::Resuming(Box::pin(resume::resume(exchange, plan, cut, ticket, deadline)));
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 //! Only where the bytes are provably the same: GET, one range or the whole, a strong `ETag` or a `Last-Modified`, and a
 //! 206 from the other backend for exactly the missing bytes with the same validator. Anything else is cut visibly.
 
+use std::time::Instant;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use relais_core::config::{Action, Forward};
@@ -28,6 +30,8 @@ pub(crate) struct Plan {
     last: u64,
     /// Length of the whole representation, when stated.
     total: Option<u64>,
+    /// How often it was continued already.
+    resumes: u32,
 }
 
 impl Plan {
@@ -45,7 +49,7 @@ impl Plan {
             StatusCode::PARTIAL_CONTENT => content_range(headers)?,
             _ => return None,
         };
-        Some(Plan { field, validator, next, last, total })
+        Some(Plan { field, validator, next, last, total, resumes: 0 })
     }
 
     /// Bytes passed on to the client.
@@ -84,7 +88,12 @@ fn validator(headers: &HeaderMap) -> Option<(HeaderName, HeaderValue)> {
     match headers.get(header::ETAG) {
         Some(tag) if tag.as_bytes().starts_with(b"\"") => Some((header::ETAG, tag.clone())),
         Some(_) => None,
-        None => headers.get(header::LAST_MODIFIED).map(|date| (header::LAST_MODIFIED, date.clone())),
+        None => {
+            // RFC 9110 8.8.2.2: a date is a strong validator when the answer was made at least a second after it.
+            let modified = headers.get(header::LAST_MODIFIED)?;
+            let strong = headers.get(header::DATE).is_some_and(|date| date != modified);
+            strong.then(|| (header::LAST_MODIFIED, modified.clone()))
+        }
     }
 }
 
@@ -102,14 +111,27 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, u64, Option<u64>)> {
 /// Continues a broken body. The ticket travels along and comes back, whatever happens.
 pub(crate) async fn resume(
     mut exchange: Box<Exchange>,
-    plan: Plan,
+    mut plan: Plan,
     cut: Cut,
     mut ticket: Box<Ticket>,
+    deadline: Option<Instant>,
 ) -> (Box<Ticket>, Result<Box<FromBackend>, Cut>) {
     plan.ask(&mut exchange.head.headers);
     let pool = std::sync::Arc::clone(&exchange.pool);
     let Action::Forward(forward) = &pool.service.action else { return (ticket, Err(cut)) };
-    let result = match find(&mut exchange, forward, &plan, &mut ticket).await {
+    plan.resumes += 1;
+    if plan.resumes > forward.retry.attempts {
+        // An answer that kills backend after backend must come to an end.
+        return (ticket, Err(cut));
+    }
+    let search = find(&mut exchange, forward, &plan, &mut ticket);
+    let found = match deadline {
+        None => search.await,
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline.into(), search).await.unwrap_or(Err(Failure::RequestTimeout))
+        }
+    };
+    let result = match found {
         Ok((member, answer)) => {
             pool.stats.resumed.inc();
             let (body, inflight) = forward::continue_with(exchange, forward, &member, answer, plan);
@@ -134,7 +156,7 @@ async fn find(
     let mut left = rule.retry.attempts.max(1);
     while left > 0 {
         let connected = obtain::obtain(exchange, rule, true, ticket).await?;
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let member = connected.member.clone();
         left = left.saturating_sub(1);
         exchange.tried.push(member.backend.slot);
@@ -210,7 +232,9 @@ mod tests {
         }
         assert_eq!(Plan::of(&Method::POST, StatusCode::OK, &map(WHOLE)), None);
         assert_eq!(Plan::of(&Method::GET, StatusCode::NOT_FOUND, &map(WHOLE)), None);
-        let dated = map(&[("last-modified", "Tue, 03 Nov 2026 10:00:00 GMT"), ("content-length", "5")]);
-        assert!(Plan::of(&Method::GET, StatusCode::OK, &dated).is_some());
+        let modified = ("last-modified", "Tue, 03 Nov 2026 10:00:00 GMT");
+        let dated = |date| map(&[modified, ("content-length", "5"), ("date", date)]);
+        assert!(Plan::of(&Method::GET, StatusCode::OK, &dated("Tue, 03 Nov 2026 10:00:01 GMT")).is_some());
+        assert!(Plan::of(&Method::GET, StatusCode::OK, &dated("Tue, 03 Nov 2026 10:00:00 GMT")).is_none());
     }
 }

@@ -46,6 +46,9 @@ pub(crate) async fn handle(
     {
         response.headers_mut().insert(name, value);
     }
+    if ticket.method == Method::HEAD {
+        ResponseBody::only_head(&mut response);
+    }
     ticket.answered(response.status().as_u16());
     if let Some(ends) = ticket.tunnel.take() {
         tokio::spawn(ends.run(ticket));
@@ -119,6 +122,9 @@ fn admit(config: &Config, request: &Request<Incoming>) -> Result<Host, Failure> 
         (Some(value), None) => Some(value.to_str().map_err(|_| Failure::BadRequest("Host is not text"))?),
         (None, None) => None,
     };
+    if field.is_none() && request.version() == Version::HTTP_11 {
+        return Err(Failure::BadRequest("Host is missing"));
+    }
     // An absolute target overrides Host (RFC 9112 3.2.2).
     let original = match (request.uri().authority(), field) {
         (Some(authority), _) => authority.as_str(),

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::access::Ticket;
+use crate::connection::Client;
 use crate::pool::{Slot, Verdicts};
 use crate::websocket::{Frames, SERVICE_RESTART};
 use crate::worker::Worker;
@@ -25,7 +26,8 @@ pub(crate) struct Tunnel {
     pub(crate) slot: Arc<Slot>,
     /// Verdicts on the backend when the tunnel was asked for.
     pub(crate) before: Verdicts,
-    pub(crate) worker: Arc<Worker>,
+    /// The connection it came in on, which stays open for it.
+    pub(crate) connection: Arc<Client>,
     /// Longest silence in both directions.
     pub(crate) idle: Duration,
     pub(crate) websocket: bool,
@@ -61,7 +63,7 @@ impl Meter {
 impl Tunnel {
     /// Carries bytes until it ends, then closes the ticket. Spawned: the request's own future ends with the 101.
     pub(crate) async fn run(self, mut ticket: Box<Ticket>) {
-        let _live = self.worker.live();
+        let _live = self.connection.worker.live();
         let pool = ticket.pool.clone();
         if let Some(pool) = &pool {
             pool.stats.tunnels.inc();
@@ -93,7 +95,7 @@ impl Tunnel {
                     copy(&mut backend_read, &mut client_write, &meter, &down, self.websocket)
                 )
             } => None,
-            cut = moved(&self.slot, self.before, &self.worker) => Some(cut),
+            cut = moved(&self.slot, self.before, &self.connection.worker) => Some(cut),
             () = silent(&meter, self.idle) => Some("idle"),
         };
         ticket.bytes_in = up.bytes.load(Relaxed);

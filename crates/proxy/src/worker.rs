@@ -18,7 +18,6 @@ use crate::client_io::ConnState;
 use crate::headers::Edits;
 use crate::kept::Spools;
 use crate::pool::{Connections, Slot};
-use crate::resolve::Resolver;
 
 /// What all workers and the control loop share.
 pub struct Shared {
@@ -73,7 +72,6 @@ pub(crate) struct Prepared {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connections: Connections,
-    pub(crate) resolver: Resolver,
     random: AtomicU64,
     /// By the address of the service; the weak reference tells whether it is still that service.
     prepared: Mutex<HashMap<usize, (Weak<Service>, Arc<Prepared>)>>,
@@ -96,7 +94,6 @@ impl Worker {
         Arc::new(Self {
             shared,
             connections: Connections::default(),
-            resolver: Resolver::default(),
             random: AtomicU64::new(seed),
             prepared: Mutex::default(),
             clients: Mutex::default(),
