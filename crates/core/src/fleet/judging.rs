@@ -14,6 +14,8 @@ use crate::verdict::{Evidence, Given, Verdict, verdict};
 const SAVE_EVERY: Duration = Duration::from_secs(20);
 /// Real successes excuse a failing check for so many contracts after the last one.
 const EXCUSED_FOR: u32 = 30;
+/// Silent probes in a row after which the transport of a backend that is down anyway counts as dead: no haste.
+const DEAD_WHILE_DOWN: u32 = 24;
 
 impl Fleet {
     /// The result of a real request.
@@ -98,12 +100,21 @@ impl Fleet {
         }
     }
 
-    /// A backend that is down stays so: a failed check ends its way back, and long silence shows a dead transport.
+    /// A backend that is down stays so: a failed check ends its way back. An answer shows that its transport lives,
+    /// long silence that it is dead.
     fn stay_down(&mut self, slot: u32, evidence: Evidence, now: Instant) {
-        let Evidence::Probe(Err(fault)) = evidence else { return };
-        let Some(patience) = self.entries.get(&slot).map(|entry| self.patience(entry)) else { return };
         let Some(entry) = self.entries.get_mut(&slot) else { return };
-        if !entry.dead && entry.counters.silent_probes >= patience {
+        let fault = match evidence {
+            Evidence::Probe(Err(fault)) => fault,
+            Evidence::Request(Err(_)) => return,
+            Evidence::Probe(Ok(())) | Evidence::Request(Ok(())) => {
+                if std::mem::take(&mut entry.dead) {
+                    self.changes.services.insert(entry.service);
+                }
+                return;
+            }
+        };
+        if !entry.dead && entry.counters.silent_probes >= DEAD_WHILE_DOWN {
             entry.dead = true;
             entry.why = format!("{fault}, for {}", crate::words::short(now.since(entry.since)));
             self.changes.services.insert(entry.service);

@@ -26,6 +26,9 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+/// Slot, result and duration of a probe.
+type Answer = (u32, Result<(), Fault>, Duration);
+
 /// A fleet with a clock, a prober that answers as told, and everything it said.
 struct Rig {
     fleet: Fleet,
@@ -34,7 +37,7 @@ struct Rig {
     /// By address: what a probe there meets. Silence takes its whole deadline, the rest 5 ms.
     world: BTreeMap<String, Result<(), Fault>>,
     /// Answers under way.
-    answers: BTreeMap<(Instant, u64), (u32, Result<(), Fault>, Duration)>,
+    answers: BTreeMap<(Instant, u64), Answer>,
     said: Vec<Effect>,
     probes: Vec<(Instant, ProbeOrder)>,
 }
@@ -122,8 +125,8 @@ impl Rig {
     }
 
     fn member(&self, address: &str) -> Member {
-        let members = self.snapshot.pools.iter().flat_map(|pool| &pool.members);
-        members.filter(|member| *member.backend.id.address == *address).last().unwrap().clone()
+        let mut members = self.snapshot.pools.iter().flat_map(|pool| &pool.members);
+        members.rfind(|member| *member.backend.id.address == *address).unwrap().clone()
     }
 
     fn health(&self, address: &str) -> Health {

@@ -73,7 +73,7 @@ fn words_survive_reload_and_restart_and_end_with_the_config() {
     edited.services[0] = Arc::new(service("api", vec![backend("a", A1, 1), backend("b", B1, 1)], |_| {}));
     rig.event(Event::Reload(Arc::new(edited)));
     assert_eq!((rig.member(A1).admin, rig.member(B1).admin), (Admin::Draining, Admin::Disabled));
-    let again = Rig::with(two_sites(), saved.clone());
+    let again = Rig::with(two_sites(), saved);
     assert_eq!((again.member(A1).admin, again.member(B1).admin), (Admin::Draining, Admin::Disabled));
     assert_eq!((again.member(A2).admin, again.member(B2).admin), (Admin::Draining, Admin::Enabled));
     rig.said.clear();

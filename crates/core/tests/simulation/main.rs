@@ -1,0 +1,101 @@
+//! The simulation: seeded worlds in which sites die and return, around the real `Fleet`, with rules checked at every
+//! step. One seed is one run; a breach names the seed that shows it again.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a world that contradicts itself shall panic, and say so")]
+
+mod dice;
+mod engine;
+mod flight;
+mod mistakes;
+mod oracle;
+mod script;
+mod setting;
+#[path = "../../src/testing.rs"]
+mod testing;
+mod traffic;
+mod world;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use engine::{Outcome, run};
+use setting::{Kind, Setting};
+
+/// Runs seeds of one kind; every rule must hold in each.
+fn all_hold(kind: Kind, seeds: std::ops::Range<u64>, contracts: u32) -> Outcome {
+    let mut total = Outcome {
+        breach: None,
+        trace: 0,
+        simulated: Duration::ZERO,
+        calls: 0,
+        checked: BTreeMap::new(),
+        tally: BTreeMap::new(),
+    };
+    let mut breaches = Vec::new();
+    for seed in seeds {
+        let outcome = run(Setting::draw(kind, seed, contracts), None);
+        breaches.extend(outcome.breach);
+        total.simulated += outcome.simulated;
+        total.calls += outcome.calls;
+        for (rule, n) in outcome.checked {
+            *total.checked.entry(rule).or_default() += n;
+        }
+        for (what, n) in outcome.tally {
+            *total.tally.entry(what).or_default() += n;
+        }
+    }
+    println!("{kind:?}: {:.1} days, {} calls", total.simulated.as_secs_f64() / 86_400.0, total.calls);
+    println!("{:#?}\n{:#?}", total.checked, total.tally);
+    assert!(breaches.is_empty(), "{} breaches:\n{}", breaches.len(), breaches.join("\n"));
+    total
+}
+
+#[test]
+fn silent_cuts_are_seen_within_the_contract() {
+    let total = all_hold(Kind::Cuts, 0..60, 400);
+    assert!(total.checked["a silent cut is seen within the contract"] > 200);
+}
+
+#[test]
+fn every_kind_of_incident_keeps_the_rules() {
+    all_hold(Kind::Mixed, 0..200, 400);
+}
+
+#[test]
+fn nothing_grey_takes_a_site_down() {
+    all_hold(Kind::Grey, 0..40, 200);
+}
+
+#[test]
+fn a_year_passes() {
+    let year = Duration::from_secs(365 * 86_400);
+    let contracts = 53_000;
+    let total = all_hold(Kind::Long, 0..10, contracts);
+    assert!(total.simulated >= year, "{:?}", total.simulated);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for kind in [Kind::Mixed, Kind::Grey] {
+        let traces = || (0..5).map(|seed| run(Setting::draw(kind, seed, 60), None).trace).collect::<Vec<_>>();
+        assert_eq!(traces(), traces());
+    }
+    let one = run(Setting::draw(Kind::Mixed, 1, 60), None).trace;
+    assert_ne!(one, run(Setting::draw(Kind::Mixed, 2, 60), None).trace);
+}
+
+#[test]
+fn every_deliberate_mistake_is_caught_within_50_seeds() {
+    let mut missed = Vec::new();
+    for mistake in mistakes::ALL {
+        let caught = (0..50).find_map(|seed| {
+            let kind = if seed % 4 == 3 { Kind::Grey } else { Kind::Mixed };
+            run(Setting::draw(kind, seed, 300), Some(mistake)).breach.map(|breach| (seed, breach))
+        });
+        match caught {
+            Some((seed, breach)) => println!("{mistake:?}: seed {seed}: {breach}"),
+            None => missed.push(mistake),
+        }
+    }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+}

@@ -1,0 +1,359 @@
+//! The rules every run must keep, checked against what is true in the world. The first breach ends the run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relais_core::config::Config;
+use relais_core::{
+    Admin, BackendId, BackendRecord, Effect, Fault, Health, Instant, Member, ProbeOrder, Record, RecordKey, Snapshot,
+    Target, Timers, Transition,
+};
+
+use crate::world::World;
+
+/// What is known of one backend, from outside.
+#[derive(Debug, Default)]
+struct Known {
+    /// Named by the config, or enabled, since.
+    joined: Instant,
+    downs: Vec<Instant>,
+    /// First good probe since the last failed one.
+    good_since: Option<Instant>,
+    asked: Option<Instant>,
+    /// Slot and id of the probe under way, and when it is given up.
+    under_way: Option<(u32, u64, Instant)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    contract: Duration,
+    timers: Timers,
+    /// What the fleet has last published, whatever readers made of it.
+    pub(crate) published: Option<Arc<Snapshot>>,
+    known: BTreeMap<BackendId, Known>,
+    site_downs: BTreeMap<Arc<str>, Vec<Instant>>,
+    words: BTreeMap<Target, Admin>,
+    /// What the store would hold if it lost nothing.
+    records: BTreeMap<RecordKey, Record>,
+    boot: Instant,
+    breach: Option<String>,
+    /// What was checked, so that a rule that never applies is seen.
+    pub(crate) checked: BTreeMap<&'static str, u64>,
+}
+
+impl Oracle {
+    pub(crate) fn new(contract: Duration) -> Self {
+        Self {
+            contract,
+            timers: Timers::derive(contract),
+            published: None,
+            known: BTreeMap::new(),
+            site_downs: BTreeMap::new(),
+            words: BTreeMap::new(),
+            records: BTreeMap::new(),
+            boot: Instant(0),
+            breach: None,
+            checked: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn breach(&self) -> Option<&str> {
+        self.breach.as_deref()
+    }
+
+    /// Checks one rule.
+    pub(crate) fn demand(&mut self, rule: &'static str, holds: bool, what: impl FnOnce() -> String) {
+        *self.checked.entry(rule).or_default() += 1;
+        if !holds && self.breach.is_none() {
+            self.breach = Some(format!("{rule}: {}", what()));
+        }
+    }
+
+    /// The edge starts (again).
+    pub(crate) fn booted(&mut self, now: Instant) {
+        self.boot = now;
+        self.published = None;
+        for known in self.known.values_mut() {
+            (known.asked, known.under_way, known.good_since) = (None, None, None);
+        }
+    }
+
+    pub(crate) fn ordered(&mut self, target: &Target, word: Admin, now: Instant) {
+        let before = self.words.insert(target.clone(), word);
+        for (id, known) in &mut self.known {
+            let meant = match target {
+                Target::Site(site) => id.site == *site,
+                Target::Backend(one) => id == one,
+            };
+            if meant && before != Some(word) {
+                known.joined = now;
+                known.under_way = None;
+            }
+        }
+    }
+
+    /// A config is about to be applied.
+    pub(crate) fn configured(&mut self, config: &Config, now: Instant) {
+        let declared: Vec<BackendId> = crate::setting::declared(config)
+            .into_iter()
+            .map(|(service, site, address)| BackendId { service, site, address })
+            .collect();
+        self.known.retain(|id, _| declared.contains(id));
+        let sites: Vec<&Arc<str>> = config.sites.iter().map(|site| &site.name).collect();
+        self.words.retain(|target, _| match target {
+            Target::Site(site) => sites.contains(&site),
+            Target::Backend(id) => declared.contains(id),
+        });
+        for id in declared {
+            self.known.entry(id).or_insert_with(|| Known { joined: now, ..Known::default() });
+        }
+    }
+
+    pub(crate) fn joined(&self, id: &BackendId) -> Instant {
+        self.known.get(id).map_or(self.boot, |known| known.joined.max(self.boot))
+    }
+
+    fn word(&self, id: &BackendId) -> Admin {
+        let said = |target: &Target| self.words.get(target).copied().unwrap_or_default();
+        said(&Target::Backend(id.clone())).max(said(&Target::Site(Arc::clone(&id.site))))
+    }
+
+    /// All effects of one call, as they arrived.
+    pub(crate) fn effects(&mut self, batch: &[Effect], now: Instant, world: &World) {
+        for (place, effect) in batch.iter().enumerate() {
+            match effect {
+                Effect::Publish(snapshot) => {
+                    self.demand("publish comes first, once", place == 0, || format!("at place {place}"));
+                    self.publish(snapshot, now, world);
+                }
+                Effect::Probe(order) => self.probe(order, now),
+                Effect::Save(record) => {
+                    self.records.insert(record.key(), record.clone());
+                }
+                Effect::Forget(key) => {
+                    self.records.remove(key);
+                }
+                Effect::Note(note) => self.note(note, now, world),
+                Effect::Resolve(_) | Effect::Agent(_) => {}
+            }
+        }
+    }
+
+    fn publish(&mut self, new: &Arc<Snapshot>, now: Instant, world: &World) {
+        let old = self.published.replace(Arc::clone(new));
+        let due = old.as_ref().map_or(1, |old| old.generation + 1);
+        self.demand("generation grows by one", new.generation == due, || format!("{} for {due}", new.generation));
+        for member in new.pools.iter().flat_map(|pool| &pool.members) {
+            let expected = self.word(&member.backend.id);
+            self.demand("the operator is obeyed", member.admin == expected, || {
+                format!("{} is {}, not {expected}", member.backend.id, member.admin)
+            });
+        }
+        let Some(old) = old else {
+            self.remembered(new, now);
+            return;
+        };
+        let same_pools = old.pools.len() == new.pools.len()
+            && old.pools.iter().zip(&new.pools).all(|(old, new)| Arc::ptr_eq(old, new));
+        let news = !same_pools || !Arc::ptr_eq(&old.config, &new.config);
+        self.demand("a publish says something new", news, || format!("generation {}", new.generation));
+        for (before, after) in transitions(&old, new) {
+            self.transition(before, after, (&old, new), now, world);
+        }
+    }
+
+    fn transition(
+        &mut self,
+        before: &Member,
+        after: &Member,
+        (old, new): (&Snapshot, &Snapshot),
+        now: Instant,
+        world: &World,
+    ) {
+        let id = &after.backend.id;
+        if after.health == Health::Down {
+            let clean = world.clean_since(&id.address).is_some_and(|since| since + self.contract <= now);
+            let joined = self.joined(id) + self.contract <= now;
+            self.demand("nobody good goes down", !(clean && joined), || format!("{id} at {}", now.0));
+            if before.health != Health::Probing {
+                self.known.entry(id.clone()).or_default().downs.push(now);
+            }
+        }
+        if before.health == Health::Down && after.health == Health::Up {
+            let usable = |snapshot: &Snapshot, slot| member(snapshot, slot).is_some_and(Member::usable);
+            let pool = new.pools.iter().find(|pool| pool.service.name == id.service);
+            let others = pool.into_iter().flat_map(|pool| &pool.members).map(|member| member.backend.slot);
+            let alone =
+                !others.filter(|slot| *slot != after.backend.slot).any(|slot| usable(old, slot) && usable(new, slot));
+            let Some(known) = self.known.get(id) else { return };
+            let hold = self.hold(recent(&known.downs, now));
+            let good = known.good_since.map_or(Duration::ZERO, |since| now.since(since));
+            self.demand("a flapping backend is held down", alone || good >= hold, || {
+                format!("{id} back after {good:?} of {hold:?}")
+            });
+        }
+    }
+
+    /// The first snapshot of a process, against what the store held.
+    fn remembered(&mut self, new: &Snapshot, now: Instant) {
+        for member in new.pools.iter().flat_map(|pool| &pool.members) {
+            let record = self.records.get(&RecordKey::Backend(member.backend.id.clone()));
+            let expected = match record {
+                Some(Record::Backend(BackendRecord { health, verified, .. }))
+                    if *verified <= now && now.since(*verified) < Duration::from_secs(60) =>
+                {
+                    if *health == Health::Suspect { Health::Up } else { *health }
+                }
+                _ => Health::Probing,
+            };
+            self.demand("memory is kept while young", member.health == expected, || {
+                format!("{} is {}, not {expected}", member.backend.id, member.health)
+            });
+        }
+    }
+
+    fn probe(&mut self, order: &ProbeOrder, now: Instant) {
+        let id = &order.backend.id;
+        let disabled = self.word(id) == Admin::Disabled;
+        self.demand("the disabled are not probed", !disabled, || id.to_string());
+        let Some(known) = self.known.get_mut(id) else { return };
+        let busy = known.under_way.is_some_and(|(slot, _, until)| slot == order.backend.slot && now < until);
+        known.under_way = Some((order.backend.slot, order.id, now + order.timeout + Duration::from_secs(2)));
+        let first = known.asked.replace(now).is_none();
+        self.demand("one probe at a time", !busy, || id.to_string());
+        if first {
+            let start = self.joined(id);
+            let late = now.since(start);
+            self.demand("probed within 100 ms", late <= Duration::from_millis(100), || format!("{id} after {late:?}"));
+        }
+    }
+
+    /// What a probe really met.
+    pub(crate) fn probed(&mut self, id: &BackendId, probe: u64, result: Result<(), Fault>, now: Instant) {
+        let Some(known) = self.known.get_mut(id) else { return };
+        if known.under_way.is_none_or(|(_, under_way, _)| under_way != probe) {
+            return;
+        }
+        known.under_way = None;
+        known.good_since = match result {
+            Ok(()) => known.good_since.or(Some(now)),
+            Err(_) => None,
+        };
+    }
+
+    fn note(&mut self, note: &Transition, now: Instant, world: &World) {
+        if let Transition::Site { site, to: Health::Down, .. } = note {
+            let asked: Vec<&str> =
+                self.known.keys().filter(|id| self.word(id) != Admin::Disabled).map(|id| &*id.address).collect();
+            let dark = world.was_dark(site, now - self.contract, |address| asked.contains(&address));
+            self.demand("only silence takes a site down", dark, || format!("{site} at {}", now.0));
+            self.site_downs.entry(Arc::clone(site)).or_default().push(now);
+        }
+    }
+
+    /// A worker chose a backend.
+    pub(crate) fn picked(&mut self, slot: u32) {
+        let Some(published) = &self.published else { return };
+        let allowed = member(published, slot).is_some_and(Member::usable);
+        self.demand("no request goes to who is down or drained", allowed, || format!("slot {slot}"));
+    }
+
+    /// A site has been cut silently for the whole contract.
+    pub(crate) fn cut_for_a_contract(&mut self, site: &str, reader: &Snapshot, cut_at: Instant) {
+        let members: Vec<(BackendId, Health, Admin)> = reader
+            .pools
+            .iter()
+            .flat_map(|pool| &pool.members)
+            .filter(|member| *member.backend.id.site == *site)
+            .map(|member| (member.backend.id.clone(), member.health, member.admin))
+            .collect();
+        for (id, health, admin) in members {
+            let settled = self.joined(&id) + self.contract * 3 <= cut_at;
+            if settled && admin != Admin::Disabled {
+                self.demand("a silent cut is seen within the contract", health == Health::Down, || {
+                    format!("{id} is {health} one contract after {}", cut_at.0)
+                });
+            }
+        }
+    }
+
+    /// Once per contract: everything that must be so after some time.
+    pub(crate) fn tick(&mut self, now: Instant, world: &World) {
+        let Some(published) = self.published.clone() else { return };
+        for pool in &published.pools {
+            let mut serving = false;
+            for member in &pool.members {
+                let id = &member.backend.id;
+                let clean = world.clean_since(&id.address).map(|since| since.max(self.joined(id)));
+                if let (Some(since), Admin::Enabled) = (clean, member.admin) {
+                    serving |= since + self.contract * 3 / 2 + Duration::from_millis(100) <= now;
+                    let bound = self.return_bound(id, since);
+                    let back = member.health == Health::Up || since + bound > now;
+                    self.demand("everything good comes back", back, || {
+                        format!("{id} is {} after {:?}, bound {bound:?}", member.health, now.since(since))
+                    });
+                }
+                self.asked_lately(member, now);
+            }
+            let usable = pool.members.iter().any(Member::usable);
+            self.demand("a service with a good backend serves", usable || !serving, || pool.service.name.to_string());
+        }
+    }
+
+    fn asked_lately(&mut self, member: &Member, now: Instant) {
+        let id = &member.backend.id;
+        if member.admin == Admin::Disabled {
+            return;
+        }
+        let bound = self.timers.interval.mul_f64(1.0 + self.timers.jitter) + self.contract * 11 / 10;
+        let asked = self.known.get(id).and_then(|known| known.asked).unwrap_or(self.boot);
+        let asked = asked.max(self.joined(id));
+        self.demand("nobody is forgotten", asked + bound >= now, || format!("{id}: {:?} ago", now.since(asked)));
+    }
+
+    /// Longest time to `Up` for who has been wholly good since then.
+    fn return_bound(&self, id: &BackendId, since: Instant) -> Duration {
+        let own = self.known.get(id).map_or(0, |known| recent(&known.downs, since));
+        let site = self.site_downs.get(&id.site).map_or(0, |downs| recent(downs, since));
+        let rounds = self.timers.rise + 1;
+        self.timers.down_interval.mul_f64(1.0 + self.timers.jitter) * rounds
+            + self.timers.probe_timeout * 2
+            + self.hold(own.max(site))
+            + self.contract
+    }
+
+    fn hold(&self, outages: usize) -> Duration {
+        if outages < 2 {
+            return Duration::ZERO;
+        }
+        let doublings = u32::try_from(outages - 1).unwrap().min(16);
+        (self.contract * (1 << doublings)).min(Duration::from_secs(60).max(self.contract * 10))
+    }
+}
+
+fn recent(downs: &[Instant], now: Instant) -> usize {
+    downs.iter().rev().take(16).filter(|at| now.since(**at) < Duration::from_secs(600)).count()
+}
+
+pub(crate) fn member(snapshot: &Snapshot, slot: u32) -> Option<&Member> {
+    snapshot.pools.iter().flat_map(|pool| &pool.members).find(|member| member.backend.slot == slot)
+}
+
+/// Backends in both snapshots whose health differs.
+fn transitions<'a>(old: &'a Snapshot, new: &'a Snapshot) -> Vec<(&'a Member, &'a Member)> {
+    let mut changed = Vec::new();
+    for pool in &new.pools {
+        let Some(before) = old.pools.iter().find(|old| old.service.name == pool.service.name) else { continue };
+        if Arc::ptr_eq(before, pool) {
+            continue;
+        }
+        for after in &pool.members {
+            let before = before.members.iter().find(|before| before.backend.id == after.backend.id);
+            if let Some(before) = before.filter(|before| before.health != after.health) {
+                changed.push((before, after));
+            }
+        }
+    }
+    changed
+}

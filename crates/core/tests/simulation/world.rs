@@ -1,0 +1,189 @@
+//! The world behind the edge: links and processes that can fail, and what is true about each machine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relais_core::Instant;
+
+use crate::dice::Dice;
+
+/// A site's link.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Link {
+    Good,
+    /// Nothing passes, in either direction; nobody says so.
+    Cut,
+    /// The hub answers every connect with a reset.
+    Refusing,
+    /// A longer way.
+    Slow(Duration),
+    /// This share of packets is lost, in each direction.
+    Lossy(f64),
+}
+
+/// A backend's process.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Process {
+    Serving,
+    /// Not there: connects are refused, connections were reset.
+    Dead,
+    /// The host is gone: silence, from this backend alone.
+    HostGone,
+    /// Stopped or in a long pause: the kernel takes connections, nobody answers.
+    Paused,
+    /// Answers after this time.
+    Slow(Duration),
+    /// This share of requests ends in 503.
+    Failing(f64),
+}
+
+/// What its health page says.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Page {
+    Honest,
+    Good,
+    Bad,
+    /// Never in time, though the process serves.
+    Late,
+}
+
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) rtt: Duration,
+    pub(crate) link: Link,
+    /// When the link last stopped passing packets.
+    pub(crate) cut_at: Option<Instant>,
+    /// When it last passed none.
+    pub(crate) dark_until: Instant,
+    /// When it last lost some.
+    pub(crate) lossy_until: Instant,
+    /// When anything about the link last changed.
+    pub(crate) changed: Instant,
+    /// The next packets are lost.
+    pub(crate) drop_next: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) site: Arc<str>,
+    pub(crate) process: Process,
+    pub(crate) page: Page,
+    /// When anything about it last changed.
+    pub(crate) changed: Instant,
+    /// How often the process ended: what waited there was reset.
+    pub(crate) lives: u32,
+    /// When it last was silent by itself.
+    pub(crate) gone_until: Instant,
+}
+
+/// What happens to a packet and its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trip {
+    /// The answer of the other kernel comes after this time.
+    There(Duration),
+    Refused(Duration),
+    Lost,
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) places: BTreeMap<Arc<str>, Place>,
+    pub(crate) machines: BTreeMap<Arc<str>, Machine>,
+}
+
+impl World {
+    /// One packet there and back, begun now.
+    pub(crate) fn trip(&mut self, address: &str, dice: &mut Dice, now: Instant) -> Trip {
+        let machine = &self.machines[address];
+        let place = self.places.get_mut(&machine.site).unwrap();
+        let rtt = match place.link {
+            Link::Cut => return Trip::Lost,
+            Link::Refusing => return Trip::Refused(Duration::from_millis(1)),
+            Link::Slow(extra) => place.rtt + extra,
+            Link::Lossy(share) => {
+                if dice.chance(share) || dice.chance(share) {
+                    return Trip::Lost;
+                }
+                place.rtt
+            }
+            Link::Good => place.rtt,
+        };
+        if place.drop_next > 0 {
+            place.drop_next -= 1;
+            place.lossy_until = now;
+            return Trip::Lost;
+        }
+        match machine.process {
+            Process::HostGone => Trip::Lost,
+            Process::Dead => Trip::Refused(rtt),
+            _ => Trip::There(rtt),
+        }
+    }
+
+    /// Whether what was sent at `since` may have come back by now: nothing was cut meanwhile.
+    pub(crate) fn passed(&self, address: &str, since: Instant) -> bool {
+        let machine = &self.machines[address];
+        let place = &self.places[&machine.site];
+        let dark = matches!(place.link, Link::Cut) || place.dark_until > since;
+        !dark && machine.process != Process::HostGone && machine.gone_until <= since
+    }
+
+    pub(crate) fn set_link(&mut self, site: &str, link: Link, now: Instant) {
+        let place = self.places.get_mut(site).unwrap();
+        match place.link {
+            Link::Cut => place.dark_until = now,
+            Link::Lossy(_) => place.lossy_until = now,
+            _ => {}
+        }
+        place.cut_at = (link == Link::Cut).then_some(now);
+        place.link = link;
+        place.changed = now;
+    }
+
+    pub(crate) fn drop_packet(&mut self, site: &str) {
+        self.places.get_mut(site).unwrap().drop_next = 1;
+    }
+
+    pub(crate) fn set_process(&mut self, address: &str, process: Process, now: Instant) {
+        let machine = self.machines.get_mut(address).unwrap();
+        match machine.process {
+            Process::HostGone => {
+                machine.gone_until = now;
+                // Silence that ends looks like loss.
+                self.places.get_mut(&machine.site).unwrap().lossy_until = now;
+            }
+            _ if process == Process::Dead => machine.lives += 1,
+            _ => {}
+        }
+        machine.process = process;
+        machine.changed = now;
+    }
+
+    pub(crate) fn set_page(&mut self, address: &str, page: Page, now: Instant) {
+        let machine = self.machines.get_mut(address).unwrap();
+        machine.page = page;
+        machine.changed = now;
+    }
+
+    /// Since when a machine and its link have been wholly good.
+    pub(crate) fn clean_since(&self, address: &str) -> Option<Instant> {
+        let machine = &self.machines[address];
+        let place = &self.places[&machine.site];
+        let good = place.link == Link::Good
+            && place.drop_next == 0
+            && machine.process == Process::Serving
+            && machine.page == Page::Honest;
+        good.then(|| machine.changed.max(place.changed).max(place.lossy_until))
+    }
+
+    /// Whether those machines at a site that count have all been silent at some moment since `since`.
+    pub(crate) fn was_dark(&self, site: &str, since: Instant, counts: impl Fn(&str) -> bool) -> bool {
+        let place = &self.places[site];
+        if place.link == Link::Cut || place.dark_until >= since {
+            return true;
+        }
+        let mut machines = self.machines.iter().filter(|(address, machine)| *machine.site == *site && counts(address));
+        machines.all(|(_, machine)| machine.process == Process::HostGone || machine.gone_until >= since)
+    }
+}
