@@ -1,6 +1,8 @@
 //! What the tests of the running executable share: the edge itself, clients that send exact bytes, and backends that
 //! are as good or as bad as a test wants them. Everything is real: processes, sockets, certificates.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
+#![allow(clippy::print_stderr, reason = "a failing or skipped test speaks to whoever runs it")]
+#![allow(clippy::type_complexity, reason = "a body with its trailers is said once")]
 
 pub(crate) mod certs;
 pub(crate) mod edge;

@@ -50,7 +50,7 @@ pub(crate) fn forward() -> Forward {
         fail_open: false,
         maintenance: None,
         host: HostHeader::Keep,
-        keep_idle: 64,
+        keep_idle: 512,
         keep_idle_for: Duration::from_secs(60),
     }
 }

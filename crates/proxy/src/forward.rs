@@ -8,15 +8,14 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
-use parking_lot::Mutex;
 use relais_core::config::{Forward, HostHeader};
 use relais_core::{Fault, InFlight, Member};
 use tokio::sync::oneshot;
 
 use crate::access::Ticket;
 use crate::body::{BodyFault, SendBody};
-use crate::client_io::ConnState;
 use crate::exchange::Exchange;
+use crate::interim::{self, Gate};
 use crate::pool::{Slot, Verdicts};
 use crate::race::Connected;
 use crate::response_body::{FromBackend, ResponseBody, Timing};
@@ -68,9 +67,6 @@ impl Answer {
     }
 }
 
-/// The gate that holds a body back until the backend wants it.
-type Gate = Arc<Mutex<Option<oneshot::Sender<()>>>>;
-
 /// Sends the request and waits for the response head.
 pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected) -> Outcome {
     let Connected { member, slot, sender, before, .. } = connected;
@@ -91,7 +87,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
         }
     };
     if !h2 {
-        pass_interim_on(&mut request, exchange, &gate);
+        interim::pass_on(&mut request, exchange, &gate);
     }
     let sending = sender.send(request);
     tokio::pin!(sending);
@@ -200,39 +196,6 @@ impl Wait<'_> {
         let read = body.read();
         std::mem::replace(&mut self.seen, read) != read || body.waits_for_client()
     }
-}
-
-/// Sends interim answers of the backend on to the client (RFC 9110 15.2). 100 opens the gate of the body instead:
-/// reading the body makes the server side ask the client for it.
-fn pass_interim_on(request: &mut Request<SendBody>, exchange: &Exchange, gate: &Gate) {
-    let to_client: Option<Arc<ConnState>> =
-        (exchange.version == Version::HTTP_11).then(|| Arc::clone(&exchange.client.state));
-    let gate = Arc::clone(gate);
-    hyper::ext::on_informational(request, move |interim| {
-        if interim.status() == StatusCode::CONTINUE {
-            if let Some(open) = gate.lock().take() {
-                let _ = open.send(());
-            }
-        } else if let Some(client) = &to_client {
-            client.send_interim(&interim_bytes(interim.status(), interim.headers()));
-        }
-    });
-}
-
-fn interim_bytes(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
-    let mut bytes =
-        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Interim")).into_bytes();
-    for (name, value) in headers {
-        if [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH].contains(name) {
-            continue;
-        }
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes
 }
 
 /// The request as this backend wants it: target form, `Host` or `:authority`, connection fields.

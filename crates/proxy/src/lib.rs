@@ -17,6 +17,7 @@ mod forward;
 mod forwarded;
 mod headers;
 mod hedge;
+mod interim;
 mod kept;
 mod listener;
 mod obtain;

@@ -100,7 +100,7 @@ pub struct Forward {
     pub maintenance: Option<StaticAnswer>,
     /// `Host` sent to the backend.
     pub host: HostHeader,
-    /// Idle connections kept per worker and backend. Default 64.
+    /// Idle connections kept per worker and backend. Default 512.
     pub keep_idle: usize,
     /// How long an idle connection to a backend is kept. Default 60 s.
     pub keep_idle_for: Duration,

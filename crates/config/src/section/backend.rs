@@ -43,7 +43,7 @@ pub(crate) fn upstream(service: &Reader<'_>) -> UpstreamRead {
     UpstreamRead {
         speech: speech(&table),
         host: table.parsed("host", host).unwrap_or(HostHeader::Keep),
-        keep_idle: table.integer("keep_idle", 0..=100_000).unwrap_or(64),
+        keep_idle: table.integer("keep_idle", 0..=100_000).unwrap_or(512),
         keep_idle_for: table.some_time("keep_idle_for").unwrap_or(Duration::from_secs(60)),
     }
 }

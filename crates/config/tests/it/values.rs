@@ -287,7 +287,7 @@ fn a_service_has_defaults() {
         fail_open: false,
         maintenance: None,
         host: HostHeader::Keep,
-        keep_idle: 64,
+        keep_idle: 512,
         keep_idle_for: seconds(60),
     };
     assert_eq!(*found, expected);

@@ -1,0 +1,48 @@
+//! Interim (1xx) answers of a backend on their way to the client.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap};
+use http::{Request, StatusCode, Version};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::body::SendBody;
+use crate::client_io::ConnState;
+use crate::exchange::Exchange;
+
+/// The gate that holds a body back until the backend wants it.
+pub(crate) type Gate = Arc<Mutex<Option<oneshot::Sender<()>>>>;
+
+/// Sends interim answers of the backend on to the client (RFC 9110 15.2). 100 opens the gate of the body instead:
+/// reading the body makes the server side ask the client for it.
+pub(crate) fn pass_on(request: &mut Request<SendBody>, exchange: &Exchange, gate: &Gate) {
+    let to_client: Option<Arc<ConnState>> =
+        (exchange.version == Version::HTTP_11).then(|| Arc::clone(&exchange.client.state));
+    let gate = Arc::clone(gate);
+    hyper::ext::on_informational(request, move |interim| {
+        if interim.status() == StatusCode::CONTINUE {
+            if let Some(open) = gate.lock().take() {
+                let _ = open.send(());
+            }
+        } else if let Some(client) = &to_client {
+            client.send_interim(&bytes(interim.status(), interim.headers()));
+        }
+    });
+}
+
+fn bytes(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut bytes =
+        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Interim")).into_bytes();
+    for (name, value) in headers {
+        if [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH].contains(name) {
+            continue;
+        }
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
