@@ -1,5 +1,6 @@
 //! Who is picked, how often. Seeded: every run draws the same numbers.
 
+mod agent;
 mod placement;
 mod policies;
 mod property;

@@ -14,8 +14,10 @@ use crate::health::{Admin, Health};
 use crate::snapshot::Member;
 use crate::testing::{backend, config, service};
 
+mod agents;
 mod evidence;
 mod memory;
+mod names;
 mod operator;
 mod reload;
 mod site;

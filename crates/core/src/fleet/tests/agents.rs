@@ -1,0 +1,209 @@
+//! Agents: the third voice. They take load away, never more than the operator gives, and are forgotten when silent.
+
+use super::*;
+use crate::effect::AgentOrder;
+
+/// Two tiers, two backends each, and an agent beside every backend.
+fn watched(edit: impl FnOnce(&mut relais_config::Forward)) -> Config {
+    let backends = vec![backend("a", A1, 1), backend("a", A2, 1), backend("b", B1, 2), backend("b", B2, 2)];
+    config(vec![service("api", backends, |forward| {
+        forward.agent = Some(relais_config::Agent { port: 9999, interval: ms(2_000), send: b"db\n".to_vec() });
+        edit(forward);
+    })])
+}
+
+impl Rig {
+    /// The questions to agents since the last call.
+    fn questions(&mut self) -> Vec<AgentOrder> {
+        let order = |effect: &Effect| if let Effect::Agent(order) = effect { Some(order.clone()) } else { None };
+        let orders = self.said.iter().filter_map(order).collect();
+        self.said.clear();
+        orders
+    }
+
+    /// Waits for the next question to the agent of a backend, and answers it.
+    fn agent(&mut self, address: &str, line: Result<&str, Fault>) {
+        let to = |effect: &Effect| matches!(effect, Effect::Agent(order) if *order.backend.id.address == *address);
+        self.said.clear();
+        self.until(ms(2_001), |rig| rig.said.iter().any(to));
+        let order = self.questions().into_iter().rfind(|order| *order.backend.id.address == *address).unwrap();
+        let (slot, id) = (order.backend.slot, order.id);
+        self.event(Event::Agent { slot, id, line: line.map(str::to_owned) });
+    }
+
+    fn told(&self) -> Vec<Option<String>> {
+        let told = |note: Transition| if let Transition::Agent { said, .. } = note { Some(said) } else { None };
+        self.notes().into_iter().filter_map(told).collect()
+    }
+}
+
+#[test]
+fn every_agent_is_asked_at_once_and_then_in_its_interval() {
+    let mut rig = Rig::new(watched(|_| {}));
+    rig.run(ms(1));
+    let orders = rig.questions();
+    assert_eq!(orders.len(), 4);
+    assert_eq!(*orders[0].addresses, ["10.0.1.1:9999".parse().unwrap()]);
+    assert_eq!(orders[0].timeout, ms(2_000));
+    rig.run(ms(1_990));
+    assert!(rig.questions().is_empty());
+    rig.run(ms(20));
+    assert_eq!(rig.questions().len(), 4);
+    let mut silent = started(two_sites());
+    silent.run(ms(5_000));
+    assert!(silent.questions().is_empty(), "nobody is asked who was not named");
+}
+
+#[test]
+fn drain_maint_and_ready_are_words_beside_the_operators() {
+    let mut rig = started(watched(|_| {}));
+    rig.agent(A1, Ok("drain # lag 40 s"));
+    assert_eq!(rig.member(A1).admin, Admin::Draining);
+    assert_eq!(rig.why(A1), "draining by its agent: drain # lag 40 s");
+    assert_eq!(rig.told(), [Some("drain # lag 40 s".to_owned())]);
+    assert_eq!(rig.member(A2).admin, Admin::Enabled);
+    rig.order(&format!("api/{A1}"), Admin::Disabled);
+    assert_eq!(rig.member(A1).admin, Admin::Disabled, "the operator is stricter");
+    assert_eq!(rig.why(A1), "disabled by the operator");
+    rig.order(&format!("api/{A1}"), Admin::Enabled);
+    rig.agent(A1, Ok("maint"));
+    rig.order(&format!("api/{A1}"), Admin::Draining);
+    assert_eq!(rig.member(A1).admin, Admin::Disabled, "the agent is stricter");
+    rig.agent(A1, Ok("ready"));
+    assert_eq!(rig.member(A1).admin, Admin::Draining, "and loosens only its own word");
+    rig.order(&format!("api/{A1}"), Admin::Enabled);
+    rig.until(ms(1_000), |rig| rig.member(A1).usable());
+}
+
+#[test]
+fn lag_at_one_site_moves_its_traffic_to_the_next() {
+    let mut rig = started(watched(|_| {}));
+    assert_eq!(rig.fleet.report(rig.now).services[0].tier, Some(1));
+    rig.agent(A1, Ok("up drain"));
+    rig.agent(A2, Ok("up drain"));
+    assert_eq!(rig.fleet.report(rig.now).services[0].tier, Some(2));
+    rig.agent(A1, Ok("up ready"));
+    assert_eq!(rig.fleet.report(rig.now).services[0].tier, Some(1));
+}
+
+#[test]
+fn maintenance_stops_probes_and_the_agent_is_asked_on() {
+    let mut rig = started(watched(|_| {}));
+    rig.agent(A1, Ok("maint"));
+    rig.answers.clear();
+    rig.probes.clear();
+    rig.agent(A1, Ok("maint"));
+    assert!(rig.probes.iter().all(|(_, order)| *order.backend.id.address != *A1));
+    rig.agent(A1, Ok("ready"));
+    assert_eq!(rig.health(A1), Health::Probing);
+    rig.run(ms(5));
+    assert!(rig.member(A1).usable());
+}
+
+#[test]
+fn weights_and_caps_follow_the_agent_in_silence() {
+    let mut rig = started(watched(|_| {}));
+    let generation = rig.snapshot.generation;
+    rig.agent(A1, Ok("75% maxconn:3"));
+    assert_eq!((rig.member(A1).weight, rig.member(A1).percent, rig.member(A1).cap), (1, 75, Some(3)));
+    assert!(rig.snapshot.generation > generation);
+    let generation = rig.snapshot.generation;
+    rig.agent(A1, Ok("75%"));
+    assert_eq!(rig.snapshot.generation, generation, "nothing new");
+    assert_eq!(rig.member(A1).cap, Some(3), "what is not named stays");
+    assert_eq!(rig.told(), []);
+    let report = rig.fleet.report(rig.now).services[0].backends[0].agent.clone().unwrap();
+    assert_eq!((report.line.as_str(), report.percent, report.cap), ("75%", 75, Some(3)));
+    assert!(report.since < rig.now, "since it first said so");
+    rig.agent(A1, Ok("0%"));
+    assert_eq!(rig.member(A1).admin, Admin::Draining);
+}
+
+#[test]
+fn down_is_down_until_the_agent_says_up() {
+    let mut rig = started(watched(|_| {}));
+    rig.agent(A1, Ok("fail # disk is full"));
+    assert_eq!(rig.health(A1), Health::Down);
+    assert!(!rig.member(A1).dead && !rig.member(A1).mute, "it finishes what it has");
+    assert_eq!(rig.why(A1), "its agent says fail: disk is full");
+    rig.agent(A1, Ok("50%"));
+    assert_eq!(rig.health(A1), Health::Down, "good checks and other words change nothing");
+    rig.agent(A1, Ok("up 100%"));
+    assert_eq!(rig.health(A1), Health::Up);
+    assert_eq!(rig.member(A1).ramp_from, Some(rig.now), "its share grows");
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+    rig.agent(A1, Ok("up"));
+    assert_eq!(rig.health(A1), Health::Down, "up is no evidence");
+}
+
+#[test]
+fn words_are_forgotten_after_three_intervals_of_silence() {
+    let mut rig = started(watched(|_| {}));
+    rig.agent(A1, Ok("drain 10%"));
+    rig.agent(A1, Err(Fault::Refused));
+    rig.agent(A1, Ok("what is this"));
+    assert_eq!((rig.member(A1).admin, rig.member(A1).percent), (Admin::Draining, 10));
+    rig.agent(A1, Err(Fault::ResponseTimeout));
+    assert_eq!((rig.member(A1).admin, rig.member(A1).percent), (Admin::Enabled, 100));
+    assert_eq!(rig.told(), [None]);
+    rig.agent(A1, Ok("drain"));
+    // Answers that never come count, too.
+    rig.run(ms(6_000));
+    assert_eq!(rig.member(A1).admin, Admin::Draining);
+    rig.run(ms(2_001));
+    assert_eq!(rig.member(A1).admin, Admin::Enabled);
+}
+
+#[test]
+fn one_answer_ends_a_silence() {
+    let mut rig = started(watched(|_| {}));
+    rig.agent(A1, Ok("drain"));
+    for _ in 0..4 {
+        rig.agent(A1, Err(Fault::Refused));
+        rig.agent(A1, Err(Fault::Refused));
+        rig.agent(A1, Ok("100%"));
+    }
+    assert_eq!(rig.member(A1).admin, Admin::Draining);
+}
+
+#[test]
+fn old_answers_are_ignored() {
+    let mut rig = Rig::new(watched(|_| {}));
+    rig.run(ms(1));
+    let first = rig.questions();
+    rig.run(ms(2_001));
+    let line = || Ok("drain".to_owned());
+    rig.event(Event::Agent { slot: first[0].backend.slot, id: first[0].id, line: line() });
+    rig.event(Event::Agent { slot: 99, id: first[0].id, line: line() });
+    assert_eq!(rig.member(A1).admin, Admin::Enabled);
+}
+
+#[test]
+fn who_is_switched_off_is_not_asked_and_starts_afresh() {
+    let mut rig = started(watched(|_| {}));
+    rig.agent(A1, Ok("50% drain"));
+    rig.order("a", Admin::Disabled);
+    rig.said.clear();
+    rig.run(ms(4_001));
+    assert!(rig.questions().iter().all(|order| *order.backend.id.site != *"a"));
+    rig.order("a", Admin::Enabled);
+    rig.run(ms(5));
+    assert_eq!((rig.member(A1).admin, rig.member(A1).percent), (Admin::Enabled, 100));
+}
+
+#[test]
+fn a_reload_keeps_words_unless_it_ends_the_agent() {
+    let mut rig = started(watched(|_| {}));
+    rig.agent(A1, Ok("drain 50%"));
+    rig.event(Event::Reload(Arc::new(watched(|forward| forward.fail_open = true))));
+    assert_eq!((rig.member(A1).admin, rig.member(A1).percent), (Admin::Draining, 50));
+    rig.event(Event::Reload(Arc::new(watched(|forward| forward.agent = None))));
+    assert_eq!((rig.member(A1).admin, rig.member(A1).percent), (Admin::Enabled, 100));
+    rig.said.clear();
+    rig.run(ms(5_000));
+    assert!(rig.questions().is_empty());
+    rig.event(Event::Reload(Arc::new(watched(|_| {}))));
+    rig.run(ms(1));
+    assert_eq!(rig.questions().len(), 4);
+}
