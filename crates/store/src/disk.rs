@@ -59,6 +59,12 @@ impl Folder {
         entries.flatten().filter_map(number).collect()
     }
 
+    /// Returns when the names of a database's files and its own are on the disk.
+    pub(crate) fn sync_names(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()?;
+        File::open(&self.path)?.sync_all()
+    }
+
     /// Removes all others. Best effort: what is left is passed over, and tried again at the next start.
     pub(crate) fn keep_only(&self, path: &Path) {
         for old in self.generations() {

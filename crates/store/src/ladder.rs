@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::contents::Contents;
 use crate::disk::{Folder, LockFault};
-use crate::engine::{Engine, Fault};
+use crate::engine::{self, Engine, Fault};
 use crate::entry::{Key, Value};
 use crate::last_good;
 use crate::mirror::Mirror;
@@ -127,7 +127,9 @@ pub(crate) fn start(
     let started = Engine::open(&path).and_then(|engine| {
         let keys = contents.keys().into_iter().chain([Key::Meta]);
         let all: Vec<(Key, Option<Value>)> = keys.map(|key| (key.clone(), contents.get(&key))).collect();
-        match engine.write(&all) {
+        let named = || folder.sync_names(&path).map_err(|fault| engine::fault_of_system(&fault));
+        // Its names must be on the disk before the old one goes.
+        match engine.write(&all).and_then(|()| named()) {
             Ok(()) => Ok(engine),
             Err(fault) => {
                 engine.close();

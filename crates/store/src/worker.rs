@@ -179,11 +179,10 @@ impl Worker {
         (self.engine, self.lock) = (opened.engine, opened.lock);
         let mut inner = self.shared.inner.lock();
         (inner.mode, inner.detail, inner.skipped) = (opened.mode, opened.detail, opened.skipped);
-        if !inner.went_on {
-            inner.contents = opened.contents;
-        }
         if inner.went_on {
             inner.soil();
+        } else {
+            inner.contents = opened.contents;
         }
         inner.mirror_dirty |= opened.is_mirror_stale;
         inner.opened = true;
