@@ -2,7 +2,7 @@
 //! journal of every POST it executed, and behaves as badly as its standard input tells it to.
 
 use std::cell::{Cell, RefCell};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::http::{Conn, Head, WEBSOCKET_ACCEPT};
 use crate::support::edge::send_signal;
-use crate::support::noise;
+use crate::support::{noise, wait_for};
 use crate::world::World;
 
 const PLACE: &str = "RELAIS_NETNS_BACKEND";
@@ -168,12 +168,14 @@ fn serve() {
         }
         std::process::exit(0);
     });
+    let ready = Path::new(&journal).with_extension("ready");
     let journal = OpenOptions::new().create(true).append(true).open(journal).unwrap();
     let state = State { name, journal: RefCell::new(journal), mode, bytes: noise(DOWNLOAD), served: Cell::new(0) };
     let state = Rc::new(state);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind(place).await.unwrap();
+        File::create(ready).unwrap();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             tokio::task::spawn_local(connection(stream, Rc::clone(&state)));
@@ -287,12 +289,14 @@ async fn websocket(conn: &mut Conn, state: &State) -> std::io::Result<()> {
     }
 }
 
-/// Starts all six.
+/// Starts all six, and waits until they listen.
 pub(crate) fn all(world: &World, dir: &Path) -> Vec<Backend> {
-    (0..3)
-        .flat_map(|site| (1..3).map(move |n| (site, n)))
-        .map(|(site, n)| Backend::start(world, site, n, dir))
-        .collect()
+    let places = (0..3).flat_map(|site| (1..3).map(move |n| (site, n)));
+    let backends: Vec<Backend> = places.map(|(site, n)| Backend::start(world, site, n, dir)).collect();
+    for backend in &backends {
+        wait_for("a backend listens", || backend.journal.with_extension("ready").exists());
+    }
+    backends
 }
 
 /// Whether a command can run at all.

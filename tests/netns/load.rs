@@ -193,7 +193,8 @@ impl Users {
         }
         // What was refused before the edge was ready is none of its faults.
         self.seen.borrow_mut().requests.retain(|asked| asked.end == "ok");
-        writeln!(std::io::stdout(), "{BEGUN}").unwrap();
+        let mut out = std::io::stdout();
+        writeln!(out, "{BEGUN}").unwrap();
         let begin = Instant::now();
         let mut asked = 0;
         while matches!(stop.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Empty)) {

@@ -154,7 +154,7 @@ impl Kind {
                 let (name, address) = (&backend.name, backend.address);
                 let backup = if last(backend) { " backup" } else { "" };
                 match self {
-                    Kind::Haproxy => format!("    server {name} {address}{backup}\n"),
+                    Kind::Haproxy => format!("    server {name} {address} tcp-ut 2s{backup}\n"),
                     Kind::Caddy => format!("{address} "),
                     Kind::Nginx => format!("        server {address} max_fails=2 fail_timeout=5s{backup};\n"),
                 }

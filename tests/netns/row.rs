@@ -122,7 +122,8 @@ pub(crate) const HEAD: &str = "| proxy | scenario | requests | failed GET/PUT/do
 pub(crate) fn show(line: &str) {
     let to = |path: &str| File::options().create(true).append(true).open(path);
     if to("/dev/stderr").and_then(|mut stderr| writeln!(stderr, "{line}")).is_err() {
-        eprintln!("{line}");
+        let mut stderr = std::io::stderr();
+        writeln!(stderr, "{line}").unwrap();
     }
     if let Ok(path) = std::env::var(ROWS) {
         writeln!(to(&path).unwrap(), "{line}").unwrap();

@@ -1,5 +1,6 @@
 //! A scenario: faults at their times, what users may feel of them, and the run that finds out.
 
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ const WHICH: &str = "RELAIS_NETNS";
 
 /// What the world is allowed to cost a contract of one second on a busy machine, seconds.
 const NOISE: f64 = 3.0;
+
+/// What users may still feel after a killed edge serves again, microseconds.
+const SETTLES: u64 = 500_000;
 
 const CONTRACT: f64 = 1.0;
 
@@ -98,6 +102,8 @@ struct Stage {
     world: World,
     /// When each site was first seen down, microseconds since 1970.
     down: [Option<u64>; 3],
+    /// When an edge that was killed served again.
+    again: Option<u64>,
     _dir: tempfile::TempDir,
 }
 
@@ -130,7 +136,7 @@ impl Scenario {
         stage.look_until(repair);
         let end = repair + self.after * 1000;
         stage.look_until(end);
-        let Stage { load, proxy, backends, down, .. } = stage;
+        let Stage { load, proxy, backends, down, again, .. } = stage;
         let seen = load.stop();
         let bad: Vec<String> = self.bad.iter().map(|n| backends[*n].name.clone()).collect();
         let executed: Vec<u64> = backends.iter().flat_map(Backend::executed).collect();
@@ -140,17 +146,20 @@ impl Scenario {
         ONCE.call_once(|| row::show(HEAD));
         row::show(&row.line(&proxy::name(), self.name, site_down));
         if proxy.relais().is_some() {
-            self.judge(&row, &seen, site_down, fault);
+            let outage = self.outage.map(|outage| {
+                let to = (fault + outage.to * 1000).max(again.map_or(0, |at| at + SETTLES));
+                fault + outage.from * 1000..to
+            });
+            self.judge(&row, &seen, site_down, fault, outage.as_ref());
         }
     }
 
-    fn judge(&self, row: &Row, seen: &Seen, site_down: Option<f64>, fault: u64) {
+    fn judge(&self, row: &Row, seen: &Seen, site_down: Option<f64>, fault: u64, outage: Option<&Range<u64>>) {
         assert_eq!(row.twice, 0, "POSTs executed twice");
         let corrupt = |asked: &&Asked| ["corrupt", "wrong_answer"].contains(&asked.end.as_str());
         assert_eq!(seen.requests.iter().filter(corrupt).count(), 0, "wrong bytes in an answer that looks whole");
-        let outage = self.outage.map(|outage| fault + outage.from * 1000..fault + outage.to * 1000);
         let excused = |asked: &Asked| {
-            outage.as_ref().is_some_and(|outage| asked.at < outage.end && asked.at + asked.took >= outage.start)
+            outage.is_some_and(|outage| asked.at < outage.end && asked.at + asked.took >= outage.start)
         };
         for asked in seen.requests.iter().filter(|asked| asked.end != "ok" && !excused(asked)) {
             let after = (asked.at as f64 - fault as f64) / 1e6;
@@ -183,7 +192,7 @@ impl Stage {
         let service = Service { preferred: scenario.preferred, retry_500: scenario.retry_500 };
         let proxy = Proxy::start(&world, &backends, &service, dir.path());
         let load = Load::start(&world, dir.path());
-        Stage { load, proxy, backends, world, down: [None; 3], _dir: dir }
+        Stage { load, proxy, backends, world, down: [None; 3], again: None, _dir: dir }
     }
 
     /// Waits, and looks meanwhile what relais believes.
@@ -217,7 +226,10 @@ impl Stage {
             Step::Thaw(which) => self.each(which, |backend| backend.signal("CONT")),
             Step::Behave(which, words) => self.each(which, |backend| backend.behave(words)),
             Step::Reload(generation) => self.proxy.reload(generation),
-            Step::Crash => self.proxy.crash(),
+            Step::Crash => {
+                self.proxy.crash();
+                self.again = Some(load::now());
+            }
         }
         Ok(())
     }
