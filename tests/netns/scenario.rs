@@ -158,9 +158,8 @@ impl Scenario {
         assert_eq!(row.twice, 0, "POSTs executed twice");
         let corrupt = |asked: &&Asked| ["corrupt", "wrong_answer"].contains(&asked.end.as_str());
         assert_eq!(seen.requests.iter().filter(corrupt).count(), 0, "wrong bytes in an answer that looks whole");
-        let excused = |asked: &Asked| {
-            outage.is_some_and(|outage| asked.at < outage.end && asked.at + asked.took >= outage.start)
-        };
+        let excused =
+            |asked: &Asked| outage.is_some_and(|outage| asked.at < outage.end && asked.at + asked.took >= outage.start);
         for asked in seen.requests.iter().filter(|asked| asked.end != "ok" && !excused(asked)) {
             let after = (asked.at as f64 - fault as f64) / 1e6;
             let allowed = asked.class == Class::Post && self.posts.contains(&asked.end.as_str());
