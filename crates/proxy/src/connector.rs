@@ -33,6 +33,8 @@ pub(crate) struct Goal {
     backend: Arc<Backend>,
     slot: Arc<Slot>,
     addresses: Arc<[SocketAddr]>,
+    /// How often the backend had moved when this was asked for.
+    moves: u64,
     protocol: UpstreamProtocol,
     /// Deadline of the connect, TLS included.
     deadline: Duration,
@@ -78,6 +80,7 @@ impl Goal {
             backend: Arc::clone(&member.backend),
             slot: Arc::clone(slot),
             addresses: Arc::clone(&member.addresses),
+            moves: slot.verdicts().moves,
             protocol,
             deadline: timers.connect,
             unacknowledged: (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED),
@@ -96,7 +99,7 @@ pub(crate) fn connect(worker: &Arc<Worker>, goal: Goal) -> oneshot::Receiver<Res
     tokio::spawn(async move {
         let Some(result) = open(&worker, &goal, &tx).await else { return };
         if let Err(Ok(Sender::H1(send))) = tx.send(result) {
-            goal.slot.give_back(send, goal.keep_idle);
+            goal.slot.give_back(send, goal.keep_idle, goal.moves);
         }
     });
     rx
@@ -271,7 +274,7 @@ async fn handshake(goal: &Goal, io: UpstreamIo) -> Result<Sender, Fault> {
             tracing::trace!(%error, "connection to a backend ended");
         }
     });
-    goal.slot.share(sender.clone());
+    goal.slot.share(sender.clone(), goal.moves);
     Ok(Sender::H2(sender))
 }
 

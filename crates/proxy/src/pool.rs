@@ -36,6 +36,8 @@ pub(crate) struct Slot {
     deaths: AtomicU64,
     /// Grows each time streams here shall move elsewhere in their own time.
     drains: AtomicU64,
+    /// Grows each time the backend's name no longer leads to an address it led to.
+    moves: AtomicU64,
     /// The backend asked to be left alone until then (`Retry-After`), as core counts time.
     resting_until: AtomicU64,
     /// When a worker last told the fleet that it waits here, as core counts time.
@@ -55,6 +57,8 @@ pub(crate) struct Verdicts {
     pub(crate) downs: u64,
     pub(crate) deaths: u64,
     pub(crate) drains: u64,
+    /// Connections made before a move are not kept.
+    pub(crate) moves: u64,
 }
 
 impl Slot {
@@ -63,6 +67,7 @@ impl Slot {
             downs: self.downs.load(Relaxed),
             deaths: self.deaths.load(Relaxed),
             drains: self.drains.load(Relaxed),
+            moves: self.moves.load(Relaxed),
         }
     }
 
@@ -99,9 +104,10 @@ impl Slot {
         shared.iter().find(|one| one.has_room()).map(|one| Sender::H2(one.clone()))
     }
 
-    /// Keeps an HTTP/1.1 connection for the next request; the oldest goes when there are `keep` already.
-    pub(crate) fn give_back(&self, send: http1::SendRequest<SendBody>, keep: usize) {
-        if send.is_closed() || keep == 0 {
+    /// Keeps an HTTP/1.1 connection for the next request, unless the backend has moved since it was asked for; the
+    /// oldest goes when there are `keep` already.
+    pub(crate) fn give_back(&self, send: http1::SendRequest<SendBody>, keep: usize, moves: u64) {
+        if send.is_closed() || keep == 0 || moves != self.moves.load(Relaxed) {
             return;
         }
         let mut idle = self.idle.lock();
@@ -111,8 +117,11 @@ impl Slot {
         idle.push(Idle { send, since: Instant::now() });
     }
 
-    pub(crate) fn share(&self, one: H2Sender) {
-        self.shared.lock().push(one);
+    /// Shares an HTTP/2 connection, unless the backend has moved since it was asked for.
+    pub(crate) fn share(&self, one: H2Sender, moves: u64) {
+        if moves == self.moves.load(Relaxed) {
+            self.shared.lock().push(one);
+        }
     }
 
     /// Closes idle connections that are too old. Connections in use are not here.
@@ -127,6 +136,11 @@ impl Slot {
         let died = now.dead && !before.is_some_and(|before| before.dead);
         if fell || died {
             self.declare(died);
+        }
+        if before.is_some_and(|before| before.addresses.iter().any(|address| !now.addresses.contains(address))) {
+            self.moves.fetch_add(1, Relaxed);
+            self.idle.lock().clear();
+            self.shared.lock().clear();
         }
         if now.admin != Admin::Enabled && before.is_some_and(|before| before.admin == Admin::Enabled) {
             self.drain();

@@ -145,7 +145,7 @@ impl FromBackend {
     /// The answer is complete: the connection may serve the next request.
     fn release(&mut self) {
         if let Some(Held::H1(send)) = self.held.take() {
-            self.slot.give_back(send, self.keep_idle);
+            self.slot.give_back(send, self.keep_idle, self.before.moves);
         }
     }
 
