@@ -104,12 +104,9 @@ impl Folder {
 
     /// Renames a database to `store.broken-DATE` and gives the new path.
     pub(crate) fn set_aside(&self, database: &Path) -> io::Result<PathBuf> {
-        let date = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default().strftime("%Y-%m-%dT%H-%M-%SZ");
-        let stem = self.path.join(format!("store.broken-{date}"));
-        // Several may break in one second.
-        let numbered = (1..1_000).map(|turn| stem.with_file_name(format!("store.broken-{date}-{turn:03}")));
-        let free = std::iter::once(stem.clone()).chain(numbered).find(|path| !path.exists());
-        let aside = free.ok_or_else(|| io::Error::other("there are too many set aside already"))?;
+        // To the microsecond: several may break in one second, and names must sort by age.
+        let date = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default().strftime("%Y-%m-%dT%H-%M-%S%.6fZ");
+        let aside = self.path.join(format!("store.broken-{date}"));
         fs::rename(database, &aside)?;
         self.remove_oldest_broken();
         Ok(aside)
