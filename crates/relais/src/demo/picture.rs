@@ -144,7 +144,7 @@ mod tests {
         assert!(verdict(&[answered.clone(), withheld], &[1, 2], &[]).good);
         let failed = verdict(&[answered.clone(), Outcome::Failed("503".to_owned())], &[1], &[]);
         assert!(!failed.good && failed.text.contains("failure: api: 503"), "{}", failed.text);
-        let twice = verdict(&[answered.clone()], &[1, 1], &[]);
+        let twice = verdict(std::slice::from_ref(&answered), &[1, 1], &[]);
         assert!(!twice.good && twice.text.contains("twice 1"), "{}", twice.text);
         assert!(!verdict(&[answered], &[], &["thory never came back".to_owned()]).good);
         assert!(!verdict(&[], &[], &[]).good, "nothing asked, nothing proven");
