@@ -238,3 +238,7 @@ fn keep(counters: Counters, why: Option<String>) -> Verdict {
 fn passed(good: u32) -> String {
     if good <= 1 { "check passed".to_owned() } else { format!("{} passed in a row", count(good, "check")) }
 }
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

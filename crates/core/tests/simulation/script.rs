@@ -231,7 +231,7 @@ impl Run {
         match self.dice.below(4) {
             0 => {}
             1 => self.setting.services[index].edition += 1,
-            2 => {
+            2 if self.setting.services[index].backends.len() < 7 => {
                 let net = self.dice.below(SITES.len());
                 let site = SITES[net];
                 let host = self.setting.services[index].backends.len() + 1;

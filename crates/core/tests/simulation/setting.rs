@@ -61,7 +61,7 @@ impl Setting {
             _ => *dice.one(&[Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(5)]),
         };
         let (services, per_site) = match kind {
-            Kind::Long => (1, 1 + dice.below(2)),
+            Kind::Long => (1, if dice.chance(0.25) { 2 } else { 1 }),
             _ => (1 + dice.below(3), 1 + dice.below(2)),
         };
         // A standby site nobody asks is judged by probes alone: loss may take it for dead. The grey runs have none.
