@@ -23,9 +23,9 @@ fn a_drained_site_finishes_what_it_has_and_gets_nothing_new() {
     let edge = two(&slow, &other);
     // Ask until one request is at the site to be drained.
     let (mut client, mut upstream) = loop {
+        let seen = other.count();
         let mut client = edge.connect();
         client.send(get("/slow"));
-        let seen = other.count();
         let upstream = crate::support::until("one of the two was asked", || match slow.try_accept() {
             Some(conn) => Some(Some(conn)),
             None => (other.count() > seen).then_some(None),

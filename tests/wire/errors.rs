@@ -22,7 +22,10 @@ fn refused_everywhere_is_502_with_the_reason() {
     let attempts: Vec<&str> = line["attempts"].as_str().unwrap().split(", ").collect();
     assert!(attempts.iter().all(|one| one.contains(" refused ")), "{line}");
     // Both are tried again while it waits, with a pause in between, not in a loop.
-    assert!((2..=32).contains(&attempts.len()) && attempts[0].split(' ').next() != attempts[1].split(' ').next(), "{line}");
+    assert!(
+        (2..=32).contains(&attempts.len()) && attempts[0].split(' ').next() != attempts[1].split(' ').next(),
+        "{line}"
+    );
 }
 
 #[test]

@@ -118,6 +118,25 @@ fn https_is_told_to_the_backend() {
 }
 
 #[test]
+fn an_ipv6_client_is_named_as_one() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        crate::support::tools::skipped("this machine has no IPv6");
+        return;
+    }
+    let backend = Raw::new();
+    let listener = "[listener.http]\naddress = \"[::1]:0\"\nprotocol = \"http\"\nredirect = false\n";
+    let edge = Setup::to(&[&backend]).listening(listener).start();
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n");
+    let (mut upstream, head) = backend.request();
+    assert_eq!(head.get("x-forwarded-for"), Some("::1"));
+    assert_eq!(head.get("forwarded"), Some("for=\"[::1]\";host=\"[::1]:8080\";proto=http"));
+    assert_eq!(head.get("host"), Some("[::1]:8080"));
+    upstream.send(ok(""));
+    assert_eq!(client.answer().status(), 200);
+}
+
+#[test]
 fn host_is_kept_or_set_or_the_backends() {
     for (rule, expected) in [
         ("", Some("a.test:8080")),

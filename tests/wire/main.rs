@@ -8,6 +8,7 @@
 mod support;
 
 mod answers;
+mod balancing;
 mod deadlines;
 mod errors;
 mod framing;
@@ -16,6 +17,7 @@ mod http2;
 mod interim;
 mod limits;
 mod phases;
+mod resume;
 mod reuse;
 mod smuggling;
 mod streaming;

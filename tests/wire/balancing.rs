@@ -1,0 +1,94 @@
+//! Who is asked: by weight, by what is in flight, by a part of the request, by tier.
+
+use std::collections::HashMap;
+
+use crate::support::edge::{Edge, Setup};
+use crate::support::raw::{Addressed, Plain, Raw};
+use crate::support::wire::{get, ok};
+
+/// Counts of the texts that came back.
+fn ask(edge: &Edge, times: usize, request: impl Fn(usize) -> String) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    let mut client = edge.connect();
+    for n in 0..times {
+        *counts.entry(client.ask(request(n)).text()).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn round_robin_goes_by_weight_exactly() {
+    let (one, two) = (Plain::saying("one"), Plain::saying("two"));
+    let edge = Setup::services(&format!(
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\nbalance = \"round-robin\"\n\
+         backends = [{{ addr = \"{}\", weight = 2 }}, \"{}\"]\n",
+        one.address(),
+        two.address()
+    ))
+    .start();
+    let counts = ask(&edge, 30, |_| get("/"));
+    assert_eq!((counts["one"], counts["two"]), (20, 10));
+}
+
+#[test]
+fn a_part_of_the_request_decides_when_told() {
+    let backends: Vec<Plain> = ["a", "b", "c", "d"].map(Plain::saying).into();
+    let list: Vec<&dyn Addressed> = backends.iter().map(|backend| backend as &dyn Addressed).collect();
+    for (rule, by) in [("header:X-User", "X-User: "), ("cookie:user", "Cookie: x=y; user=")] {
+        let edge = Setup::to(&list).with(&format!("balance = {{ hash = \"{rule}\" }}")).start();
+        let mut places = HashMap::new();
+        for user in 0..40 {
+            let counts = ask(&edge, 3, |_| format!("GET / HTTP/1.1\r\nHost: a.test\r\n{by}{user}\r\n\r\n"));
+            assert_eq!(counts.len(), 1, "user {user} stays at one: {counts:?}");
+            *places.entry(counts.into_keys().next().unwrap()).or_insert(0) += 1;
+        }
+        assert_eq!(places.len(), 4, "users are spread: {places:?}");
+    }
+    let edge = Setup::to(&list).with("balance = { hash = \"uri\" }").start();
+    assert_eq!(ask(&edge, 5, |_| get("/same?x=1")).len(), 1);
+    assert!(ask(&edge, 40, |n| get(&format!("/{n}"))).len() > 1);
+    let edge = Setup::to(&list).with("balance = { hash = \"client-address\" }").start();
+    assert_eq!(ask(&edge, 10, |n| get(&format!("/{n}"))).len(), 1);
+}
+
+#[test]
+fn who_is_busy_is_asked_less() {
+    let (busy, free) = (Raw::new(), Plain::saying("free"));
+    let edge = Setup::to(&[&busy, &free]).start();
+    // Every request the busy one gets stays there: least in flight of two avoids it from then on.
+    let mut waiting = Vec::new();
+    for n in 0..60 {
+        let before = free.count();
+        let mut client = edge.connect();
+        client.send(get(&format!("/{n}")));
+        let mine = crate::support::until("somebody is asked", || match busy.try_accept() {
+            Some(conn) => Some(Some(conn)),
+            None => (free.count() > before).then_some(None),
+        });
+        match mine {
+            Some(conn) => waiting.push((client, conn)),
+            None => assert_eq!(client.answer().text(), "free"),
+        }
+    }
+    assert!(waiting.len() <= 2, "{} requests at the busy one", waiting.len());
+    for (mut client, mut conn) in waiting {
+        conn.head();
+        conn.send(ok("busy"));
+        assert_eq!(client.answer().text(), "busy");
+    }
+}
+
+#[test]
+fn the_lower_tier_serves_while_it_can() {
+    let (first, second) = (Plain::saying("first"), Plain::saying("second"));
+    let edge = Setup::services(&format!(
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 0\n\
+         [service.web.backends]\ndijon = \"{}\"\nthory = \"{}\"\n",
+        first.address(),
+        second.address()
+    ))
+    .start();
+    assert_eq!(ask(&edge, 20, |_| get("/")), HashMap::from([("first".to_owned(), 20)]));
+    edge.order("draining", "dijon");
+    assert_eq!(ask(&edge, 20, |_| get("/")), HashMap::from([("second".to_owned(), 20)]));
+}
