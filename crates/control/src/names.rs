@@ -11,6 +11,7 @@ use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::Name;
 use hickory_resolver::system_conf::read_system_conf;
 use relais_core::{ResolveOrder, Resolved};
 use tokio::sync::Mutex;
@@ -59,15 +60,18 @@ impl Names {
 
     async fn ask(&self, host: &str, port: u16) -> Result<Resolved, String> {
         let why = match self.resolver().await {
-            Ok(resolver) => match resolver.lookup_ip(host).await {
-                Ok(found) => {
-                    let good_for = found.valid_until().saturating_duration_since(Instant::now());
-                    let addresses = found.iter().map(|ip| SocketAddr::new(ip, port)).collect();
-                    return Ok(Resolved { addresses, good_for });
+            // Names of containers may have letters that public names must not have.
+            Ok(resolver) => {
+                match resolver.lookup_ip(Name::from_ascii(host).map_err(|error| error.to_string())?).await {
+                    Ok(found) => {
+                        let good_for = found.valid_until().saturating_duration_since(Instant::now());
+                        let addresses = found.iter().map(|ip| SocketAddr::new(ip, port)).collect();
+                        return Ok(Resolved { addresses, good_for });
+                    }
+                    Err(error) if error.is_no_records_found() => "no such name".to_owned(),
+                    Err(error) => return Err(error.to_string()),
                 }
-                Err(error) if error.is_no_records_found() => "no such name".to_owned(),
-                Err(error) => return Err(error.to_string()),
-            },
+            }
             Err(why) => why,
         };
         if !self.servers.is_empty() {

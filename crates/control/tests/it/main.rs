@@ -3,7 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod admin;
+mod agents;
+mod checks;
+mod exec;
+mod grpc;
 mod metrics;
+mod naming;
 mod probing;
 mod probing_tls;
 mod reloading;

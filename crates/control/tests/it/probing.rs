@@ -15,7 +15,7 @@ use crate::support::{Bench, HEAD, last_probe};
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A file with one service, whose first backend is at this address.
-fn with(health: &str, backend: &str) -> String {
+pub(crate) fn with(health: &str, backend: &str) -> String {
     format!(
         "{HEAD}[service.api]\nhosts = [\"api.a.fr\"]\nfailover_within = \"2s\"\nbackends = [{backend}]\n\
          [service.api.health]\ninterval = \"300ms\"\ntimeout = \"300ms\"\n{health}\n"
@@ -27,7 +27,7 @@ fn http(address: SocketAddr) -> String {
 }
 
 /// Starts, waits for a first probe to end, and returns what it said.
-async fn first_probe(text: &str) -> Result<(), Fault> {
+pub(crate) async fn first_probe(text: &str) -> Result<(), Fault> {
     let bench = Bench::start(text).await;
     let status = bench.until("a probe has ended", |status| last_probe(status).is_some()).await;
     bench.stop().await;
@@ -35,7 +35,7 @@ async fn first_probe(text: &str) -> Result<(), Fault> {
 }
 
 /// A backend that does this with every connection.
-async fn backend<F, Fut>(converse: F) -> SocketAddr
+pub(crate) async fn backend<F, Fut>(converse: F) -> SocketAddr
 where
     F: Fn(TcpStream) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
@@ -59,7 +59,7 @@ async fn answers(bytes: &'static str) -> SocketAddr {
     .await
 }
 
-async fn read_head(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0; 1];
     while !head.ends_with(b"\r\n\r\n") {
@@ -72,7 +72,7 @@ async fn read_head(stream: &mut TcpStream) -> String {
 }
 
 /// An address where nothing listens.
-async fn nobody() -> SocketAddr {
+pub(crate) async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 

@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::{Bench, HEAD, last_probe};
 
 /// What a backend was asked: version, host, path. Over HTTP/1.1 the kind of the handshake stands for the host.
-type Asked = (Version, String, String);
+pub(crate) type Asked = (Version, String, String);
 
 async fn serve_h2(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, asked: mpsc::UnboundedSender<Asked>) {
     let service = service_fn(move |request: Request<Incoming>| {
@@ -38,7 +38,7 @@ async fn serve_h2(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, aske
 }
 
 /// A TLS backend with a certificate of the local CA in `state` for `api.internal`, and the CA's file.
-async fn tls_backend(state: &Path, asked: mpsc::UnboundedSender<Asked>) -> (SocketAddr, PathBuf) {
+pub(crate) async fn tls_backend(state: &Path, asked: mpsc::UnboundedSender<Asked>) -> (SocketAddr, PathBuf) {
     let text = format!(
         "{HEAD}[listener.s]\naddress = \"127.0.0.1:8443\"\n\
          [service.x]\nhosts = [\"api.internal\"]\nrespond = {{ status = 200 }}\n"
