@@ -180,6 +180,7 @@ fn redis_server() -> Option<PathBuf> {
 }
 
 /// Says visibly that a test did not run: the output of tests that pass is not shown, the file descriptor is.
+#[expect(clippy::print_stderr, reason = "a test that does not run speaks to whoever runs it")]
 fn skipped(why: &str) {
     use std::io::Write;
     let stderr = std::fs::OpenOptions::new().append(true).open("/dev/stderr");

@@ -56,9 +56,14 @@ fn sites(status: &Status) -> String {
 }
 
 fn services(status: &Status) -> String {
-    let mut table = table(&["SERVICE", "SERVED BY", "HOSTS"]);
+    let mut table = table(&["SERVICE", "SERVED BY", "CHECK", "HOSTS"]);
     for service in &status.report.services {
-        table.add_row(vec![Cell::new(&service.name), served_by(service), Cell::new(service.hosts.join(", "))]);
+        table.add_row(vec![
+            Cell::new(&service.name),
+            served_by(service),
+            Cell::new(service.check.as_deref().unwrap_or_default()),
+            Cell::new(service.hosts.join(", ")),
+        ]);
     }
     render(table)
 }
@@ -87,7 +92,7 @@ fn backends(status: &Status) -> String {
                 Cell::new(format!("{}/{}", service.name, backend.address)),
                 Cell::new(&backend.site),
                 Cell::new(backend.tier),
-                Cell::new(backend.weight),
+                Cell::new(weight(backend)),
                 word(&backend.health),
                 word(&backend.admin),
                 Cell::new(ago(status.report.now, backend.since)),
@@ -102,16 +107,28 @@ fn backends(status: &Status) -> String {
     if table.is_empty() { String::new() } else { render(table) }
 }
 
+/// The declared weight, and the part of it that the backend's agent leaves.
+fn weight(backend: &Backend) -> String {
+    match &backend.agent {
+        Some(agent) if agent.percent != 100 => format!("{} x {} %", backend.weight, agent.percent),
+        _ => backend.weight.to_string(),
+    }
+}
+
 /// The last probes, latest last.
 fn strip(probes: &[Probe]) -> String {
     probes.iter().map(|probe| if probe.fault.is_none() { '✓' } else { '✗' }).collect()
 }
 
 fn why(backend: &Backend, now: u64) -> String {
-    match backend.held_until.filter(|until| *until > now) {
-        Some(until) => format!("{}; held back another {}", backend.why, ago(until, now)),
-        None => backend.why.clone(),
+    let mut why = backend.why.clone();
+    if let Some(until) = backend.held_until.filter(|until| *until > now) {
+        let _ = write!(why, "; held back another {}", ago(until, now));
     }
+    if let Some(trouble) = backend.unresolved.as_ref().filter(|trouble| !why.contains(trouble.as_str())) {
+        let _ = write!(why, "; its name does not resolve now ({trouble}): last addresses in use");
+    }
+    why
 }
 
 fn certificates(status: &Status) -> String {
@@ -200,6 +217,22 @@ pub(super) mod tests {
             assert!(line.contains(part), "{part} in {line}");
         }
         assert!(text.contains("config: proxy.toml, applied 5 min ago"), "{text}");
+    }
+
+    #[test]
+    fn the_check_the_agent_and_the_name_are_shown() {
+        let text = drawn(|s| {
+            let service = &mut s["report"]["services"][0];
+            service["check"] = json!("Redis PING");
+            service["backends"][0]["agent"] = json!({"line": "75%", "since": 1, "percent": 75, "cap": null});
+            service["backends"][0]["unresolved"] = json!("timed out");
+        });
+        let service = text.lines().find(|line| line.starts_with("api ")).unwrap();
+        assert!(service.contains("Redis PING"), "{text}");
+        let backend = text.lines().find(|line| line.starts_with("api/10.0.0.1:80")).unwrap();
+        assert!(backend.contains("1 x 75 %"), "{backend}");
+        let why = "2 good probes; its name does not resolve now (timed out): last addresses in use";
+        assert!(backend.contains(why), "{backend}");
     }
 
     #[test]

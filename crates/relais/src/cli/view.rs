@@ -106,6 +106,8 @@ pub(crate) struct Service {
     pub(crate) hosts: Vec<String>,
     pub(crate) action: String,
     #[serde(default)]
+    pub(crate) check: Option<String>,
+    #[serde(default)]
     pub(crate) tier: Option<u32>,
     #[serde(default)]
     pub(crate) backends: Vec<Backend>,
@@ -132,7 +134,16 @@ pub(crate) struct Backend {
     #[serde(default)]
     pub(crate) probes: Vec<Probe>,
     #[serde(default)]
+    pub(crate) agent: Option<Agent>,
+    #[serde(default)]
+    pub(crate) unresolved: Option<String>,
+    #[serde(default)]
     pub(crate) held_until: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Agent {
+    pub(crate) percent: u32,
 }
 
 #[derive(Debug, Deserialize)]
