@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use relais_config::Config;
-use relais_core::{Anchor, Effect, Event, Fleet, Instant, Snapshot};
+use relais_core::{Anchor, DrillEnd, Effect, Event, Fleet, Instant, Snapshot};
 use relais_store::Store;
 use relais_tls::CertStore;
 use tokio::sync::{mpsc, watch::Sender};
@@ -177,16 +177,24 @@ impl Control {
         loop {
             let heard = tokio::select! {
                 () = &mut stop => {
-                    self.stopping = true;
+                    self.begin_stopping();
                     return Ended::ByCaller;
                 }
                 heard = self.hear() => heard,
             };
             if let Some(ended) = self.take(heard) {
-                self.stopping = true;
+                self.begin_stopping();
                 return ended;
             }
         }
+    }
+
+    /// From now on workers drain: no new files, and no drill.
+    fn begin_stopping(&mut self) {
+        self.stopping = true;
+        let now = self.now();
+        self.fleet.end_drill(DrillEnd::Stop, now);
+        self.flush();
     }
 
     /// Ends the edges in order: open answers go out, the store is flushed, the admin socket is removed.
@@ -250,8 +258,11 @@ impl Control {
                 }
             }
             Heard::WorkersGone => self.inbox.workers_gone = true,
-            Heard::Probed(Probed { slot, id, result, took, said }) => {
+            Heard::Probed(Probed { slot, id, result, took, said, round_trip }) => {
                 let now = self.now();
+                if let Some(took) = round_trip {
+                    self.fleet.handle_event(Event::Connected { slot, took }, now);
+                }
                 self.fleet.handle_event(Event::Probed { slot, id, result, took, said }, now);
             }
             Heard::Request(Request::Stop(reply)) => {

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use relais_core::Admin;
+use relais_core::{Admin, DrillOrder, DrillRecord};
 use relais_tls::CertInfo;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::contract::{Explained, History};
 use crate::metrics::Scrape;
 use crate::reload::Verdict;
 use crate::status::{AdminReply, Status};
@@ -30,6 +31,8 @@ pub enum RefusalKind {
     NotFound,
     /// The request makes no sense (400).
     Invalid,
+    /// It cannot be done now (409).
+    Conflict,
     /// The control loop has ended (503).
     Gone,
 }
@@ -61,6 +64,11 @@ pub(crate) enum Request {
     LogLevel { set: Option<String>, reply: oneshot::Sender<Result<String, Refusal>> },
     Certificates(oneshot::Sender<Vec<CertInfo>>),
     Scrape(oneshot::Sender<Box<Scrape>>),
+    Explain { service: String, reply: oneshot::Sender<Result<Explained, Refusal>> },
+    History(oneshot::Sender<Box<History>>),
+    BeginDrill { order: DrillOrder, reply: oneshot::Sender<Result<DrillRecord, Refusal>> },
+    AskDrill(oneshot::Sender<Option<DrillRecord>>),
+    EndDrill(oneshot::Sender<Result<DrillRecord, Refusal>>),
 }
 
 /// Speaks to the control loop from any task or thread. Cheap to clone.
@@ -116,6 +124,32 @@ impl Handle {
     /// The certificates in use.
     pub async fn certificates(&self) -> Result<Vec<CertInfo>, Refusal> {
         self.ask(Request::Certificates).await
+    }
+
+    /// How the timers of a service come about, with measured round trips.
+    pub async fn explain(&self, service: &str) -> Result<Explained, Refusal> {
+        let service = service.to_string();
+        self.ask(|reply| Request::Explain { service, reply }).await?
+    }
+
+    /// What failovers took and drills showed.
+    pub async fn history(&self) -> Result<History, Refusal> {
+        Ok(*self.ask(Request::History).await?)
+    }
+
+    /// Treats a site as cut for a while. [`Handle::ask_drill`] must be called at least every 5 s while it lasts.
+    pub async fn begin_drill(&self, order: DrillOrder) -> Result<DrillRecord, Refusal> {
+        self.ask(|reply| Request::BeginDrill { order, reply }).await?
+    }
+
+    /// The drill under way, else the last one; keeps the one under way alive.
+    pub async fn ask_drill(&self) -> Result<Option<DrillRecord>, Refusal> {
+        self.ask(Request::AskDrill).await
+    }
+
+    /// Ends the cut before its time.
+    pub async fn end_drill(&self) -> Result<DrillRecord, Refusal> {
+        self.ask(Request::EndDrill).await?
     }
 
     /// Every metric in Prometheus' text format.

@@ -16,6 +16,7 @@ mod admin;
 mod agent;
 mod alarm;
 mod apply;
+mod contract;
 mod control;
 mod edges;
 mod effects;
@@ -34,6 +35,7 @@ mod status;
 mod watch;
 
 pub use alarm::Alarm;
+pub use contract::{Explained, History};
 pub use control::{Control, Ended};
 pub use handle::{Handle, Refusal, RefusalKind};
 pub use load::{Loaded, load, parse, read};

@@ -1,6 +1,6 @@
 //! Tells people: one log line per transition, with the evidence in fields that a log search can use.
 
-use relais_core::{Admin, Health, Transition};
+use relais_core::{Admin, DrillRecord, FailoverRecord, Health, Transition};
 
 /// Writes the line of one transition. Loss is a warning, return is information.
 pub(crate) fn write(transition: &Transition) {
@@ -50,6 +50,15 @@ pub(crate) fn write(transition: &Transition) {
         Transition::Reloaded { added, removed, kept } => {
             tracing::info!(added, removed, kept, "config applied");
         }
+        Transition::Failover(record) => failover(record),
+        Transition::Drill(record) => drill(record),
+        Transition::Contract { service, trouble } => {
+            let service = &**service;
+            match trouble {
+                Some(why) => tracing::warn!(service, why, "the contract cannot hold: {why}"),
+                None => tracing::info!(service, "the contract can hold again"),
+            }
+        }
         Transition::Service { service, available } => {
             let service = &**service;
             if *available {
@@ -57,6 +66,35 @@ pub(crate) fn write(transition: &Transition) {
             } else {
                 tracing::warn!(service, available, "service has no backend left");
             }
+        }
+    }
+}
+
+fn failover(record: &FailoverRecord) {
+    let (service, sites) = (&*record.service, record.sites.join(", "));
+    let took_ms = record.took_micros / 1000;
+    let contract_ms = record.contract_micros / 1000;
+    let FailoverRecord { moved, rescued, told, drill, why, .. } = record;
+    let slowest_ms = record.slowest_micros / 1000;
+    if record.overran() {
+        let message = format!("failover away from {sites} took longer than the contract");
+        tracing::warn!(service, took_ms, contract_ms, moved, rescued, told, slowest_ms, drill, why, "{message}");
+    } else {
+        let message = format!("failover away from {sites}");
+        tracing::info!(service, took_ms, contract_ms, moved, rescued, told, slowest_ms, drill, why, "{message}");
+    }
+}
+
+fn drill(record: &DrillRecord) {
+    let (site, shape, number) = (&*record.site, record.shape.as_str(), record.number);
+    let problems = record.problems.join("; ");
+    match (record.done, record.end) {
+        (true, _) if record.passed() => tracing::info!(site, shape, number, "drill passed"),
+        (true, _) => tracing::warn!(site, shape, number, problems, "drill failed"),
+        (false, Some(end)) => tracing::warn!(site, shape, number, why = end.as_str(), "drill: the cut of {site} ends"),
+        (false, None) => {
+            let seconds = record.until.since(record.began).as_secs_f64();
+            tracing::warn!(site, shape, number, seconds, "drill: {site} is treated as cut");
         }
     }
 }

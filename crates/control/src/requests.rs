@@ -1,6 +1,6 @@
 //! Answers what operators ask. An order is answered after its snapshot is published.
 
-use relais_core::{Admin, Command, Event};
+use relais_core::{Admin, Command, DrillEnd, Event, Report};
 use tokio::sync::oneshot;
 
 use crate::alarm::AlarmReport;
@@ -38,6 +38,20 @@ impl Control {
             Request::Scrape(to) => {
                 let scrape = self.scrape();
                 reply(to, Box::new(scrape));
+            }
+            Request::Explain { service, reply: to } => reply(to, self.explain(&service)),
+            Request::History(to) => reply(to, Box::new(self.history())),
+            Request::BeginDrill { order, reply: to } => {
+                let answer = self.begin_drill(&order);
+                reply(to, answer);
+            }
+            Request::AskDrill(to) => {
+                let answer = self.ask_drill();
+                reply(to, answer);
+            }
+            Request::EndDrill(to) => {
+                let answer = self.end_drill(DrillEnd::Asked);
+                reply(to, answer);
             }
             // Taken by the loop itself before it comes here; answered all the same.
             Request::Stop(to) => reply(to, ()),
@@ -81,6 +95,7 @@ impl Control {
         let now = self.now();
         self.look_at_store();
         let snapshot = self.snapshot.load_full();
+        let report = self.fleet.report(now);
         // Whoever reads it may stand in another directory.
         let path = self.identity.config_path.as_deref().and_then(|path| std::path::absolute(path).ok());
         Status {
@@ -99,9 +114,18 @@ impl Control {
             store: self.store.state(),
             listeners: status::listeners(&snapshot.config),
             certificates: self.certs.certificates(),
-            warnings: [self.identity.standing_warnings.as_slice(), self.current.warnings.as_slice()].concat(),
-            report: self.fleet.report(now),
+            warnings: self.warnings(&report),
+            report,
         }
+    }
+
+    /// Of the start, of the file, and of contracts that measured paths break.
+    fn warnings(&self, report: &Report) -> Vec<String> {
+        let mut warnings = [self.identity.standing_warnings.as_slice(), self.current.warnings.as_slice()].concat();
+        for service in &report.services {
+            warnings.extend(service.trouble.iter().map(|trouble| format!("service {}: {trouble}", service.name)));
+        }
+        warnings
     }
 
     /// The store says itself in the log what happened to it; here it only has to stay visible.

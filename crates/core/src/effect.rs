@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{Backend, BackendId};
 use crate::event::Target;
 use crate::health::{Admin, Health};
+use crate::history::{DrillRecord, FailoverRecord, KEPT, Shape};
 use crate::snapshot::Snapshot;
 use crate::time::Instant;
 
@@ -44,6 +45,8 @@ pub struct ProbeOrder {
     pub check: Arc<relais_config::Forward>,
     /// Host to send when the rule names none.
     pub host: Arc<str>,
+    /// Its site is in a drill: the probe must behave as if it were cut like this.
+    pub drill: Option<Shape>,
     /// Deadline of the connect alone (without TLS): what runs out is `ConnectTimeout`, the sign of silence.
     pub connect: Duration,
     /// Deadline of the whole probe, at least `connect`: what runs out after the connect is `ResponseTimeout`.
@@ -86,6 +89,10 @@ pub enum Record {
     Backend(BackendRecord),
     /// The operator's word.
     Admin(AdminRecord),
+    /// One failover.
+    Failover(Box<FailoverRecord>),
+    /// One drill.
+    Drill(Box<DrillRecord>),
 }
 
 /// Key of a record.
@@ -96,6 +103,10 @@ pub enum RecordKey {
     Backend(BackendId),
     /// The operator's word about a target.
     Admin(Target),
+    /// A failover, by its place among those that are kept.
+    Failover(u64),
+    /// A drill, by its place among those that are kept.
+    Drill(u64),
 }
 
 impl Record {
@@ -105,6 +116,8 @@ impl Record {
         match self {
             Record::Backend(r) => RecordKey::Backend(r.id.clone()),
             Record::Admin(r) => RecordKey::Admin(r.target.clone()),
+            Record::Failover(r) => RecordKey::Failover(r.number % KEPT),
+            Record::Drill(r) => RecordKey::Drill(r.number % KEPT),
         }
     }
 }
@@ -218,6 +231,17 @@ pub enum Transition {
         removed: usize,
         /// Backends untouched.
         kept: usize,
+    },
+    /// A failover is over.
+    Failover(Box<FailoverRecord>),
+    /// A drill began, its cut ended, or it is over.
+    Drill(Box<DrillRecord>),
+    /// A contract cannot hold over the measured path of a site, or can again.
+    Contract {
+        /// Which service.
+        service: Arc<str>,
+        /// Why, with the numbers; `None`: it can again.
+        trouble: Option<String>,
     },
     /// The last backends of a service went down, or one is back.
     Service {

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::backend::BackendId;
 use crate::fault::Fault;
 use crate::health::Admin;
+use crate::history::Left;
+use crate::time::Instant;
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
@@ -63,6 +65,22 @@ pub enum Event {
     },
     /// The operator's word.
     Admin(Command),
+    /// A request left a backend that did not answer it: evidence of nothing, but the time of a failover ends with it.
+    Moved {
+        /// Which backend.
+        slot: u32,
+        /// When the attempt there began.
+        began: Instant,
+        /// What became of the request.
+        how: Left,
+    },
+    /// The connect of a probe was answered: one round trip of the path to its site.
+    Connected {
+        /// Which backend.
+        slot: u32,
+        /// How long it took.
+        took: Duration,
+    },
 }
 
 /// The addresses of a name.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::backend::Backend;
 use crate::fault::Fault;
 use crate::health::{Admin, Health};
+use crate::history::{DrillRecord, FailoverRecord, Shape};
 use crate::time::Instant;
 
 /// The whole fleet.
@@ -15,6 +16,8 @@ use crate::time::Instant;
 pub struct Report {
     /// When it was made.
     pub now: Instant,
+    /// The drill under way.
+    pub drill: Option<DrillRecord>,
     /// In config order.
     pub sites: Vec<SiteReport>,
     /// In config order.
@@ -42,6 +45,10 @@ pub struct SiteReport {
     pub usable: usize,
     /// Backends there.
     pub total: usize,
+    /// How far away it is, smoothed, in microseconds; `None`: not measured yet.
+    pub round_trip_micros: Option<u64>,
+    /// It is in a drill, and behaves like this.
+    pub drill: Option<Shape>,
 }
 
 /// One service.
@@ -55,6 +62,12 @@ pub struct ServiceReport {
     pub action: &'static str,
     /// What its backends are asked; `None`: it has none.
     pub check: Option<String>,
+    /// The contract, in microseconds.
+    pub contract_micros: u64,
+    /// Why the contract cannot hold, as far as paths were measured: empty when it can.
+    pub trouble: Vec<String>,
+    /// The last failover.
+    pub last_failover: Option<FailoverRecord>,
     /// The tier that takes new requests now; `None`: nobody does.
     pub tier: Option<u32>,
     /// In file order.

@@ -8,6 +8,7 @@ use relais_config::{Config, Service};
 use crate::backend::Backend;
 use crate::budget::Budget;
 use crate::health::{Admin, Health};
+use crate::history::Shape;
 use crate::router::Router;
 use crate::stats::{EdgeStats, ServiceStats};
 use crate::time::Instant;
@@ -104,6 +105,8 @@ pub struct Member {
     /// `Down` because it does not answer, though its host may live: attempts that wait there for a head are moved. A
     /// backend that is `Down` because its check answers wrongly (as in an orderly stop) finishes what it has.
     pub mute: bool,
+    /// Its site is in a drill: whoever talks to it must behave as if it were cut like this.
+    pub drill: Option<Shape>,
 }
 
 impl Member {

@@ -128,6 +128,13 @@ pub struct ServiceStats {
     pub not_replayable: Counter,
     /// Requests that wait for a backend.
     pub waiting: Counter,
+    /// Requests that could have been repeated and were answered with an error all the same: ours, or the last
+    /// backend's that is worth a retry.
+    pub lost: Counter,
+    /// How long failovers took: from the first lost packet the edge could know of to the last request affected.
+    pub failover: Histogram,
+    /// Failovers that took longer than the contract.
+    pub overruns: Counter,
     /// Downloads continued from another backend.
     pub resumed: Counter,
     /// Open tunnels (WebSocket and other upgrades).

@@ -10,7 +10,7 @@ use std::time::Instant;
 use http::Response;
 use http::header::HeaderValue;
 use relais_core::config::Forward;
-use relais_core::{Choice, Event, Fault, Health, Member};
+use relais_core::{Choice, Event, Fault, Health, Left, Member};
 
 use crate::access::Ticket;
 use crate::answer::{self, Failure};
@@ -52,6 +52,9 @@ pub(crate) async fn run(mut exchange: Exchange, ticket: &mut Box<Ticket>) -> Res
             }
         }
     };
+    if let Err(failure) = &result {
+        count_lost(&exchange, *failure, ticket);
+    }
     ticket.bytes_in = exchange.body.as_ref().map_or(0, |body| body.read());
     match (result, &forward.maintenance) {
         (Err(Failure::NoBackend(_) | Failure::Backend { possibly_received: false, .. }), Some(page)) => {
@@ -62,6 +65,18 @@ pub(crate) async fn run(mut exchange: Exchange, ticket: &mut Box<Ticket>) -> Res
             Ok(response)
         }
         (Err(failure), _) => Err(failure),
+    }
+}
+
+/// A request that failed although it could have been sent again, or was never sent.
+fn count_lost(exchange: &Exchange, failure: Failure, ticket: &Ticket) {
+    let ours = match failure {
+        Failure::NoBackend(_) | Failure::Backend { possibly_received: false, .. } => true,
+        Failure::RequestTimeout => exchange.replayable(),
+        _ => false,
+    };
+    if ours && !matches!(ticket.not_replayed, Some("body_not_kept" | "not_idempotent")) {
+        exchange.pool.stats.lost.inc();
     }
 }
 
@@ -167,6 +182,7 @@ fn failed(
     if !exchange.replayable() {
         exchange.pool.stats.not_replayable.inc();
         ticket.not_replayed = Some(if exchange.idempotent { "body_not_kept" } else { "not_idempotent" });
+        exchange.client.worker.left(member.backend.slot, started, Left::Told);
         return Next::GiveUp(failure);
     }
     if fault.is_silence() || reason == "rescued" {
@@ -176,6 +192,8 @@ fn failed(
         return Next::GiveUp(failure);
     }
     exchange.pool.stats.retried(reason);
+    let how = if reason == "rescued" { Left::Rescued } else { Left::Failed };
+    exchange.client.worker.left(member.backend.slot, started, how);
     Next::Again(failure)
 }
 
@@ -213,6 +231,9 @@ fn answered(
             ticket.attempted(member, "status", started);
             exchange.pool.stats.retried("status");
             return Next::Again(Failure::Backend { fault: Fault::Status(status), possibly_received: false });
+        }
+        if exchange.idempotent {
+            exchange.pool.stats.lost.inc();
         }
     } else {
         backend.stats.succeeded.inc();

@@ -18,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
+use crate::cut::Gated;
 use crate::exchange::Exchange;
 use crate::pool::Slot;
 use crate::sender::{H2Sender, Sender};
@@ -145,6 +146,7 @@ async fn through_shortage(worker: &Arc<Worker>, goal: &Goal) -> Result<Sender, T
     let give_up = Instant::now() + goal.patience;
     loop {
         let dial = async {
+            goal.slot.cut.pass_connect().await.map_err(Trouble::Fault)?;
             let io = dial(worker, goal).await?;
             handshake(goal, io).await.map_err(Trouble::Fault)
         };
@@ -162,6 +164,7 @@ async fn dial(worker: &Arc<Worker>, goal: &Goal) -> Result<UpstreamIo, Trouble> 
         Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await.map_err(|error| trouble(&error))?),
         Address::Socket(_) | Address::Name(..) => Plain::Tcp(dial_any(goal).await?),
     };
+    let plain = Gated::new(plain, Arc::clone(&goal.slot.cut));
     match &goal.backend.upstream.tls {
         None => Ok(UpstreamIo::Plain(plain)),
         Some(tls) => Ok(secure(worker, goal, tls, plain).await?),
@@ -190,7 +193,12 @@ async fn dial_tcp(address: SocketAddr, unacknowledged: Duration) -> Result<TcpSt
     Ok(stream)
 }
 
-async fn secure(worker: &Arc<Worker>, goal: &Goal, tls: &UpstreamTls, plain: Plain) -> Result<UpstreamIo, Fault> {
+async fn secure(
+    worker: &Arc<Worker>,
+    goal: &Goal,
+    tls: &UpstreamTls,
+    plain: Gated<Plain>,
+) -> Result<UpstreamIo, Fault> {
     let config = worker.shared.certs.client_config(tls, goal.protocol).map_err(|error| {
         tracing::warn!(backend = %goal.backend.id, %error, "TLS to this backend cannot be set up");
         Fault::Tls
@@ -243,11 +251,12 @@ async fn handshake(goal: &Goal, io: UpstreamIo) -> Result<Sender, Fault> {
             .handshake(TokioIo::new(io))
             .await
             .map_err(|_| Fault::Reset)?;
-        tokio::spawn(async move {
+        let driver = tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::trace!(%error, "connection to a backend ended");
             }
         });
+        goal.slot.cut.drives(driver.abort_handle());
         return Ok(Sender::H1(send));
     }
     // Pings only while streams are open: a connection that died in silence is noticed without waiting for a timeout.
@@ -263,7 +272,7 @@ async fn handshake(goal: &Goal, io: UpstreamIo) -> Result<Sender, Fault> {
         .map_err(|_| Fault::Reset)?;
     let allowed = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
     let sender = H2Sender::new(send, Arc::clone(&allowed));
-    tokio::spawn(async move {
+    let driver = tokio::spawn(async move {
         let mut connection = connection;
         let ended = poll_fn(|cx| {
             let state = Pin::new(&mut connection).poll(cx);
@@ -274,6 +283,7 @@ async fn handshake(goal: &Goal, io: UpstreamIo) -> Result<Sender, Fault> {
             tracing::trace!(%error, "connection to a backend ended");
         }
     });
+    goal.slot.cut.drives(driver.abort_handle());
     goal.slot.share(sender.clone(), goal.moves);
     Ok(Sender::H2(sender))
 }
@@ -286,10 +296,9 @@ pub(crate) enum Plain {
 }
 
 /// A connection to a backend.
-#[derive(Debug)]
 pub(crate) enum UpstreamIo {
-    Plain(Plain),
-    Tls(Box<tokio_rustls::client::TlsStream<Plain>>),
+    Plain(Gated<Plain>),
+    Tls(Box<tokio_rustls::client::TlsStream<Gated<Plain>>>),
 }
 
 impl UpstreamIo {

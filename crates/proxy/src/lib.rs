@@ -12,6 +12,7 @@ mod body;
 mod client_io;
 mod connection;
 mod connector;
+mod cut;
 mod exchange;
 mod forward;
 mod forwarded;

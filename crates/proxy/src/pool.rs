@@ -11,12 +11,15 @@ use relais_core::{Admin, Backend, Member, Pool, Snapshot};
 use tokio::sync::Notify;
 
 use crate::body::SendBody;
+use crate::cut::{Cut, Drilled};
 use crate::sender::{H2Sender, Sender};
 
 /// All of one worker's connections, by the slot of the backend.
 #[derive(Default)]
 pub(crate) struct Connections {
     slots: Mutex<HashMap<u32, Arc<Slot>>>,
+    /// Backends in a drill: slots made meanwhile begin in it.
+    drills: Mutex<HashMap<u32, Drilled>>,
     /// The latest end of any rest asked for: most of the time it is past, and nobody has to look further.
     resting_until: AtomicU64,
 }
@@ -26,6 +29,8 @@ pub(crate) struct Connections {
 pub(crate) struct Slot {
     idle: Mutex<Vec<Idle>>,
     shared: Mutex<Vec<H2Sender>>,
+    /// What a drill makes of its connections.
+    pub(crate) cut: Arc<Cut>,
     /// One connect at a time where the connection will be shared.
     pub(crate) connecting: tokio::sync::Mutex<()>,
     /// What ALPN gave last: connects to a backend that speaks HTTP/2 are worth waiting for.
@@ -147,6 +152,14 @@ impl Slot {
         }
     }
 
+    /// The backend's site is in a drill, or no longer.
+    fn drill(&self, drill: Option<Drilled>) {
+        self.cut.set(drill);
+        if self.cut.is_refused() {
+            self.verdict.notify_waiters();
+        }
+    }
+
     /// Streams here shall move elsewhere: the operator drains the backend, or the edge stops.
     fn drain(&self) {
         self.drains.fetch_add(1, Relaxed);
@@ -167,7 +180,13 @@ impl Slot {
 impl Connections {
     /// The slot of a backend, made at first use.
     pub(crate) fn slot(&self, backend: &Backend) -> Arc<Slot> {
-        Arc::clone(self.slots.lock().entry(backend.slot).or_default())
+        let mut slots = self.slots.lock();
+        let slot = slots.entry(backend.slot).or_insert_with(|| {
+            let slot = Slot::default();
+            slot.cut.set(self.drills.lock().get(&backend.slot).copied());
+            Arc::new(slot)
+        });
+        Arc::clone(slot)
     }
 
     /// A backend asked to be left alone for a while.
@@ -202,18 +221,32 @@ impl Connections {
                 .flat_map(|pool| members(std::slice::from_ref(pool)))
                 .collect()
         };
-        for member in differing.iter().flat_map(|i| &new.pools[*i].members) {
-            let Some(slot) = self.slots.lock().get(&member.backend.slot).cloned() else { continue };
-            slot.follow(known.get(&member.backend.slot).copied(), member);
+        for pool in differing.iter().map(|i| &new.pools[*i]) {
+            for member in &pool.members {
+                let drill = member.drill.map(|shape| (shape, pool.timers.failover_within / 2));
+                self.note_drill(member.backend.slot, drill);
+                let Some(slot) = self.slots.lock().get(&member.backend.slot).cloned() else { continue };
+                slot.follow(known.get(&member.backend.slot).copied(), member);
+                slot.drill(drill);
+            }
         }
         if reloaded {
             self.forget_gone(new);
         }
     }
 
+    fn note_drill(&self, slot: u32, drill: Option<Drilled>) {
+        let mut drills = self.drills.lock();
+        match drill {
+            Some(drill) => drop(drills.insert(slot, drill)),
+            None => drop(drills.remove(&slot)),
+        }
+    }
+
     /// Drops the connections to backends that are no longer in the config; streams there end in their own time.
     fn forget_gone(&self, new: &Snapshot) {
         let present: HashSet<u32> = members(&new.pools).map(|(slot, _)| slot).collect();
+        self.drills.lock().retain(|slot, _| present.contains(slot));
         self.slots.lock().retain(|number, slot| {
             let stays = present.contains(number);
             if !stays {

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use relais_core::config::Forward;
-use relais_core::{Choice, Fault, Member};
+use relais_core::{Choice, Fault, Left, Member};
 use tokio::sync::oneshot;
 
 use crate::access::Ticket;
@@ -66,12 +66,14 @@ pub(crate) async fn connect(
         let finished = tokio::time::timeout(patience, next(&mut runners)).await;
         match finished {
             Ok((runner, Ok(sender))) => {
+                overtaken(exchange, &runners, runner.since);
                 let Runner { member, slot, before, .. } = runner;
                 return Ok(Connected { member, slot, sender, reused: false, before });
             }
             Ok((runner, Err(fault))) => {
                 ticket.attempted(&runner.member, fault.as_str(), runner.since);
                 exchange.pool.stats.retried(fault.as_str());
+                exchange.client.worker.left(runner.member.backend.slot, runner.since, Left::Failed);
                 if fault.is_silence() {
                     exchange.avoid_site = Some(Arc::clone(&runner.member.backend.id.site));
                 }
@@ -90,11 +92,19 @@ pub(crate) async fn connect(
             Err(_) if runners.len() < MOST => {
                 asked = false;
                 if let Some(connected) = start_beside(exchange, forward, reuse, &mut runners) {
+                    overtaken(exchange, &runners, Instant::now());
                     return Ok(connected);
                 }
             }
             Err(_) => {}
         }
+    }
+}
+
+/// Those that were asked before the one that won: the request left them.
+fn overtaken(exchange: &Exchange, runners: &[Runner], before: Instant) {
+    for runner in runners.iter().filter(|runner| runner.since < before) {
+        exchange.client.worker.left(runner.member.backend.slot, runner.since, Left::Overtaken);
     }
 }
 

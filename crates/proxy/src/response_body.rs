@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use relais_core::{Event, Fault};
+use relais_core::{Event, Fault, Left};
 use tokio::sync::futures::OwnedNotified;
 
 use crate::access::Ticket;
@@ -235,6 +235,11 @@ impl ResponseBody {
         let Kind::Backend(body) = &mut self.kind else { return Err(cut) };
         let over_time = body.over_time();
         let deadline = body.deadline;
+        let (resumable, since) = (body.plan.is_some() && body.exchange.is_some(), body.timing.blocked);
+        if !over_time {
+            let how = if resumable { Left::Rescued } else { Left::Told };
+            body.worker.left(body.backend_slot, since.unwrap_or_else(Instant::now), how);
+        }
         let (Some(plan), Some(mut exchange)) = (body.plan.take(), body.exchange.take()) else { return Err(cut) };
         if plan.finished() {
             // The last byte was passed on; only the end was lost with the connection.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use relais_core::Left;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::access::Ticket;
@@ -100,6 +101,9 @@ impl Tunnel {
         };
         ticket.bytes_in = up.bytes.load(Relaxed);
         ticket.bytes_out = down.bytes.load(Relaxed);
+        if let (Some("backend_dead"), Some(serving)) = (cut, &ticket.serving) {
+            self.connection.worker.left(serving.backend().slot, Instant::now(), Left::Told);
+        }
         if cut.is_some() {
             if self.websocket && !down.writing.load(Relaxed) && down.frames.lock().between() {
                 let farewell = client_write.write_all(&SERVICE_RESTART);
@@ -152,7 +156,7 @@ async fn moved(slot: &Slot, before: Verdicts, worker: &Worker) -> &'static str {
         tokio::pin!(verdict);
         verdict.as_mut().enable();
         let now = slot.verdicts();
-        if now.deaths != before.deaths {
+        if now.deaths != before.deaths || slot.cut.is_refused() {
             return "backend_dead";
         }
         if until.is_none() && now.drains != before.drains {

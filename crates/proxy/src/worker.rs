@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use relais_core::config::{Listener, Service};
-use relais_core::{Anchor, Event, Pool, Snapshot};
+use relais_core::{Anchor, Event, Left, Pool, Snapshot};
 use relais_tls::CertStore;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -118,6 +118,11 @@ impl Worker {
         if self.shared.events.try_send(event).is_err() {
             self.shared.snapshot.load().stats.events_dropped.inc();
         }
+    }
+
+    /// A request that was sent to this backend left it, or its client was told.
+    pub(crate) fn left(&self, backend: u32, began: Instant, how: Left) {
+        self.report(Event::Moved { slot: backend, began: self.shared.anchor.at(began), how });
     }
 
     /// Something waits at this backend longer than usual: the fleet shall ask whether it lives.

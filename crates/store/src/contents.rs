@@ -71,7 +71,7 @@ impl Contents {
     pub(crate) fn admin(&self) -> Vec<AdminRecord> {
         let words = self.records.values().filter_map(|record| match record {
             Record::Admin(word) => Some(word.clone()),
-            Record::Backend(_) => None,
+            Record::Backend(_) | Record::Failover(_) | Record::Drill(_) => None,
         });
         words.collect()
     }

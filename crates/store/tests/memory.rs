@@ -96,7 +96,7 @@ fn a_record_may_be_large() {
             record.why = format!("{value}").repeat(40_000);
             relais_core::Record::Backend(record)
         }
-        admin @ relais_core::Record::Admin(_) => admin,
+        other => other,
     };
     for round in 1..4 {
         let store = Store::open(dir.path());

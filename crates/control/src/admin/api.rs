@@ -15,7 +15,7 @@ use crate::handle::{Handle, Refusal, RefusalKind};
 use crate::reload::Outcome;
 
 const ENDPOINTS: &str = "GET /status, GET /certificates, GET /metrics, GET or PUT /log-level, POST /admin, \
-    POST /reload, POST /stop";
+    POST /reload, POST /stop, GET /explain, GET /history, GET, POST or DELETE /drill";
 
 /// All endpoints.
 pub(super) fn router(handle: Handle) -> Router {
@@ -27,6 +27,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/admin", post(admin))
         .route("/reload", post(reload))
         .route("/stop", post(stop))
+        .merge(super::contract::router())
         .fallback(async || refuse(StatusCode::NOT_FOUND, "there is no such endpoint", ENDPOINTS))
         .method_not_allowed_fallback(async || {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "this endpoint does not take that method", ENDPOINTS)
@@ -134,11 +135,11 @@ async fn stop(State(handle): State<Handle>, peer: ConnectInfo<Peer>) -> Response
 }
 
 /// Orders leave a trace of who gave them.
-fn heard(peer: Peer, order: &str, about: &str) {
+pub(super) fn heard(peer: Peer, order: &str, about: &str) {
     tracing::info!(uid = peer.uid, pid = peer.pid, order, about, "order on the admin socket");
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8], shape: &str) -> Result<T, Refusal> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8], shape: &str) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal {
         error: format!("the body makes no sense: {error}"),
         help: format!("send JSON such as {shape}"),
@@ -146,28 +147,29 @@ fn parse<T: DeserializeOwned>(body: &[u8], shape: &str) -> Result<T, Refusal> {
     })
 }
 
-fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
+pub(super) fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
     match result {
         Ok(value) => json(StatusCode::OK, &value),
         Err(refusal) => refused(&refusal),
     }
 }
 
-fn refused(refusal: &Refusal) -> Response {
+pub(super) fn refused(refusal: &Refusal) -> Response {
     let status = match refusal.kind {
         RefusalKind::NotFound => StatusCode::NOT_FOUND,
         RefusalKind::Invalid => StatusCode::BAD_REQUEST,
+        RefusalKind::Conflict => StatusCode::CONFLICT,
         RefusalKind::Gone => StatusCode::SERVICE_UNAVAILABLE,
     };
     json(status, refusal)
 }
 
-fn refuse(status: StatusCode, error: &str, help: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, error: &str, help: &str) -> Response {
     json(status, &serde_json::json!({ "error": error, "help": help }))
 }
 
 /// JSON with a line end, so that `curl` leaves the prompt where it belongs.
-fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     match serde_json::to_string_pretty(value) {
         Ok(text) => (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

@@ -2,6 +2,7 @@
 //! decides nothing.
 
 mod api;
+mod contract;
 mod socket;
 
 use std::path::PathBuf;

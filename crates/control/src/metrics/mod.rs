@@ -2,6 +2,7 @@
 //! Cardinality is bounded by the config: no label comes from a client.
 
 mod backends;
+mod contract;
 mod edge;
 mod family;
 mod serve;
@@ -43,6 +44,7 @@ pub(crate) fn render(scrape: &Scrape) -> String {
     let mut families: Vec<MetricFamily> = Vec::new();
     families.extend(edge::families(scrape));
     families.extend(services::families(scrape));
+    families.extend(contract::families(scrape));
     families.extend(backends::families(scrape));
     families.retain(|family| !family.get_metric().is_empty());
     families.sort_by(|a, b| a.name().cmp(b.name()));

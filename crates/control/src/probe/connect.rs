@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relais_config::{Address, CheckKind, UpstreamProtocol, UpstreamTls};
 use relais_core::{Fault, ProbeOrder};
@@ -118,10 +118,14 @@ pub(super) async fn connect(order: &ProbeOrder, progress: &Progress) -> Result<(
     let port = order.check.health.port;
     let on_port = |address: &SocketAddr| SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
     let addresses: Vec<SocketAddr> = order.addresses.iter().map(on_port).collect();
+    let asked = Instant::now();
     let (stream, address) = match tokio::time::timeout(order.connect, dial(&addresses, order.connect)).await {
         Ok(connected) => connected?,
         Err(_) => return Err(Fault::ConnectTimeout.into()),
     };
+    if addresses.first() == Some(&address) {
+        progress.connected(asked.elapsed());
+    }
     Ok((stream, Some(address)))
 }
 

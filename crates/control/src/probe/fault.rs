@@ -3,8 +3,9 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use relais_core::Fault;
 
@@ -50,11 +51,23 @@ pub(super) enum Phase {
 pub(super) struct Progress {
     phase: AtomicU8,
     said: Mutex<Option<Arc<str>>>,
+    /// How long the connect took, in microseconds; 0: not measured.
+    connect: AtomicU64,
 }
 
 impl Progress {
     pub(super) fn reach(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
+    }
+
+    /// The connect was answered after `took`: one round trip.
+    pub(super) fn connected(&self, took: Duration) {
+        self.connect.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1), Relaxed);
+    }
+
+    /// How long the connect took, if it was measured.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        Some(self.connect.load(Relaxed)).filter(|micros| *micros > 0).map(Duration::from_micros)
     }
 
     /// What running out of time means here.

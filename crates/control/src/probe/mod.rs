@@ -2,6 +2,7 @@
 //! is a `Fault` for the fleet to judge.
 
 pub(crate) mod connect;
+mod drill;
 mod exchange;
 mod exec;
 mod fault;
@@ -21,7 +22,7 @@ use relais_core::{Fault, ProbeOrder};
 use relais_tls::CertStore;
 use tokio::task::{AbortHandle, Id, JoinSet};
 
-use run::Prober;
+use run::{Answer, Prober};
 
 /// What came back from one probe.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Probed {
     pub(crate) took: Duration,
     /// What the backend or its check said, for people.
     pub(crate) said: Option<Arc<str>>,
+    /// The connect was answered after so long: one round trip.
+    pub(crate) round_trip: Option<Duration>,
 }
 
 /// Probes of one backend, counted since start.
@@ -67,8 +70,8 @@ impl Probes {
         let (slot, id) = (order.backend.slot, order.id);
         let prober = Arc::clone(&self.prober);
         let task = self.running.spawn(async move {
-            let (result, took, said) = prober.probe(&order).await;
-            Probed { slot, id, result, took, said }
+            let Answer { result, took, said, round_trip } = prober.probe(&order).await;
+            Probed { slot, id, result, took, said, round_trip }
         });
         self.orders.insert(task.id(), (slot, id));
         if let Some(older) = self.latest.insert(slot, task) {
@@ -91,7 +94,8 @@ impl Probes {
                 Err(error) => match (self.orders.remove(&error.id()), error.is_panic()) {
                     (Some((slot, id)), true) => {
                         tracing::error!(%error, "a probe failed inside relais; counted as a malformed answer");
-                        Probed { slot, id, result: Err(Fault::Malformed), took: Duration::ZERO, said: None }
+                        let (result, took) = (Err(Fault::Malformed), Duration::ZERO);
+                        Probed { slot, id, result, took, said: None, round_trip: None }
                     }
                     _ => continue,
                 },

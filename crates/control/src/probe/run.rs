@@ -10,6 +10,7 @@ use relais_core::{Fault, ProbeOrder};
 use relais_tls::CertStore;
 
 use super::connect::{self, Stream, Tls};
+use super::drill;
 use super::fault::{Phase, Progress, Trouble};
 use super::reserve::Reserve;
 use super::{exchange, exec, grpc, http, mysql, redis};
@@ -28,8 +29,17 @@ pub(super) struct Prober {
     complained: AtomicU64,
 }
 
-/// What came back, how long it took, and what was said.
-type Answer = (Result<(), Fault>, Duration, Option<Arc<str>>);
+/// What a probe brought.
+pub(super) struct Answer {
+    /// What came back.
+    pub(super) result: Result<(), Fault>,
+    /// How long all of it took.
+    pub(super) took: Duration,
+    /// What was said, for people.
+    pub(super) said: Option<Arc<str>>,
+    /// How long the connect alone took.
+    pub(super) round_trip: Option<Duration>,
+}
 
 impl Prober {
     pub(super) fn new(certs: Arc<CertStore>) -> Self {
@@ -42,7 +52,12 @@ impl Prober {
             Ok(tls) => tls,
             Err(why) => {
                 tracing::debug!(backend = %order.backend.id, why, "no TLS for this probe");
-                return (Err(Fault::Tls), Duration::ZERO, Some(why.into()));
+                return Answer {
+                    result: Err(Fault::Tls),
+                    took: Duration::ZERO,
+                    said: Some(why.into()),
+                    round_trip: None,
+                };
             }
         };
         let mut overslept = false;
@@ -70,13 +85,15 @@ impl Prober {
                 continue;
             }
             self.reserve.refill();
-            return (result, took, progress.said());
+            return Answer { result, took, said: progress.said(), round_trip: progress.round_trip() };
         }
     }
 
     async fn attempt(&self, order: &ProbeOrder, tls: Option<&Tls>, progress: &Progress) -> Result<(), Trouble> {
+        drill::connect(order, progress).await?;
         let (stream, address) = connect::connect(order, progress).await?;
         progress.reach(Phase::Asking);
+        drill::answer(order).await;
         let secured = |stream: Stream| async move {
             match tls {
                 Some(tls) => tls.handshake(stream).await,

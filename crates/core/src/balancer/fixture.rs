@@ -102,6 +102,7 @@ fn member(slot: u32, words: &str) -> Member {
         admin: Admin::Enabled,
         ramp_from: None,
         dead: false,
+        drill: None,
         mute: false,
     };
     for word in rest {

@@ -12,6 +12,7 @@ use super::{Fleet, probing};
 use crate::backend::{Backend, BackendId};
 use crate::effect::{BackendRecord, Record, RecordKey, Saved, Transition};
 use crate::health::{Admin, Health};
+use crate::history::DrillEnd;
 use crate::router::Router;
 use crate::snapshot::Shared;
 use crate::stats::ServiceStats;
@@ -45,8 +46,10 @@ impl Fleet {
                     let word = Word { word: record.word, since: record.since.min(now), reason: record.reason };
                     self.words.insert(record.target, word);
                 }
+                Record::Failover(_) | Record::Drill(_) => self.past.take(record),
             }
         }
+        self.past.order();
         let config = Arc::clone(&self.config);
         let difference = self.lay_out(&config, now);
         self.forget_unnamed_words();
@@ -64,6 +67,8 @@ impl Fleet {
     pub(super) fn reload(&mut self, config: &Arc<Config>, now: Instant) {
         let mut difference = Difference { kept: self.entries.keys().copied().collect(), ..Difference::default() };
         if **config != *self.config {
+            self.abandon_drill(DrillEnd::Reload, now);
+            self.settle_all();
             difference = self.lay_out(config, now);
             let servers = config.edge.nameservers != self.config.edge.nameservers;
             self.config = Arc::clone(config);
@@ -110,7 +115,9 @@ impl Fleet {
                 continue;
             };
             let rechecked = old_health.is_some_and(|old| {
-                old.health != forward.health || Timers::solve(&old) != state.timers || old.host != forward.host
+                old.health != forward.health
+                    || Timers::solve(&old) != Timers::solve(&forward)
+                    || old.host != forward.host
             });
             let mut decls: Vec<&BackendDecl> = forward.backends.iter().collect();
             decls.sort_by_key(|decl| decl.tier);
@@ -139,6 +146,9 @@ impl Fleet {
             difference.removed.push(entry.backend.id.clone());
         }
         self.lay_out_members();
+        for index in 0..self.services.len() {
+            self.stretch(index);
+        }
         difference
     }
 
@@ -325,6 +335,8 @@ fn service_state(config: &Config, service: &Arc<Service>, old: Option<ServiceSta
             service: Arc::clone(service),
             forward,
             timers,
+            trouble: Vec::new(),
+            episode: None,
             members: Vec::new(),
             stats: Arc::new(ServiceStats::default()),
             shared: Arc::new(Shared::new(now)),

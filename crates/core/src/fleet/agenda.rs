@@ -19,6 +19,10 @@ pub(super) enum Alarm {
     Agent(u32),
     /// The accusations against a site have grown old. The number is the site's place in the config.
     Acquit(u32),
+    /// Nothing more was moved off lost backends of a service. The number is the service's place in the config.
+    Settled(u32),
+    /// The drill under way must be looked at.
+    Drill,
 }
 
 /// All deadlines. Setting an alarm again moves it.

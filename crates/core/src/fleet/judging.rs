@@ -154,6 +154,7 @@ impl Fleet {
                     entry.counters.silent_probes = entry.counters.silent_probes.min(1);
                 } else {
                     remember(&mut entry.downs, now);
+                    self.changes.fallen.push(slot);
                 }
                 if !self.services[entry.service].timers.checked {
                     self.hold_unchecked(slot, now);

@@ -3,15 +3,20 @@
 //! Events and the passing of time go in, effects come out; nothing here does I/O or reads a clock. The rooms below:
 //! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload),
 //! `probing` asking, `judging` evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed
-//! return, `operator` admin words, `agents` those of programs beside backends, `names` where backends are, `publish` state becomes a snapshot and records, `status` the report.
+//! return, `failover` the time each one took, `paths` measured round trips, `drill` cuts made on purpose, `operator`
+//! admin words, `agents` those of programs beside backends, `names` where backends are, `publish` state becomes a
+//! snapshot and records, `status` the report.
 
 mod adopt;
 mod agenda;
 mod agents;
 mod comeback;
+mod drill;
+mod failover;
 mod judging;
 mod names;
 mod operator;
+mod paths;
 mod probing;
 mod publish;
 mod sites;
@@ -25,7 +30,7 @@ use std::sync::Arc;
 use relais_config::Config;
 
 use crate::backend::BackendId;
-use crate::effect::{Effect, RecordKey, Saved, Transition};
+use crate::effect::{Effect, Record, RecordKey, Saved, Transition};
 use crate::event::{Event, Target};
 use crate::random::Random;
 use crate::report::Report;
@@ -35,6 +40,9 @@ use crate::stats::EdgeStats;
 use crate::time::Instant;
 
 use agenda::{Agenda, Alarm};
+use drill::Drill;
+pub use drill::{DrillOrder, DrillRefused};
+use failover::Past;
 use state::{Entry, ServiceState, SiteState, Words};
 
 /// The one writer's state.
@@ -54,6 +62,8 @@ pub struct Fleet {
     agenda: Agenda,
     router: Arc<Router>,
     stats: Arc<EdgeStats>,
+    past: Past,
+    drill: Option<Box<Drill>>,
     snapshot: Option<Arc<Snapshot>>,
     effects: VecDeque<Effect>,
     changes: Changes,
@@ -68,6 +78,10 @@ struct Changes {
     services: BTreeSet<usize>,
     /// Backends whose record must be written.
     save: BTreeSet<u32>,
+    /// Backends that had traffic and were declared down.
+    fallen: Vec<u32>,
+    /// Failovers and drills that must be written.
+    records: Vec<Record>,
     /// Words that must be written.
     words: BTreeSet<Target>,
     forget: BTreeSet<RecordKey>,
@@ -93,6 +107,8 @@ impl Fleet {
             words: Words::new(),
             agenda: Agenda::default(),
             stats: Arc::new(EdgeStats::default()),
+            past: Past::default(),
+            drill: None,
             snapshot: None,
             effects: VecDeque::new(),
             changes: Changes::default(),
@@ -112,6 +128,8 @@ impl Fleet {
             Event::Served { slot, result } => self.served(slot, result, now),
             Event::Overdue { slot } => self.press(slot, now),
             Event::Admin(command) => self.command(command, now),
+            Event::Moved { slot, began, how } => self.moved(slot, began, how, now),
+            Event::Connected { slot, took } => self.connected(slot, took),
         }
         self.flush(now);
     }
@@ -126,6 +144,8 @@ impl Fleet {
                 Alarm::Resolve(slot) => self.resolve(slot, now),
                 Alarm::Agent(slot) => self.ask_agent(slot, now),
                 Alarm::Acquit(site) => self.acquit(site, now),
+                Alarm::Settled(service) => self.settled(service),
+                Alarm::Drill => self.look_at_drill(now),
             }
         }
         self.flush(now);

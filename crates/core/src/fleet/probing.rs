@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use relais_config::CheckKind;
+use relais_config::{CheckKind, Pace};
 
 use super::Fleet;
 use super::agenda::Alarm;
@@ -44,8 +44,8 @@ impl Fleet {
         entry.probe = Some(Outstanding { id, sent: now, short });
         entry.last_sent = now;
         let (backend, host) = (Arc::clone(&entry.backend), Arc::clone(&entry.host));
-        let addresses = Arc::clone(&entry.addresses);
-        let order = ProbeOrder { id, backend, addresses, check, host, connect, timeout };
+        let (addresses, drill) = (Arc::clone(&entry.addresses), self.sites[entry.site].drill);
+        let order = ProbeOrder { id, backend, addresses, check, host, drill, connect, timeout };
         self.changes.probes.push(Effect::Probe(order));
         self.agenda.cancel(Alarm::Probe(slot));
         self.agenda.set(Alarm::Overdue(slot), now + timeout + GRACE);
@@ -141,10 +141,14 @@ impl Fleet {
         let timers = &service.timers;
         let health = service.forward.as_ref().map(|forward| &forward.health);
         let by_hand = health.is_some_and(|health| health.timeout.is_some());
-        // A connect takes one round trip, a question at least another: what good probes take at best bounds the
-        // network's part.
+        // A connect takes one round trip, a question at least another: where connects are not measured, what good probes
+        // take at best bounds the network's part.
         let connect_only = health.is_some_and(|health| health.kind == CheckKind::Tcp);
-        let reach = if connect_only { entry.fastest * 3 } else { entry.fastest };
+        let reach = match self.sites[entry.site].round_trip.smoothed() {
+            Some(round_trip) => Pace::least_wait(timers.failover_within, round_trip),
+            None if connect_only => entry.fastest * 3,
+            None => entry.fastest,
+        };
         let known = !entry.fastest.is_zero();
         let whole = if by_hand {
             timers.probe_timeout
@@ -152,7 +156,7 @@ impl Fleet {
             // Nothing is gained by haste: a slow answer is worth more than none.
             timers.failover_within
         } else {
-            timers.probe_timeout.max(entry.slowest * 2).min(timers.failover_within)
+            timers.probe_timeout.max(entry.slowest * 2).max(reach).min(timers.failover_within)
         };
         let connect = if known { timers.probe_timeout.max(reach) } else { timers.connect }.min(whole);
         let site = &self.sites[entry.site];

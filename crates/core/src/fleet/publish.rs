@@ -23,6 +23,7 @@ impl Fleet {
             self.note_availability(service, now);
         }
         self.publish(&touched);
+        self.open_failovers(now);
         let changes = std::mem::take(&mut self.changes);
         for slot in changes.save {
             let Some(entry) = self.entries.get_mut(&slot) else { continue };
@@ -33,6 +34,7 @@ impl Fleet {
             let Some(word) = self.words.get(&target) else { continue };
             self.effects.push_back(Effect::Save(Record::Admin(admin_record(&target, word))));
         }
+        self.effects.extend(changes.records.into_iter().map(Effect::Save));
         self.effects.extend(changes.forget.into_iter().map(Effect::Forget));
         self.effects.extend(changes.notes.into_iter().map(Effect::Note));
         self.effects.extend(changes.probes);
@@ -94,6 +96,7 @@ impl Fleet {
                 ramp_from: entry.ramp_from,
                 dead: entry.dead,
                 mute: entry.mute && entry.health() == Health::Down,
+                drill: self.sites[entry.site].drill,
             })
             .collect()
     }
@@ -130,6 +133,9 @@ impl Fleet {
         }
         self.services[index].available = after;
         if after == Some(false) {
+            if let Some(episode) = &mut self.services[index].episode {
+                episode.nobody_left = true;
+            }
             self.hurry_service(index, now);
         }
         if after == Some(false) || before == Some(false) {
@@ -150,6 +156,7 @@ fn same_members(old: &[Member], new: &[Member]) -> bool {
             && old.ramp_from == new.ramp_from
             && old.dead == new.dead
             && old.mute == new.mute
+            && old.drill == new.drill
     };
     old.len() == new.len() && old.iter().zip(new).all(same)
 }

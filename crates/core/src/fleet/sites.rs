@@ -208,7 +208,7 @@ impl Fleet {
         self.touch_site(index);
     }
 
-    fn touch_site(&mut self, index: usize) {
+    pub(super) fn touch_site(&mut self, index: usize) {
         let services = self.sites[index].members.iter().filter_map(|slot| self.entries.get(slot)).map(|e| e.service);
         self.changes.services.extend(services);
     }

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use relais_config::{Address, BackendDecl, Forward, Service};
 
+use super::failover::{Episode, Leaving};
 use crate::agent::AgentWords;
 use crate::backend::Backend;
 use crate::effect::{AdminRecord, BackendRecord};
 use crate::event::Target;
 use crate::fault::Fault;
 use crate::health::{Admin, Health};
+use crate::history::Shape;
 use crate::report::ProbeReport;
+use crate::round_trip::RoundTrip;
 use crate::snapshot::{Pool, Shared};
 use crate::stats::ServiceStats;
 use crate::time::Instant;
@@ -124,6 +127,8 @@ pub(super) struct Entry {
     /// When the present run of failed probes began.
     pub(super) bad_since: Option<Instant>,
     pub(super) last_fault: Option<Fault>,
+    /// Requests that left it lately, before a verdict.
+    pub(super) leaving: Leaving,
     pub(super) recent: VecDeque<ProbeReport>,
     /// Slow-falling peak of how long good probes take.
     pub(super) slowest: Duration,
@@ -180,6 +185,7 @@ impl Entry {
             last_good: None,
             bad_since: None,
             last_fault: None,
+            leaving: Leaving::default(),
             recent: VecDeque::with_capacity(RECENT),
             slowest: Duration::ZERO,
             fastest: Duration::ZERO,
@@ -268,6 +274,10 @@ pub(super) struct SiteState {
     pub(super) since: Instant,
     pub(super) why: String,
     pub(super) accusation: Option<Accusation>,
+    /// How far away it is.
+    pub(super) round_trip: RoundTrip,
+    /// It is in a drill, and behaves like this.
+    pub(super) drill: Option<Shape>,
     /// Outages of the whole site, latest last.
     pub(super) downs: Vec<Instant>,
     /// Share of probes that lately met silence although the site lives: rises fast, falls slowly.
@@ -287,6 +297,8 @@ impl SiteState {
             since: now,
             why: String::new(),
             accusation: None,
+            round_trip: RoundTrip::default(),
+            drill: None,
             downs: Vec::new(),
             loss: 0.0,
             contract: Duration::MAX,
@@ -302,6 +314,10 @@ pub(super) struct ServiceState {
     /// `None`: it answers by itself.
     pub(super) forward: Option<Arc<Forward>>,
     pub(super) timers: Timers,
+    /// Why the contract cannot hold, as far as paths were measured.
+    pub(super) trouble: Vec<String>,
+    /// The failover under way.
+    pub(super) episode: Option<Episode>,
     /// Slots: by tier, then as in the file.
     pub(super) members: Vec<u32>,
     pub(super) stats: Arc<ServiceStats>,

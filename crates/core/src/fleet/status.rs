@@ -14,6 +14,7 @@ use crate::time::Instant;
 pub(super) fn report(fleet: &Fleet, now: Instant) -> Report {
     Report {
         now,
+        drill: fleet.drill_record().filter(|record| !record.done).cloned(),
         sites: fleet
             .config
             .sites
@@ -40,6 +41,8 @@ fn site_report(fleet: &Fleet, declared: &Site, state: &SiteState) -> SiteReport 
         why: operator_words(word).unwrap_or(why),
         usable: members.iter().filter(|entry| entry.usable()).count(),
         total: members.len(),
+        round_trip_micros: state.round_trip.smoothed().map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        drill: state.drill,
     }
 }
 
@@ -68,6 +71,9 @@ fn service_report(fleet: &Fleet, state: &ServiceState) -> ServiceReport {
             Action::Redirect(_) => "redirect",
             Action::Respond(_) => "respond",
         },
+        contract_micros: u64::try_from(state.timers.failover_within.as_micros()).unwrap_or(u64::MAX),
+        trouble: state.trouble.clone(),
+        last_failover: fleet.failovers().rfind(|record| record.service == state.service.name).cloned(),
         tier: members.clone().filter(|entry| entry.usable()).map(|entry| entry.tier).min(),
         check: state.forward.as_ref().map(|forward| forward.health.kind.to_string()),
         backends: file_order(state, members.map(|entry| backend_report(fleet, entry)).collect()),

@@ -11,14 +11,18 @@ use crate::effect::{AdminRecord, BackendRecord, ProbeOrder, Record};
 use crate::event::Command;
 use crate::fault::Fault;
 use crate::health::{Admin, Health};
+use crate::history::{DrillEnd, DrillRecord, FailoverRecord, Left, Shape};
 use crate::snapshot::Member;
 use crate::testing::{backend, config, service};
 
 mod agents;
+mod drill;
 mod evidence;
+mod failover;
 mod memory;
 mod names;
 mod operator;
+mod paths;
 mod reload;
 mod site;
 
@@ -85,7 +89,13 @@ impl Rig {
 
     fn ask(&mut self, order: &ProbeOrder) {
         self.probes.push((self.now, order.clone()));
-        let result = self.world.get(&*order.backend.id.address).copied().unwrap_or(Ok(()));
+        let address = &*order.backend.id.address;
+        let result = match self.member(address).drill {
+            Some(Shape::Silent) => Err(Fault::ConnectTimeout),
+            Some(Shape::Refused) => Err(Fault::Refused),
+            Some(Shape::Slow) => Err(Fault::ResponseTimeout),
+            None => self.world.get(address).copied().unwrap_or(Ok(())),
+        };
         let took = match result {
             Err(fault) if fault.is_silence() => order.connect,
             Err(Fault::ResponseTimeout) => order.timeout,

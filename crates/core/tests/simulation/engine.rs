@@ -233,6 +233,8 @@ impl Run {
                 Effect::Probe(order) => fold(&order.id.to_le_bytes()),
                 Effect::Save(Record::Backend(record)) => fold(record.why.as_bytes()),
                 Effect::Save(Record::Admin(record)) => fold(record.target.to_string().as_bytes()),
+                Effect::Save(Record::Failover(record)) => fold(&record.took_micros.to_le_bytes()),
+                Effect::Save(Record::Drill(record)) => fold(&record.number.to_le_bytes()),
                 Effect::Forget(_) => fold(b"forget"),
                 Effect::Note(note) => fold(format!("{note:?}").as_bytes()),
                 Effect::Resolve(_) | Effect::Agent(_) => {}

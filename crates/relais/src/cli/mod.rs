@@ -5,6 +5,9 @@
 
 mod check;
 mod client;
+mod drill;
+mod explain;
+mod history;
 mod order;
 mod picture;
 mod run;
@@ -58,6 +61,12 @@ enum Command {
     Check(check::Options),
     /// Show what a running edge believes of its sites, services and backends, and why
     Status(status::Options),
+    /// Show what failovers took and drills showed
+    History(history::Options),
+    /// Say how the times of a service come about
+    Explain(explain::Options),
+    /// Prove on the running edge that a site can be lost
+    Drill(drill::Options),
     /// Let a site or a backend finish what it has and give it nothing new
     Drain(OrderArgs),
     /// Take a site or a backend out at once: it is not probed either
@@ -101,6 +110,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(options) => run::run(options, socket),
         Command::Check(options) => check::check(&options),
         Command::Status(options) => status::status(&options, socket),
+        Command::History(options) => history::history(&options, socket),
+        Command::Explain(options) => explain::explain(&options, socket),
+        Command::Drill(options) => drill::drill(&options, socket),
         Command::Drain(args) => order::admin(&args, order::Word::Draining, socket),
         Command::Disable(args) => order::admin(&args, order::Word::Disabled, socket),
         Command::Enable(args) => order::admin(&args, order::Word::Enabled, socket),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{Cell, Color};
 
-use super::table::{ago, render, span, table, word};
+use super::table::{ago, millis, render, span, table, word};
 use super::view::{Backend, Certificate, Probe, Service, Status};
 
 /// Days a certificate must still have not to be coloured.
@@ -13,6 +13,7 @@ const SOON: u64 = 14;
 /// The whole picture, a line of head first.
 pub(crate) fn draw(status: &Status) -> String {
     let mut text = head(status);
+    text.push_str(&drill(status));
     text.push('\n');
     text.push_str(&sites(status));
     text.push_str(&services(status));
@@ -56,16 +57,35 @@ fn sites(status: &Status) -> String {
 }
 
 fn services(status: &Status) -> String {
-    let mut table = table(&["SERVICE", "SERVED BY", "CHECK", "HOSTS"]);
+    let mut table = table(&["SERVICE", "SERVED BY", "CHECK", "LAST FAILOVER", "HOSTS"]);
     for service in &status.report.services {
         table.add_row(vec![
             Cell::new(&service.name),
             served_by(service),
             Cell::new(service.check.as_deref().unwrap_or_default()),
+            last_failover(service, status.report.now),
             Cell::new(service.hosts.join(", ")),
         ]);
     }
     render(table)
+}
+
+/// `0.61 s of 1 s, 5 min ago`; red when it took longer than the contract.
+fn last_failover(service: &Service, now: u64) -> Cell {
+    let Some(failover) = &service.last_failover else { return Cell::new("") };
+    let (took, contract) = (millis(failover.took_micros), millis(failover.contract_micros));
+    let cell = Cell::new(format!("{took} of {contract}, {} ago", ago(now, failover.ended)));
+    if failover.overran() { cell.fg(Color::Red) } else { cell }
+}
+
+/// A cut made on purpose must not be taken for a real one.
+fn drill(status: &Status) -> String {
+    let Some(drill) = &status.report.drill else { return String::new() };
+    let left = drill.until.saturating_sub(status.report.now) / 1_000_000;
+    match drill.ended {
+        Some(_) => format!("DRILL: {} is no longer cut, its return is awaited\n", drill.site),
+        None => format!("DRILL: {} is treated as cut ({}) for another {}\n", drill.site, drill.shape, span(left)),
+    }
 }
 
 fn served_by(service: &Service) -> Cell {

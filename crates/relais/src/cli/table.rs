@@ -43,6 +43,11 @@ pub(crate) fn ago(now: u64, then: u64) -> String {
     span(now.saturating_sub(then) / 1_000_000)
 }
 
+/// Microseconds as `45 ms`, `0.79 s`, `12 s`.
+pub(crate) fn millis(micros: u64) -> String {
+    relais::core::config::words::short(std::time::Duration::from_micros(micros))
+}
+
 /// Seconds in one unit.
 pub(crate) fn span(seconds: u64) -> String {
     match seconds {

@@ -82,6 +82,8 @@ pub(crate) struct Certificate {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Report {
     pub(crate) now: u64,
+    #[serde(default)]
+    pub(crate) drill: Option<Drill>,
     pub(crate) sites: Vec<Site>,
     pub(crate) services: Vec<Service>,
 }
@@ -108,9 +110,63 @@ pub(crate) struct Service {
     #[serde(default)]
     pub(crate) check: Option<String>,
     #[serde(default)]
+    pub(crate) last_failover: Option<Failover>,
+    #[serde(default)]
     pub(crate) tier: Option<u32>,
     #[serde(default)]
     pub(crate) backends: Vec<Backend>,
+}
+
+/// The drill under way.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Drill {
+    pub(crate) site: String,
+    pub(crate) shape: String,
+    pub(crate) until: u64,
+    #[serde(default)]
+    pub(crate) ended: Option<u64>,
+}
+
+/// One failover; also an entry of `GET /history`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Failover {
+    pub(crate) number: u64,
+    pub(crate) service: String,
+    #[serde(default)]
+    pub(crate) sites: Vec<String>,
+    #[serde(default)]
+    pub(crate) backends: Vec<String>,
+    #[serde(default)]
+    pub(crate) why: String,
+    pub(crate) ended: u64,
+    pub(crate) took_micros: u64,
+    pub(crate) contract_micros: u64,
+    pub(crate) moved: u64,
+    pub(crate) rescued: u64,
+    pub(crate) told: u64,
+    pub(crate) slowest_micros: u64,
+    #[serde(default)]
+    pub(crate) drill: bool,
+}
+
+impl Failover {
+    /// It took longer than the contract.
+    pub(crate) fn overran(&self) -> bool {
+        self.took_micros > self.contract_micros
+    }
+
+    /// The sites, and the backend where it was one alone.
+    pub(crate) fn away_from(&self) -> String {
+        match self.backends.as_slice() {
+            [only] => format!("{} ({only})", self.sites.join(", ")),
+            _ => self.sites.join(", "),
+        }
+    }
+
+    /// The evidence, and whether it was a drill.
+    pub(crate) fn remark(&self) -> String {
+        if self.drill { format!("drill: {}", self.why) } else { self.why.clone() }
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -27,6 +27,8 @@ pub(crate) fn value(record: &Record) -> u64 {
     match record {
         Record::Backend(record) => record.since.0,
         Record::Admin(record) => record.since.0,
+        Record::Failover(record) => record.began.0,
+        Record::Drill(record) => record.began.0,
     }
 }
 

@@ -1,0 +1,176 @@
+//! How far away a site is, as its probes measure it, and what that does to the timers of a service.
+
+use std::time::Duration;
+
+use relais_config::{CheckKind, Forward, Pace};
+
+use crate::timers::Timers;
+use crate::words::short;
+
+/// Below this a round trip is as good as none.
+const NEAR: Duration = Duration::from_millis(1);
+
+/// The round trip of one site's path, smoothed as RFC 6298 2 has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct RoundTrip {
+    smoothed: Option<Duration>,
+    settled: Duration,
+}
+
+impl RoundTrip {
+    /// Takes one measured round trip. Says whether [`RoundTrip::settled`] changed.
+    pub(crate) fn observe(&mut self, took: Duration) -> bool {
+        let smoothed = self.smoothed.map_or(took, |known| known * 7 / 8 + took / 8);
+        self.smoothed = Some(smoothed);
+        let step = NEAR.max(self.settled / 8);
+        if smoothed <= self.settled + step && smoothed + step >= self.settled {
+            return false;
+        }
+        // Whole milliseconds, rounded up.
+        self.settled = Duration::from_millis(u64::try_from(smoothed.as_micros().div_ceil(1000)).unwrap_or(u64::MAX));
+        true
+    }
+
+    /// `None`: nothing was measured.
+    pub(crate) fn smoothed(self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// The value that timers use: it follows the smoothed one in steps of an eighth, so that timers do not tremble.
+    /// Zero on a path of less than a millisecond.
+    pub(crate) fn settled(self) -> Duration {
+        self.settled
+    }
+}
+
+impl Timers {
+    /// The same where the farthest site is `round_trip` away: connects and their stagger, where they are derived, get
+    /// the time the path needs (a connect with TLS takes up to three round trips).
+    #[must_use]
+    pub fn over(&self, forward: &Forward, round_trip: Duration) -> Timers {
+        let least = Pace::least_wait(self.failover_within, round_trip);
+        let connect = if forward.timeout.connect.is_none() { self.connect.max(least * 2) } else { self.connect };
+        Timers { connect, stagger: self.stagger.max(round_trip * 2), ..self.clone() }
+    }
+
+    /// Why the contract cannot hold at a site that far away, with the numbers; `None`: it can.
+    #[must_use]
+    pub fn trouble(&self, forward: &Forward, site: &str, round_trip: Duration) -> Option<String> {
+        if !self.checked || round_trip.is_zero() {
+            return None;
+        }
+        let least = Pace::least_wait(self.failover_within, round_trip);
+        let away = format!("site {site} is {} away (measured)", short(round_trip));
+        if let Some(timeout) = forward.health.timeout.filter(|timeout| *timeout < least) {
+            return Some(format!(
+                "{away}: timeout = {} is less than the {} that a check there needs, living backends can be taken for \
+                 dead; take timeout out or make it longer",
+                short(timeout),
+                short(least)
+            ));
+        }
+        let far = self.pace().over(round_trip);
+        if far.holds() {
+            return None;
+        }
+        let way_out = match Pace::least_contract(self.failover_within, &forward.health, round_trip) {
+            Some(longer) => format!("write failover_within = \"{}\"", in_file(longer)),
+            None => "no contract is long enough with these timers: take them out".to_owned(),
+        };
+        Some(format!("{away}: {} is more than failover_within = {}; {way_out}", far.sum(), short(self.failover_within)))
+    }
+
+    /// What a measured round trip means, in a sentence, for `relais explain`.
+    #[must_use]
+    pub fn explain_path(&self, forward: &Forward, site: &str, round_trip: Duration) -> String {
+        if let Some(trouble) = self.trouble(forward, site, round_trip) {
+            return trouble;
+        }
+        let away = format!("site {site} is {} away (measured)", short(round_trip));
+        if !self.checked || forward.health.kind == CheckKind::Off {
+            return away;
+        }
+        let least = Pace::least_wait(self.failover_within, round_trip);
+        let seen = self.pace().over(round_trip).silence();
+        format!(
+            "{away}: no check there waits less than {}, a silent cut of it is seen within {}",
+            short(least),
+            short(seen)
+        )
+    }
+}
+
+/// A whole duration as the file has it.
+fn in_file(time: Duration) -> String {
+    let millis = time.as_millis();
+    if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::forward;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_round_trip_is_smoothed_and_timers_follow_in_steps() {
+        let mut path = RoundTrip::default();
+        assert!(!path.observe(Duration::from_micros(300)), "a local network is no distance");
+        assert_eq!((path.smoothed(), path.settled()), (Some(Duration::from_micros(300)), Duration::ZERO));
+        let mut path = RoundTrip::default();
+        assert!(path.observe(ms(40)));
+        assert_eq!(path.settled(), ms(40));
+        assert!(!path.observe(ms(80)), "45 ms are within an eighth");
+        assert_eq!(path.smoothed(), Some(ms(45)));
+        let changes = (0..200).filter(|_| path.observe(ms(80))).count();
+        assert!(changes <= 8, "{changes}");
+        assert!(path.settled() >= ms(70) && path.settled() <= ms(80), "{:?}", path.settled());
+    }
+
+    #[test]
+    fn a_long_path_gives_connects_their_time_unless_it_was_set_by_hand() {
+        let mut short_contract = forward();
+        short_contract.failover_within = ms(300);
+        let timers = Timers::solve(&short_contract);
+        let far = timers.over(&short_contract, ms(60));
+        assert_eq!((timers.connect, timers.stagger), (ms(150), ms(60)));
+        assert_eq!((far.connect, far.stagger), (ms(372), ms(120)), "2 * (3 * 60 + 6), 2 * 60");
+        short_contract.timeout.connect = Some(ms(200));
+        let by_hand = Timers::solve(&short_contract).over(&short_contract, ms(60));
+        assert_eq!(by_hand.connect, ms(200));
+        assert_eq!(timers.over(&short_contract, ms(4)), timers, "nothing changes nearby");
+    }
+
+    #[test]
+    fn a_contract_that_the_path_breaks_is_told_with_its_numbers() {
+        let forward = forward();
+        let timers = Timers::solve(&forward);
+        assert_eq!(timers.trouble(&forward, "thory", ms(12)), None);
+        assert_eq!(timers.trouble(&forward, "thory", Duration::ZERO), None);
+        assert_eq!(
+            timers.trouble(&forward, "thory", ms(120)).unwrap(),
+            "site thory is 120 ms away (measured): interval 250 ms + jitter 25 ms + timeout 380 ms + 3 more checks of \
+             380 ms = 1.79 s is more than failover_within = 1 s; write failover_within = \"3s\""
+        );
+        assert_eq!(
+            timers.explain_path(&forward, "thory", ms(12)),
+            "site thory is 12 ms away (measured): no check there waits less than 56 ms, a silent cut of it is seen \
+             within 0.71 s"
+        );
+    }
+
+    #[test]
+    fn a_timeout_shorter_than_the_path_is_told() {
+        let mut forward = forward();
+        forward.health.timeout = Some(ms(50));
+        let timers = Timers::solve(&forward);
+        let told = timers.trouble(&forward, "thory", ms(30)).unwrap();
+        assert!(told.contains("timeout = 50 ms is less than the 110 ms"), "{told}");
+        assert_eq!(timers.trouble(&forward, "thory", ms(9)), None);
+        forward.health.kind = CheckKind::Off;
+        assert_eq!(Timers::solve(&forward).trouble(&forward, "thory", ms(900)), None, "nobody checks");
+    }
+}
