@@ -203,8 +203,7 @@ fn connections_and_words_about_what_stays_survive_a_reload() {
     edge.order("draining", &format!("web/{}", two.address()));
     let mut client = edge.connect();
     assert_eq!(client.ask(get("/1")).status(), 200);
-    edge.save(&(edge.text() + "max_body = \"1MB\"\n"));
-    assert_eq!(edge.reload().1["outcome"], "applied");
+    edge.apply(&(edge.text() + "max_body = \"1MB\"\n"));
     assert_eq!(client.ask(get("/2")).status(), 200, "the client's connection");
     assert_eq!(one.connections(), 1, "the backend's connection");
     assert_eq!(edge.backend(&two)["admin"], "draining");
@@ -219,14 +218,12 @@ fn listeners_come_and_go_while_others_serve() {
     let address = free_address();
     let extra = format!("[listener.extra]\naddress = \"{address}\"\nprotocol = \"http\"\nredirect = false\n");
     let (stays, before) = (edge.http(), edge.connect());
-    edge.save(&(extra + &first));
-    assert_eq!(edge.reload().1["outcome"], "applied");
+    edge.apply(&(extra + &first));
     let mut client = Conn::to(address);
     client.send(get("/new"));
     let (mut upstream, _) = backend.request();
     // Gone again, with a request under way: it is finished, nothing new is taken.
-    edge.save(&first);
-    assert_eq!(edge.reload().1["outcome"], "applied");
+    edge.apply(&first);
     wait_for("the listener is gone", || TcpStream::connect(address).is_err());
     upstream.send(ok("finished"));
     assert_eq!(client.answer().text(), "finished");

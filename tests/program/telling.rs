@@ -75,8 +75,7 @@ fn access_lines_can_be_switched_off() {
     let backend = Plain::saying("x");
     let edge = Setup::to(&[&backend]).and("[log]\naccess = false").start();
     assert_eq!(edge.connect().ask(get("/quiet")).status(), 200);
-    edge.save(&edge.text().replace("access = false", "access = true"));
-    assert_eq!(edge.reload().1["outcome"], "applied");
+    edge.apply(&edge.text().replace("access = false", "access = true"));
     assert_eq!(edge.connect().ask(get("/loud")).status(), 200);
     edge.access_to("/loud");
     assert!(!edge.log().contains("/quiet"));

@@ -351,6 +351,14 @@ impl Edge {
         (code, serde_json::from_str(&body).unwrap())
     }
 
+    /// Saves the config and waits until it is in force; the watcher may be faster than the order.
+    #[track_caller]
+    pub(crate) fn apply(&self, text: &str) {
+        self.save(text);
+        let (code, verdict) = self.reload();
+        assert_eq!(code, 200, "{verdict}");
+    }
+
     #[track_caller]
     pub(crate) fn metrics(&self) -> String {
         let (code, body) = self.admin("GET", "/metrics", "");

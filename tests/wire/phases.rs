@@ -101,6 +101,20 @@ fn an_idempotency_key_makes_a_post_repeatable() {
     assert!(!ids.lock().unwrap().is_empty(), "the closing one was tried");
 }
 
+#[test]
+fn a_backend_that_never_answers_costs_a_get_its_deadline_and_no_more() {
+    let silent = Raw::new();
+    let alive = Plain::saying("x");
+    let edge = Setup::to(&[&silent, &alive]).with("timeout.response = \"300ms\"").start();
+    let statuses: Vec<u16> = (0..12).map(|n| edge.connect().ask(get(&format!("/{n}"))).status()).collect();
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    let posts: Vec<u16> = (0..12).map(|n| edge.connect().ask(post(&format!("/{n}"), "b")).status()).collect();
+    assert!(posts.iter().all(|status| [200, 504].contains(status)), "{posts:?}");
+    let answered = posts.iter().filter(|status| **status == 200).count();
+    assert!(answered < 12, "the silent one was asked");
+    assert_eq!(alive.count(), 12 + answered, "no POST went elsewhere");
+}
+
 fn put(path: &str, body: &[u8]) -> Vec<u8> {
     let mut request =
         format!("PUT {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();

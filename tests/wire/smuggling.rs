@@ -98,6 +98,20 @@ fn a_length_beside_chunks_does_not_travel_on() {
     }
 }
 
+/// The same in an answer: the client must not be left to choose.
+#[test]
+fn an_answer_with_both_framings_leaves_with_one() {
+    for fields in
+        ["Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n"]
+    {
+        let backend = Plain::new(move |_| format!("HTTP/1.1 200 OK\r\n{fields}\r\n1\r\nZ\r\n0\r\n\r\n").into_bytes());
+        let edge = Setup::to(&[&backend]).start();
+        let answer = edge.connect().ask(get("/"));
+        assert!(answer.status() == 502 || answer.text() == "Z", "{}", answer.head.raw);
+        assert!(!(answer.head.has("content-length") && answer.head.has("transfer-encoding")), "{}", answer.head.raw);
+    }
+}
+
 #[test]
 fn two_equal_lengths_become_one() {
     let (backend, edge) = edge();
