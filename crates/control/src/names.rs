@@ -21,7 +21,7 @@ const FILES: [&str; 2] = ["/etc/resolv.conf", "/etc/hosts"];
 /// Longest wait for one answer of one server.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait for everything that is tried for one name.
-const DEADLINE: Duration = Duration::from_secs(15);
+const DEADLINE: Duration = Duration::from_secs(8);
 /// "There is no such name" is believed no longer than this: names are made just before they are used.
 const NEGATIVE: Duration = Duration::from_secs(2);
 /// How long an answer is used that came without a time.

@@ -247,6 +247,9 @@ impl Fleet {
         if let Some(record) = record {
             recall(entry, record, timers, now);
         }
+        if entry.is_nowhere() {
+            "its name is looked up".clone_into(&mut entry.why);
+        }
         if !timers.checked {
             if entry.health() == Health::Probing && !entry.is_nowhere() {
                 entry.counters.health = Health::Up;

@@ -64,7 +64,7 @@ fn a_name_is_looked_up_before_anyone_is_asked() {
     assert_eq!((&*order.host, order.port), ("app.internal", 80));
     rig.run(ms(500));
     assert!(rig.probes.iter().all(|(_, order)| *order.backend.id.address != *NAME), "nowhere to ask");
-    assert_eq!(rig.health(NAME), Health::Probing);
+    assert_eq!((rig.health(NAME), rig.why(NAME).as_str()), (Health::Probing, "its name is looked up"));
     let result = Ok(Resolved { addresses: at(&["10.9.0.2:80", "10.9.0.1:80"]), good_for: ms(30_000) });
     rig.event(Event::Resolved { slot: order.slot, id: order.id, result });
     assert_eq!(*rig.member(NAME).addresses, at(&["10.9.0.1:80", "10.9.0.2:80"]));

@@ -1,0 +1,58 @@
+//! A program beside each backend that says how much it can take.
+
+use std::io::Write;
+use std::net::{IpAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+
+use crate::backend;
+use crate::support::edge::Setup;
+use crate::support::wire::get;
+use crate::support::{own_ip, wait_for};
+
+/// What an agent says next.
+type Line = Arc<Mutex<&'static str>>;
+
+fn agent(ip: IpAddr, port: u16) -> (u16, Line) {
+    let listener = TcpListener::bind((ip, port)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let line: Line = Arc::new(Mutex::new("up 100%\n"));
+    let says = Arc::clone(&line);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.write_all(says.lock().unwrap().as_bytes());
+        }
+    });
+    (port, line)
+}
+
+#[test]
+fn lag_at_a_site_drains_it_and_the_operator_stays_master() {
+    let (here, there) = (own_ip(), own_ip());
+    let (port, lag) = agent(here, 0);
+    agent(there, port);
+    let (first, second) = (backend(here, 0, "here"), backend(there, 0, "there"));
+    let (first, second) = (format!("{here}:{first}"), format!("{there}:{second}"));
+    let text = format!(
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nagent = {{ port = {port}, interval = \"100ms\" }}\n\
+         [service.web.backends]\ndijon = \"{first}\"\nthory = \"{second}\"\n"
+    );
+    let edge = Setup::services(&text).start();
+    edge.wait_for_health(&first, "up");
+    edge.wait_for_health(&second, "up");
+    let mut client = edge.connect();
+    assert_eq!(client.ask(get("/")).text(), "here");
+    let says = |line: &'static str| *lag.lock().unwrap() = line;
+    says("drain # replication lag 40 s\n");
+    wait_for("it drains", || edge.backend(&first)["admin"] == "draining");
+    assert_eq!(client.ask(get("/")).text(), "there");
+    let (code, shown, _) = edge.cli(&["status"]);
+    assert!(shown.contains("draining by its agent: drain # replication lag 40 s"), "{shown}");
+    assert_eq!(code, Some(0), "it is meant");
+    edge.line("the drain", |line| line["message"] == "agent: drain # replication lag 40 s");
+    says("ready up\n");
+    wait_for("it is back", || client.ask(get("/")).text() == "here");
+    edge.order("disabled", "dijon");
+    says("ready up 50%\n");
+    assert_eq!(client.ask(get("/")).text(), "there");
+    assert_eq!(edge.backend(&first)["admin"], "disabled", "the operator's word is stricter");
+}
