@@ -9,6 +9,7 @@ pub(crate) mod edge;
 pub(crate) mod h2;
 pub(crate) mod process;
 pub(crate) mod raw;
+mod setup;
 pub(crate) mod tools;
 pub(crate) mod wire;
 
