@@ -343,6 +343,20 @@ fn the_first_return_of_a_dead_service_is_seen_within_300_ms() {
 }
 
 #[test]
+fn who_returns_at_the_very_moment_of_the_last_outage_is_seen_at_the_fast_pace() {
+    let mut rig = started(two_sites());
+    for address in [A1, A2, B1, B2] {
+        rig.set(address, Err(Fault::Refused));
+    }
+    rig.until(ms(1_000), |rig| rig.snapshot.pools[0].members.iter().all(|m| m.health == Health::Down));
+    for address in [A1, A2, B1, B2] {
+        rig.set(address, Ok(()));
+    }
+    let took = rig.until(ms(300), |rig| rig.snapshot.pools[0].members.iter().any(|m| m.health == Health::Up));
+    assert!(took <= ms(60), "{took:?}");
+}
+
+#[test]
 fn a_failing_request_during_the_ramp_starts_it_again() {
     let mut rig = started(two_sites());
     rig.set(A1, Err(Fault::Refused));

@@ -171,3 +171,74 @@ fn a_lossy_link_is_given_more_patience() {
     assert!(took > ms(700), "more than three signs: {took:?}");
     assert_eq!(rig.health(A2), Health::Up);
 }
+
+const A3: &str = "10.0.1.3:80";
+
+/// Three backends at one site, one at another.
+fn three_and_one() -> Rig {
+    let backends = [A1, A2, A3].into_iter().map(|address| backend("a", address, 1));
+    started(config(vec![service("api", backends.chain([backend("b", B1, 1)]).collect(), |_| {})]))
+}
+
+#[test]
+fn the_first_silence_has_the_others_at_the_site_asked_at_once() {
+    let mut rig = three_and_one();
+    cut(&mut rig, "a", Some(Fault::ConnectTimeout));
+    let failed = |rig: &Rig| {
+        let report = rig.fleet.report(rig.now);
+        report.services[0].backends.iter().flat_map(|b| &b.probes).any(|probe| probe.fault.is_some())
+    };
+    rig.until(ms(600), failed);
+    let under_way: std::collections::BTreeSet<u32> = rig.answers.values().map(|(slot, ..)| *slot).collect();
+    let asked = of_site(&rig, "a").iter().filter(|m| under_way.contains(&m.backend.slot)).count();
+    assert_eq!(asked, 3);
+}
+
+#[test]
+fn a_site_is_not_down_before_every_backend_there_has_had_its_say() {
+    let mut rig = three_and_one();
+    rig.set(A1, Err(Fault::ConnectTimeout));
+    rig.set(A2, Err(Fault::ConnectTimeout));
+    let undecided = rig.member(A3).backend.slot;
+    for _ in 0..1_500 {
+        // The question to the third is still under way.
+        rig.answers.retain(|_, (slot, ..)| *slot != undecided);
+        rig.run(ms(1));
+    }
+    assert_eq!((rig.health(A1), rig.health(A2)), (Health::Down, Health::Down));
+    assert_ne!(rig.health(A3), Health::Down);
+}
+
+#[test]
+fn a_wrong_answer_clears_a_site() {
+    let mut rig = three_and_one();
+    cut(&mut rig, "a", Some(Fault::ConnectTimeout));
+    rig.until(ms(1_000), |rig| of_site(rig, "a").iter().all(|m| m.health == Health::Suspect));
+    let slot = rig.member(A3).backend.slot;
+    let id = rig.answers.iter().find(|(_, (one, ..))| *one == slot).unwrap().0.1;
+    rig.said.clear();
+    rig.event(Event::Probed { slot, id, result: Err(Fault::Status(500)), took: ms(5), said: None });
+    assert!(rig.notes().iter().any(|n| matches!(n, Transition::Site { to: Health::Up, .. })), "{:?}", rig.notes());
+}
+
+#[test]
+fn requests_answered_by_a_neighbour_nobody_checks_clear_a_site() {
+    let checked = service("api", vec![backend("a", A1, 1), backend("a", A2, 1), backend("b", B1, 1)], |_| {});
+    let unchecked = service("web", vec![backend("a", A3, 1), backend("b", B2, 1)], |forward| {
+        forward.health.kind = CheckKind::Off;
+    });
+    let mut rig = started(config(vec![checked, unchecked]));
+    rig.set(A1, Err(Fault::ConnectTimeout));
+    rig.set(A2, Err(Fault::ConnectTimeout));
+    for _ in 0..200 {
+        rig.served(A3, Ok(()));
+        rig.run(ms(10));
+    }
+    assert_eq!((rig.health(A1), rig.health(A2)), (Health::Down, Health::Down), "each by its own counters");
+    assert_eq!(rig.health(A3), Health::Up);
+    // And when nothing there answers any longer, it goes with the others.
+    let mut rig = started(rig.fleet.config.as_ref().clone());
+    rig.set(A1, Err(Fault::ConnectTimeout));
+    rig.set(A2, Err(Fault::ConnectTimeout));
+    rig.until(ms(1_000), |rig| rig.health(A3) == Health::Down);
+}
