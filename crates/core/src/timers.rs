@@ -114,10 +114,11 @@ impl Timers {
         }
     }
 
-    /// After so long without a connect or a first byte, a worker has the fleet ask whether the backend lives.
+    /// After so long without a connect or a first byte, a worker has the fleet ask whether the backend lives. Never more
+    /// than half the stagger, or a long contract would put off the second connect.
     #[must_use]
     pub fn overdue(&self) -> Duration {
-        self.failover_within / 10
+        (self.failover_within / 10).min(self.stagger / 2)
     }
 
     /// Longest time from a silent cut to `Down` by probes alone: see [`Pace::silence`].

@@ -269,7 +269,7 @@ mod tests {
             "540 ms",
             "545 ms",
             "12",
-            "dijon was cut (silent) for 20 s: 1 of 1 service kept, back after 610 ms",
+            "dijon was cut (silent) for 20 s: 1 of 1 service kept, back after 0.61 s",
             "PASSED",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
