@@ -20,7 +20,7 @@ pub enum Left {
     Failed,
     /// Another backend, asked beside, was faster.
     Overtaken,
-    /// It may have been received and must not be sent twice: the client was told.
+    /// It may have been received and must not be sent twice, or its answer had begun: the client was told.
     Told,
 }
 
@@ -52,7 +52,7 @@ pub struct FailoverRecord {
     pub moved: u64,
     /// Of those, the ones that waited for an answer when the verdict came.
     pub rescued: u64,
-    /// Requests that must not be sent twice: their clients were told.
+    /// Requests that must not be sent twice, or whose answer had begun: their clients were told.
     pub told: u64,
     /// Longest time one attempt was held up there, in microseconds.
     pub slowest_micros: u64,
@@ -159,7 +159,7 @@ pub struct DrillService {
     pub slow: u64,
     /// Requests that could have been repeated and failed all the same.
     pub lost: u64,
-    /// Requests that must not be sent twice: their clients were told.
+    /// Requests that must not be sent twice, or whose answer had begun: their clients were told.
     pub told: u64,
 }
 

@@ -140,8 +140,11 @@ impl<S> Gated<S> {
                     return Poll::Ready(Ok(()));
                 }
                 SLOW => {
-                    // What is asked now is answered late again.
-                    waits.late = None;
+                    // What is asked now is answered late again. The timer stays: a reader may already wait for it.
+                    if let Some(timer) = &mut waits.late {
+                        let late = Duration::from_micros(self.cut.late.load(Relaxed));
+                        timer.as_mut().reset(tokio::time::Instant::now() + late);
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 _ => {
@@ -270,6 +273,29 @@ mod tests {
             assert!(rest.is_ok(), "the rest of it comes at once");
         }
         assert_eq!(cut.pass_connect().await, Ok(()));
+    }
+
+    /// A connection that idles reads already; the question comes later and from the same task.
+    #[tokio::test]
+    async fn a_reader_that_waited_before_the_question_hears_the_answer() {
+        let (mut there, mut here, cut) = pair();
+        cut.set(Some((Shape::Slow, LATE)));
+        let mut asked = false;
+        let answer = std::future::poll_fn(move |cx| {
+            let mut letter = [0; 1];
+            let mut buffer = ReadBuf::new(&mut letter);
+            if Pin::new(&mut here).poll_read(cx, &mut buffer).is_ready() {
+                return Poll::Ready(buffer.filled().to_vec());
+            }
+            if !std::mem::replace(&mut asked, true) {
+                assert!(Pin::new(&mut here).poll_write(cx, b"?").is_ready());
+            }
+            Poll::Pending
+        });
+        let answer = tokio::spawn(async move { timeout(LATE * 50, answer).await });
+        there.read_exact(&mut [0; 1]).await.unwrap();
+        there.write_all(b"!").await.unwrap();
+        assert_eq!(answer.await.unwrap().expect("it is not forgotten"), b"!");
     }
 
     #[tokio::test]

@@ -186,17 +186,7 @@ fn counted(services: usize) -> String {
 
 /// The verdict, a table of services and a sentence.
 pub(crate) fn verdict(record: &Record) -> String {
-    let headings = [
-        "SERVICE",
-        "KEPT",
-        "LEFT AFTER",
-        "LAST MOVED AFTER",
-        "MOVED",
-        "RESCUED",
-        "SLOW",
-        "LOST",
-        "TOLD (NOT REPEATABLE)",
-    ];
+    let headings = ["SERVICE", "KEPT", "LEFT AFTER", "LAST MOVED AFTER", "MOVED", "RESCUED", "SLOW", "LOST", "TOLD"];
     let mut services = table(&headings);
     for service in &record.services {
         let time = |micros: Option<u64>| Cell::new(micros.map_or_else(|| "-".to_owned(), millis));
@@ -225,10 +215,19 @@ pub(crate) fn verdict(record: &Record) -> String {
         counted(record.services.len()),
         record.returned_micros.map_or_else(|| "not seen".to_owned(), |micros| format!("after {}", millis(micros)))
     );
+    let told: u64 = record.services.iter().map(|service| service.told).sum();
+    if told > 0 {
+        let clients = super::order::counted(usize::try_from(told).unwrap_or(usize::MAX), "client");
+        let _ = writeln!(
+            text,
+            "{clients} told at once: what they had sent may have been received, or their answer had begun; never repeated"
+        );
+    }
     for problem in &record.problems {
         let _ = writeln!(text, "  {problem}");
     }
     let _ = match record.problems.len() {
+        0 if record.shape == "slow" => writeln!(text, "PASSED: nobody failed while {} was slow", record.site),
         0 => writeln!(text, "PASSED: {} can be lost", record.site),
         _ => writeln!(text, "FAILED: losing {} is not survived as agreed", record.site),
     };
