@@ -30,7 +30,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("relais-config", IMPURE),
     ("relais-core", IMPURE),
     ("relais-store", &["hyper", "rustls", "tokio-rustls", "socket2", "axum", "toml"]),
-    ("relais-tls", &["sled", "hyper", "axum", "notify", "toml", "prometheus"]),
+    ("relais-tls", &["sled", "axum", "notify", "toml", "prometheus"]),
     ("relais-proxy", &["sled", "axum", "notify", "toml", "prometheus", "rcgen"]),
     ("relais-control", &["sled", "rcgen"]),
     ("relais", &["sled"]),

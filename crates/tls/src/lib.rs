@@ -1,13 +1,16 @@
 //! Floor 2: who we are on the wire: the acceptor's settings, the choice of a certificate by name, the built-in local
-//! CA, and TLS towards backends.
+//! CA, ACME, and TLS towards backends.
 //!
-//! It may touch certificate files and the `internal-ca` folder of the state directory. It may not route, decide about
-//! health, or import the store: the local CA keeps its two files by itself, so that a lost store loses no trust.
+//! It may touch certificate files, the `internal-ca` folder of the state directory, and the network towards CAs and DNS
+//! providers. It may not route, decide about health or renewal, or import the store: the local CA keeps its two files by
+//! itself, so that a lost store loses no trust.
 //!
 //! Read `store` first: [`CertStore::load`] reads (`files`) and makes (`internal_ca`) certificates, `resolver` chooses
-//! one for a handshake, `acceptor` holds everything else a handshake needs. `upstream` is the other direction.
+//! one for a handshake, `acceptor` holds everything else a handshake needs. `acme` orders from a public CA.
+//! `upstream` is the other direction.
 
 mod acceptor;
+pub mod acme;
 mod certificate;
 mod clock;
 mod files;

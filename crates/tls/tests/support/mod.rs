@@ -115,6 +115,19 @@ impl Pair {
     }
 }
 
+/// Settings of a plain TLS server with this certificate.
+pub(crate) fn serving(pair: &Pair) -> Arc<ServerConfig> {
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::pki_types::pem::PemObject;
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.der.clone()], key);
+    Arc::new(config.unwrap())
+}
+
 pub(crate) fn private(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
