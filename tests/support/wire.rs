@@ -121,6 +121,20 @@ impl Conn<TcpStream> {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
+    /// Waits for the end and says whether it was a reset.
+    #[track_caller]
+    pub(crate) fn is_reset(&mut self) -> bool {
+        let mut block = [0; 4096];
+        loop {
+            match self.stream.read(&mut block) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return true,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
     }

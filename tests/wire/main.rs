@@ -12,6 +12,7 @@ mod balancing;
 mod deadlines;
 mod errors;
 mod framing;
+mod hanging;
 mod headers;
 mod http2;
 mod interim;

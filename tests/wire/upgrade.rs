@@ -3,6 +3,7 @@
 use crate::support::edge::{Edge, Setup};
 use crate::support::h2::{Backend, Client};
 use crate::support::raw::Raw;
+use crate::support::wait_for;
 use crate::support::wire::{Conn, ok};
 
 const ASK: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -48,7 +49,7 @@ fn a_websocket_carries_bytes_both_ways_and_ends_with_either_side() {
             client.ends();
             drop(client);
         }
-        crate::support::wait_for("the tunnel is over", || edge.sample("relais_tunnels_open", &[]) == 0.0);
+        wait_for("the tunnel is over", || edge.sample("relais_tunnels_open", &[]) == 0.0);
     }
 }
 
@@ -88,6 +89,80 @@ fn a_silent_tunnel_is_closed_on_both_sides() {
     client.rest();
     upstream.rest();
     assert_eq!(edge.access_to("/chat")["cut"], "idle");
+}
+
+/// Code 1012: the client comes back, and to another backend.
+const TOLD: [u8; 4] = [0x88, 0x02, 0x03, 0xf4];
+
+#[test]
+fn a_websocket_whose_backend_ends_without_a_word_is_told() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    for broken in [false, true] {
+        let (mut client, mut upstream) = open(&edge, &backend);
+        upstream.send(b"\x81\x02hi");
+        assert_eq!(client.bytes(4), b"\x81\x02hi");
+        if broken {
+            upstream.reset()
+        } else {
+            drop(upstream)
+        }
+        assert_eq!(client.rest(), TOLD);
+        drop(client);
+        let lines = || edge.lines().into_iter().filter(|line| line["path"] == "/chat");
+        wait_for("it is logged", || lines().count() == if broken { 2 } else { 1 });
+        assert!(lines().all(|line| line["cut"] == "backend_broke_off"));
+    }
+}
+
+#[test]
+fn a_websocket_that_breaks_in_the_middle_of_a_frame_is_broken_for_its_client() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let (mut client, mut upstream) = open(&edge, &backend);
+    upstream.send(b"\x81\x05hel");
+    assert_eq!(client.bytes(5), b"\x81\x05hel");
+    upstream.reset();
+    assert!(client.is_reset(), "nothing is put into a frame");
+}
+
+#[test]
+fn nothing_follows_a_close_frame() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    for client_first in [true, false] {
+        let (mut client, mut upstream) = open(&edge, &backend);
+        let said: &[u8] = if client_first {
+            client.send(b"\x88\x82\0\0\0\0\x03\xe8");
+            assert_eq!(upstream.bytes(8).len(), 8);
+            b""
+        } else {
+            upstream.send(b"\x88\x02\x03\xe8");
+            b"\x88\x02\x03\xe8"
+        };
+        drop(upstream);
+        assert_eq!(client.rest(), said);
+    }
+}
+
+#[test]
+fn other_tunnels_break_as_their_backend_does() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    for broken in [false, true] {
+        let mut client = edge.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: tictactoe/2\r\n\r\n");
+        let (mut upstream, _) = backend.request();
+        upstream.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: tictactoe/2\r\n\r\nx");
+        assert_eq!(client.head().status(), 101);
+        assert_eq!(client.bytes(1), b"x");
+        if broken {
+            upstream.reset()
+        } else {
+            drop(upstream)
+        }
+        assert_eq!(client.is_reset(), broken);
+    }
 }
 
 #[test]

@@ -4,11 +4,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use relais_config::{Address, Upstream};
 use serde::{Deserialize, Serialize};
 
 use crate::stats::BackendStats;
+use crate::time::Instant;
+
+/// How exactly [`Backend::heard`] is known.
+const HEARD_WITHIN: Duration = Duration::from_millis(10);
 
 /// Identity by content: the same service, site and address is the same backend, across reload and restart.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,6 +49,8 @@ pub struct Backend {
     /// What workers count.
     pub stats: BackendStats,
     inflight: AtomicI64,
+    /// When a stream last brought a byte from it, in microseconds of [`crate::Instant`].
+    heard: AtomicU64,
     /// Peak EWMA of latency in microseconds, as f64 bits.
     latency: AtomicU64,
     latency_at: AtomicU64,
@@ -62,6 +69,7 @@ impl Backend {
             hash,
             stats: BackendStats::default(),
             inflight: AtomicI64::new(0),
+            heard: AtomicU64::new(0),
             latency: AtomicU64::new(0),
             latency_at: AtomicU64::new(0),
         }
@@ -78,6 +86,19 @@ impl Backend {
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.inflight.fetch_add(1, Relaxed);
         InFlight { backend: Arc::clone(self) }
+    }
+
+    /// When a stream (a tunnel, an event stream) last brought a byte from it, to 10 ms.
+    #[must_use]
+    pub fn heard(&self) -> Instant {
+        Instant(self.heard.load(Relaxed))
+    }
+
+    /// A stream brought a byte from it. Many workers say so many times a second: written only when it is news.
+    pub fn hear(&self, now: Instant) {
+        if now.since(self.heard()) >= HEARD_WITHIN {
+            self.heard.store(now.0, Relaxed);
+        }
     }
 
     /// Peak EWMA in microseconds, decayed to `now`; 0 when nothing was measured.

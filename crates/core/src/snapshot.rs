@@ -105,6 +105,9 @@ pub struct Member {
     /// `Down` because it does not answer, though its host may live: attempts that wait there for a head are moved. A
     /// backend that is `Down` because its check answers wrongly (as in an orderly stop) finishes what it has.
     pub mute: bool,
+    /// `Down` because its checks connect and get no answer, while another backend is usable: a process that hangs. Its
+    /// streams say nothing of it by themselves; those that stay silent are ended, so that their clients go elsewhere.
+    pub hung: bool,
     /// Its site is in a drill: whoever talks to it must behave as if it were cut like this.
     pub drill: Option<Shape>,
 }

@@ -154,6 +154,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         }
     }
 
+    /// The stream below.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
     /// Nothing to read: which deadline holds, and has it passed?
     fn poll_read_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.state.idle() {

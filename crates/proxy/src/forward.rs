@@ -9,7 +9,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
 use relais_core::config::{Forward, HostHeader};
-use relais_core::{Fault, InFlight, Member};
+use relais_core::{Backend, Fault, InFlight, Member};
 use tokio::sync::oneshot;
 
 use crate::access::Ticket;
@@ -270,6 +270,7 @@ pub(crate) fn pass_on(
         before,
         connection: Arc::clone(&exchange.client),
         idle: forward.timeout.tunnel,
+        contract: exchange.pool.timers.failover_within,
         websocket: hop.upgrade.as_ref().is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")),
     });
     let (mut head, incoming) = response.into_parts();
@@ -286,7 +287,7 @@ pub(crate) fn pass_on(
     let events =
         head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
-    let line = Line { held, slot, before, gate, backend_slot: member.backend.slot, events };
+    let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events };
     let body = line.body(exchange, forward, incoming, patience, plan);
     Response::from_parts(head, ResponseBody::from_backend(body))
 }
@@ -297,7 +298,7 @@ struct Line {
     slot: Arc<Slot>,
     before: Verdicts,
     gate: Option<oneshot::Sender<()>>,
-    backend_slot: u32,
+    backend: Arc<Backend>,
     /// An event stream: it has no end of its own.
     events: bool,
 }
@@ -320,7 +321,8 @@ impl Line {
             patience,
             deadline: exchange.deadline,
             worker: Arc::clone(&exchange.client.worker),
-            backend_slot: self.backend_slot,
+            backend: self.backend,
+            contract: exchange.pool.timers.failover_within,
             gate: self.gate,
             plan,
             exchange: None,
@@ -340,7 +342,7 @@ pub(crate) fn continue_with(
     plan: Plan,
 ) -> (Box<FromBackend>, InFlight) {
     let Answer { response, held, slot, before, gate, inflight } = answer;
-    let line = Line { held, slot, before, gate, backend_slot: member.backend.slot, events: false };
+    let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events: false };
     let mut body = line.body(&exchange, forward, response.into_body(), forward.timeout.idle, Some(plan));
     body.exchange = Some(exchange);
     (body, inflight)

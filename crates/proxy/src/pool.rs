@@ -43,11 +43,13 @@ pub(crate) struct Slot {
     drains: AtomicU64,
     /// Grows each time the backend's name no longer leads to an address it led to.
     moves: AtomicU64,
+    /// The backend hangs: streams there that stay silent end.
+    hung: AtomicBool,
     /// The backend asked to be left alone until then (`Retry-After`), as core counts time.
     resting_until: AtomicU64,
     /// When a worker last told the fleet that it waits here, as core counts time.
     pressed: AtomicU64,
-    /// Wakes what waits here whenever one of the two grew.
+    /// Wakes what waits here whenever one of these changed.
     pub(crate) verdict: Arc<Notify>,
 }
 
@@ -74,6 +76,11 @@ impl Slot {
             drains: self.drains.load(Relaxed),
             moves: self.moves.load(Relaxed),
         }
+    }
+
+    /// Whether the backend hangs, and another could take its streams.
+    pub(crate) fn is_hung(&self) -> bool {
+        self.hung.load(Relaxed)
     }
 
     /// Whether it is time to tell the fleet again that something waits here: at most once in `every`.
@@ -139,8 +146,11 @@ impl Slot {
     fn follow(&self, before: Option<&Member>, now: &Member) {
         let fell = now.mute && !before.is_some_and(|before| before.mute);
         let died = now.dead && !before.is_some_and(|before| before.dead);
+        let hangs = !self.hung.swap(now.hung, Relaxed) && now.hung;
         if fell || died {
             self.declare(died);
+        } else if hangs {
+            self.verdict.notify_waiters();
         }
         if before.is_some_and(|before| before.addresses.iter().any(|address| !now.addresses.contains(address))) {
             self.moves.fetch_add(1, Relaxed);

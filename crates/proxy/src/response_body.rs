@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use relais_core::{Event, Fault, Left};
+use relais_core::{Backend, Event, Fault, Left};
 use tokio::sync::futures::OwnedNotified;
 
 use crate::access::Ticket;
@@ -51,7 +51,9 @@ pub(crate) struct FromBackend {
     /// No byte of the answer after this.
     pub(crate) deadline: Option<Instant>,
     pub(crate) worker: Arc<Worker>,
-    pub(crate) backend_slot: u32,
+    pub(crate) backend: Arc<Backend>,
+    /// Longest silence of an event stream whose backend hangs.
+    pub(crate) contract: Duration,
     /// Keeps the gate of `Expect: 100-continue` shut until the answer is complete.
     #[allow(dead_code, reason = "held for its Drop")]
     pub(crate) gate: Option<tokio::sync::oneshot::Sender<()>>,
@@ -60,7 +62,7 @@ pub(crate) struct FromBackend {
     pub(crate) exchange: Option<Box<Exchange>>,
     /// The request's body, which may still be on its way: if it breaks, that is not the backend's fault.
     pub(crate) upload: Option<Arc<ClientBody>>,
-    /// An event stream: a drain ends it, as nothing else would.
+    /// An event stream: a drain ends it, and a backend that hangs, as nothing else would.
     pub(crate) events: bool,
     pub(crate) timing: Timing,
 }
@@ -92,6 +94,9 @@ impl FromBackend {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.timing.blocked = None;
+                if self.events {
+                    self.backend.hear(self.worker.now());
+                }
                 if let (Some(plan), Some(data)) = (&mut self.plan, frame.data_ref()) {
                     plan.passed(data.len());
                 }
@@ -100,7 +105,7 @@ impl FromBackend {
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "answer of a backend broke off");
                 if self.upload.as_ref().is_none_or(|body| body.fault().is_none()) {
-                    self.worker.report(Event::Served { slot: self.backend_slot, result: Err(Fault::Reset) });
+                    self.worker.report(Event::Served { slot: self.backend.slot, result: Err(Fault::Reset) });
                 }
                 Poll::Ready(Some(Err(Cut("backend_broke_off"))))
             }
@@ -137,9 +142,19 @@ impl FromBackend {
         let since = *self.timing.blocked.get_or_insert_with(Instant::now);
         let until = since + self.patience;
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
-        let drained_at = self.timing.drained_at.filter(|at| *at <= until);
-        ready!(self.timing.timer.poll_expired(cx, drained_at.unwrap_or(until)));
-        Poll::Ready(Cut(if drained_at.is_some() { "drained" } else { "backend_stalled" }))
+        let hung_until = (self.events && self.slot.is_hung()).then(|| self.silent_until(since));
+        let reasons =
+            [(self.timing.drained_at, "drained"), (hung_until, "backend_down"), (Some(until), "backend_stalled")];
+        let first = reasons.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min_by_key(|(at, _)| *at);
+        let (at, reason) = first.unwrap_or((until, "backend_stalled"));
+        ready!(self.timing.timer.poll_expired(cx, at));
+        Poll::Ready(Cut(reason))
+    }
+
+    /// When a backend that hangs has been silent for a contract: here, and on every other stream from it.
+    fn silent_until(&self, since: Instant) -> Instant {
+        let heard = self.worker.now().since(self.backend.heard());
+        Instant::now() + self.contract.saturating_sub(heard.min(since.elapsed()))
     }
 
     /// The answer is complete: the connection may serve the next request.
@@ -238,7 +253,7 @@ impl ResponseBody {
         let (resumable, since) = (body.plan.is_some() && body.exchange.is_some(), body.timing.blocked);
         if !over_time {
             let how = if resumable { Left::Rescued } else { Left::Told };
-            body.worker.left(body.backend_slot, since.unwrap_or_else(Instant::now), how);
+            body.worker.left(body.backend.slot, since.unwrap_or_else(Instant::now), how);
         }
         let (Some(plan), Some(mut exchange)) = (body.plan.take(), body.exchange.take()) else { return Err(cut) };
         if plan.finished() {
@@ -247,9 +262,9 @@ impl ResponseBody {
             return Ok(());
         }
         let (false, Some(ticket)) = (over_time, self.ticket.take()) else { return Err(cut) };
-        exchange.tried = vec![body.backend_slot];
+        exchange.tried = vec![body.backend.slot];
         exchange.refresh();
-        let site = exchange.pool.members.iter().find(|member| member.backend.slot == body.backend_slot);
+        let site = exchange.pool.members.iter().find(|member| member.backend.slot == body.backend.slot);
         exchange.avoid_site = site.map(|member| Arc::clone(&member.backend.id.site));
         self.kind = Kind::Resuming(Box::pin(resume::resume(exchange, plan, cut, ticket, deadline)));
         Ok(())

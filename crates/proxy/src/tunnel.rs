@@ -1,23 +1,26 @@
-//! Upgraded connections (WebSocket and others): bytes both ways until one side ends, both fall silent, or the backend's
-//! transport is declared dead. A WebSocket client is then told so with a close frame (1012), not left waiting.
+//! Upgraded connections (WebSocket and others): bytes both ways until one side ends, both fall silent, or the backend is
+//! lost. A WebSocket client is then told so with a close frame (1012), not left waiting and not left guessing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use relais_core::Left;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use relais_core::{Backend, Left};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use crate::access::Ticket;
+use crate::client_io::ClientIo;
 use crate::connection::Client;
 use crate::pool::{Slot, Verdicts};
 use crate::websocket::{Frames, SERVICE_RESTART};
 use crate::worker::Worker;
 
-/// How long a close frame may take to reach a client's socket buffer.
+/// How long a close frame may take to reach a client's socket buffer, and then the client's own to come back.
 const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// One tunnel.
@@ -31,6 +34,8 @@ pub(crate) struct Tunnel {
     pub(crate) connection: Arc<Client>,
     /// Longest silence in both directions.
     pub(crate) idle: Duration,
+    /// Longest silence of a backend that hangs.
+    pub(crate) contract: Duration,
     pub(crate) websocket: bool,
 }
 
@@ -45,9 +50,36 @@ struct Meter {
 #[derive(Default)]
 struct Lane {
     bytes: AtomicU64,
-    frames: Mutex<Frames>,
+    /// Where frames end, if it is a WebSocket.
+    frames: Option<Mutex<Frames>>,
     /// Bytes are half written: nothing may be put between them.
     writing: AtomicBool,
+}
+
+/// The backend's end of a tunnel broke.
+struct Broken;
+
+impl Lane {
+    fn new(websocket: bool) -> Self {
+        Self { frames: websocket.then(Mutex::default), ..Self::default() }
+    }
+
+    /// Whether a close frame may be put here: between two frames, and none has passed.
+    fn may_close(&self) -> bool {
+        let open = |frames: &Mutex<Frames>| frames.lock().may_close();
+        !self.writing.load(Relaxed) && self.frames.as_ref().is_some_and(open)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.frames.as_ref().is_some_and(|frames| frames.lock().is_closed())
+    }
+
+    fn follow(&self, bytes: &[u8]) {
+        self.bytes.fetch_add(bytes.len() as u64, Relaxed);
+        if let Some(frames) = &self.frames {
+            frames.lock().follow(bytes);
+        }
+    }
 }
 
 impl Meter {
@@ -85,90 +117,165 @@ impl Tunnel {
                 return Some("upgrade_failed");
             }
         };
+        let there = Arc::clone(ticket.serving.as_ref()?.backend());
         let (mut client_read, mut client_write) = tokio::io::split(TokioIo::new(client));
         let (mut backend_read, mut backend_write) = tokio::io::split(TokioIo::new(backend));
         let meter = Meter { started: Instant::now(), last: AtomicU64::new(0) };
-        let (up, down) = (Lane::default(), Lane::default());
+        let (up, down) = (Lane::new(self.websocket), Lane::new(self.websocket));
+        let worker = &self.connection.worker;
+        let lost = Lost { slot: &self.slot, before: self.before, worker, backend: &there, contract: self.contract };
         let cut = tokio::select! {
-            _ = async {
-                tokio::join!(
-                    copy(&mut client_read, &mut backend_write, &meter, &up, false),
-                    copy(&mut backend_read, &mut client_write, &meter, &down, self.websocket)
+            ended = async {
+                tokio::try_join!(
+                    carry_up(&mut client_read, &mut backend_write, &meter, &up),
+                    carry_down(&mut backend_read, &mut client_write, &meter, (&up, &down), &lost)
                 )
-            } => None,
-            cut = moved(&self.slot, self.before, &self.connection.worker) => Some(cut),
+            } => match ended {
+                Ok((_, told)) => told.then_some("backend_broke_off"),
+                Err(Broken) => Some("backend_broke_off"),
+            },
+            cut = lost.wait(&meter) => Some(cut),
             () = silent(&meter, self.idle) => Some("idle"),
         };
         ticket.bytes_in = up.bytes.load(Relaxed);
         ticket.bytes_out = down.bytes.load(Relaxed);
-        if let (Some("backend_dead"), Some(serving)) = (cut, &ticket.serving) {
-            self.connection.worker.left(serving.backend().slot, Instant::now(), Left::Told);
+        if let Some("backend_dead" | "backend_down") = cut {
+            worker.left(there.slot, Instant::now(), Left::Told);
         }
-        if cut.is_some() {
-            if self.websocket && !down.writing.load(Relaxed) && down.frames.lock().between() {
-                let farewell = client_write.write_all(&SERVICE_RESTART);
-                let _ = tokio::time::timeout(LAST_WORD, farewell).await;
-            }
-            let _ = tokio::time::timeout(LAST_WORD, client_write.shutdown()).await;
+        match cut {
+            Some("backend_broke_off") if !down.may_close() && !down.is_closed() => reset(client_read, client_write),
+            Some(_) => farewell(&mut client_read, &mut client_write, &up, &down).await,
+            None => {}
         }
         cut
     }
 }
 
-/// Copies one direction and passes its end on; an error ends it.
-async fn copy(
+/// Client to backend, until the client ends or the backend takes no more.
+async fn carry_up(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     meter: &Meter,
     lane: &Lane,
-    follow_frames: bool,
-) -> std::io::Result<()> {
+) -> Result<(), Broken> {
+    let mut buffer = vec![0_u8; 16 << 10];
+    while let Ok(n) = from.read(&mut buffer).await
+        && n > 0
+    {
+        if pass(to, &buffer[..n], meter, lane).await.is_err() {
+            // Its last words may still be on their way down.
+            return Ok(());
+        }
+    }
+    let _ = to.shutdown().await;
+    Ok(())
+}
+
+/// Backend to client, until either ends. `true`: the backend ended a WebSocket without a word, and the client was told.
+async fn carry_down(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    meter: &Meter,
+    (up, down): (&Lane, &Lane),
+    lost: &Lost<'_>,
+) -> Result<bool, Broken> {
     let mut buffer = vec![0_u8; 16 << 10];
     loop {
-        let n = match from.read(&mut buffer).await {
-            Ok(n) => n,
-            Err(error) => {
-                let _ = to.shutdown().await;
-                return Err(error);
-            }
-        };
+        let n = from.read(&mut buffer).await.map_err(|_| Broken)?;
         if n == 0 {
-            return to.shutdown().await;
+            let told = !up.is_closed() && down.may_close() && pass(to, &SERVICE_RESTART, meter, down).await.is_ok();
+            let _ = to.shutdown().await;
+            return Ok(told);
         }
-        lane.writing.store(true, Relaxed);
-        to.write_all(&buffer[..n]).await?;
-        to.flush().await?;
-        lane.writing.store(false, Relaxed);
-        lane.bytes.fetch_add(n as u64, Relaxed);
-        if follow_frames {
-            lane.frames.lock().follow(&buffer[..n]);
+        lost.backend.hear(lost.worker.now());
+        if pass(to, &buffer[..n], meter, down).await.is_err() {
+            return Ok(false);
         }
-        meter.touch();
     }
 }
 
-/// Waits until the tunnel must end for its backend's sake: at once when its transport is dead, in its own time when it
-/// is drained.
-async fn moved(slot: &Slot, before: Verdicts, worker: &Worker) -> &'static str {
-    let mut until: Option<Instant> = None;
-    loop {
-        let verdict = slot.verdict.notified();
-        tokio::pin!(verdict);
-        verdict.as_mut().enable();
-        let now = slot.verdicts();
-        if now.deaths != before.deaths || slot.cut.is_refused() {
-            return "backend_dead";
+/// Writes bytes of one direction.
+async fn pass(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], meter: &Meter, lane: &Lane) -> std::io::Result<()> {
+    lane.writing.store(true, Relaxed);
+    to.write_all(bytes).await?;
+    to.flush().await?;
+    lane.writing.store(false, Relaxed);
+    lane.follow(bytes);
+    meter.touch();
+    Ok(())
+}
+
+/// The client's end is closed in order: with a close frame where one may be put, and then its own is awaited, so that
+/// closing does not reset what it has not read yet.
+async fn farewell(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), up: &Lane, down: &Lane) {
+    let told = !up.is_closed() && down.may_close();
+    if told {
+        let _ = tokio::time::timeout(LAST_WORD, to.write_all(&SERVICE_RESTART)).await;
+    }
+    let _ = tokio::time::timeout(LAST_WORD, to.shutdown()).await;
+    if told {
+        let _ = tokio::time::timeout(LAST_WORD, tokio::io::copy(from, &mut tokio::io::sink())).await;
+    }
+}
+
+/// The backend broke off in the middle of something: the client's connection breaks too (RST), so that what came so far
+/// does not look whole.
+fn reset(read: ReadHalf<TokioIo<Upgraded>>, write: WriteHalf<TokioIo<Upgraded>>) {
+    let client = read.unsplit(write).into_inner();
+    // Refused only by sockets that are gone already.
+    let _ = match client.downcast::<TokioIo<ClientIo<TcpStream>>>() {
+        Ok(parts) => parts.io.inner().get_ref().set_zero_linger(),
+        Err(client) => match client.downcast::<TokioIo<ClientIo<TlsStream<TcpStream>>>>() {
+            Ok(parts) => parts.io.inner().get_ref().get_ref().0.set_zero_linger(),
+            Err(_) => Ok(()),
+        },
+    };
+}
+
+/// What a tunnel's backend is watched for.
+struct Lost<'a> {
+    slot: &'a Slot,
+    before: Verdicts,
+    worker: &'a Worker,
+    backend: &'a Backend,
+    contract: Duration,
+}
+
+impl Lost<'_> {
+    /// Waits until the tunnel must end for its backend's sake: at once when its transport is dead, after a contract of
+    /// silence while it hangs, in its own time when it is drained.
+    async fn wait(&self, meter: &Meter) -> &'static str {
+        let mut drained: Option<Instant> = None;
+        loop {
+            let verdict = self.slot.verdict.notified();
+            tokio::pin!(verdict);
+            verdict.as_mut().enable();
+            let now = self.slot.verdicts();
+            if now.deaths != self.before.deaths || self.slot.cut.is_refused() {
+                return "backend_dead";
+            }
+            if drained.is_none() && now.drains != self.before.drains {
+                drained = Some(Instant::now() + self.worker.drain_delay());
+            }
+            let hung = self.slot.is_hung().then(|| self.silent_until(meter));
+            if hung.is_some_and(|until| until <= Instant::now()) {
+                return "backend_down";
+            }
+            if drained.is_some_and(|until| until <= Instant::now()) {
+                return "drained";
+            }
+            match drained.into_iter().chain(hung).min() {
+                None => verdict.await,
+                Some(until) => drop(tokio::time::timeout_at(until.into(), verdict).await),
+            }
         }
-        if until.is_none() && now.drains != before.drains {
-            until = Some(Instant::now() + worker.drain_delay());
-        }
-        match until {
-            None => verdict.await,
-            Some(until) => tokio::select! {
-                () = verdict => {}
-                () = tokio::time::sleep_until(until.into()) => return "drained",
-            },
-        }
+    }
+
+    /// When a backend that hangs has been silent for a contract: here, and on every other stream from it.
+    fn silent_until(&self, meter: &Meter) -> Instant {
+        let heard = self.worker.now().since(self.backend.heard());
+        let silent = heard.min(meter.started.elapsed());
+        Instant::now() + self.contract.saturating_sub(silent)
     }
 }
 

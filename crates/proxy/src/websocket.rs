@@ -3,11 +3,16 @@
 /// Close frame from a server, code 1012 (service restart): clients reconnect at once, to a live backend.
 pub(crate) const SERVICE_RESTART: [u8; 4] = [0x88, 0x02, 0x03, 0xf4];
 
+/// The opcode of a close frame.
+const CLOSE: u8 = 0x8;
+
 /// Follows the frames of one direction.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     header: Vec<u8>,
     payload: u64,
+    /// A close frame has passed.
+    closed: bool,
 }
 
 impl Frames {
@@ -23,15 +28,21 @@ impl Frames {
             self.header.push(bytes[0]);
             bytes = &bytes[1..];
             if let Some(payload) = payload_length(&self.header) {
+                self.closed |= self.header[0] & 0x0f == CLOSE;
                 self.header.clear();
                 self.payload = payload;
             }
         }
     }
 
-    /// Whether the stream stands between two frames.
-    pub(crate) fn between(&self) -> bool {
-        self.header.is_empty() && self.payload == 0
+    /// Whether a close frame may follow: the stream stands between two frames, and none has passed.
+    pub(crate) fn may_close(&self) -> bool {
+        self.header.is_empty() && self.payload == 0 && !self.closed
+    }
+
+    /// Whether a close frame has passed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 }
 
@@ -69,12 +80,23 @@ mod tests {
         let ends = [0, 5, 5 + 260, 265 + 65_546, 65_811 + 8, 65_819 + 2];
         let mut frames = Frames::default();
         for (i, byte) in stream.iter().enumerate() {
-            assert_eq!(frames.between(), ends.contains(&i), "before byte {i}");
+            assert_eq!(frames.may_close(), ends.contains(&i), "before byte {i}");
             frames.follow(&[*byte]);
         }
-        assert!(frames.between());
+        assert!(frames.may_close());
         let mut at_once = Frames::default();
         at_once.follow(&stream);
-        assert!(at_once.between());
+        assert!(at_once.may_close());
+    }
+
+    #[test]
+    fn nothing_follows_a_close_frame() {
+        let mut frames = Frames::default();
+        frames.follow(&[0x81, 0x01, 0x08]);
+        assert!(frames.may_close() && !frames.is_closed(), "a payload is no opcode");
+        frames.follow(&[0x88, 0x02, 0x03]);
+        assert!(frames.is_closed() && !frames.may_close());
+        frames.follow(&[0xe8]);
+        assert!(frames.is_closed() && !frames.may_close());
     }
 }

@@ -104,6 +104,7 @@ fn member(slot: u32, words: &str) -> Member {
         dead: false,
         drill: None,
         mute: false,
+        hung: false,
     };
     for word in rest {
         match *word {

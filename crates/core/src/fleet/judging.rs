@@ -147,6 +147,7 @@ impl Fleet {
                 entry.counters.good = 0;
                 entry.dead = from != Health::Probing && entry.last_fault.is_some_and(Fault::is_silence);
                 entry.mute = entry.last_fault.is_some_and(|fault| !fault.is_answer());
+                entry.hung = entry.counters.bad > 0 && entry.last_fault == Some(Fault::ResponseTimeout);
                 entry.ramp_from = None;
                 // Only a backend that had traffic can flap.
                 if from == Health::Probing {

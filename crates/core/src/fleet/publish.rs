@@ -83,6 +83,7 @@ impl Fleet {
     /// A service's backends as readers shall see them.
     fn members(&self, service: usize) -> Vec<Member> {
         let entries = self.services[service].members.iter().filter_map(|slot| self.entries.get(slot));
+        let elsewhere = self.anyone_usable(service, None);
         entries
             .map(|entry| Member {
                 backend: Arc::clone(&entry.backend),
@@ -96,6 +97,7 @@ impl Fleet {
                 ramp_from: entry.ramp_from,
                 dead: entry.dead,
                 mute: entry.mute && entry.health() == Health::Down,
+                hung: entry.hung && entry.health() == Health::Down && elsewhere,
                 drill: self.sites[entry.site].drill,
             })
             .collect()
@@ -156,6 +158,7 @@ fn same_members(old: &[Member], new: &[Member]) -> bool {
             && old.ramp_from == new.ramp_from
             && old.dead == new.dead
             && old.mute == new.mute
+            && old.hung == new.hung
             && old.drill == new.drill
     };
     old.len() == new.len() && old.iter().zip(new).all(same)

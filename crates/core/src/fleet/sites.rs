@@ -148,6 +148,7 @@ impl Fleet {
                 entry.counters.good = 0;
                 entry.dead = true;
                 entry.mute = true;
+                entry.hung = false;
                 self.changes.services.insert(entry.service);
             }
             self.plan(slot, now);

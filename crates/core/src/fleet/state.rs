@@ -115,6 +115,8 @@ pub(super) struct Entry {
     pub(super) dead: bool,
     /// Went down because it did not answer, not because it answered wrongly.
     pub(super) mute: bool,
+    /// Went down because its checks connected and got no answer.
+    pub(super) hung: bool,
     /// A worker waits there longer than usual: the next probe only asks whether anything answers at all.
     pub(super) pressed: bool,
     pub(super) ramp_from: Option<Instant>,
@@ -176,6 +178,7 @@ impl Entry {
             downs: Vec::new(),
             dead: false,
             mute: false,
+            hung: false,
             pressed: false,
             ramp_from: None,
             cold: false,

@@ -49,6 +49,34 @@ fn a_silent_backend_goes_down_within_the_contract_and_its_transport_is_dead() {
 }
 
 #[test]
+fn a_backend_that_connects_and_says_nothing_hangs_while_another_is_usable() {
+    let mut rig = started(pair(|_| {}));
+    rig.set(A1, Err(Fault::ResponseTimeout));
+    rig.until(ms(950), |rig| rig.health(A1) == Health::Down);
+    assert!(rig.member(A1).hung && rig.member(A1).mute && !rig.member(A1).dead);
+    rig.set(B1, Err(Fault::Refused));
+    rig.until(ms(950), |rig| rig.health(B1) == Health::Down);
+    assert!(!rig.member(B1).hung, "who refuses does not hang");
+    assert!(!rig.member(A1).hung, "its streams have nowhere to go");
+    rig.set(B1, Ok(()));
+    rig.until(ms(950), |rig| rig.health(B1) == Health::Up);
+    assert!(rig.member(A1).hung);
+    rig.set(A1, Ok(()));
+    rig.until(ms(5_000), |rig| rig.health(A1) == Health::Up);
+    assert!(!rig.member(A1).hung);
+}
+
+#[test]
+fn late_requests_alone_do_not_make_a_backend_hang() {
+    let mut rig = started(two_sites());
+    for _ in 0..3 {
+        rig.served(A1, Err(Fault::ResponseTimeout));
+    }
+    assert_eq!(rig.health(A1), Health::Down);
+    assert!(rig.member(A1).mute && !rig.member(A1).hung, "its check passes");
+}
+
+#[test]
 fn a_refusing_backend_goes_down_faster_and_is_not_dead_transport() {
     let mut rig = started(pair(|_| {}));
     rig.set(A1, Err(Fault::Refused));
