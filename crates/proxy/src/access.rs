@@ -4,11 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::header::HeaderValue;
+use http::uri::PathAndQuery;
 use http::{Method, Version};
 use relais_core::stats::EdgeStats;
 use relais_core::{InFlight, Member, Pool};
 
 use crate::client_io::Active;
+use crate::ready::Asked;
 use crate::tunnel::Tunnel;
 
 /// One attempt, for the log.
@@ -22,17 +25,19 @@ pub(crate) struct Attempted {
 
 /// What is known of one request. Dropping it counts and logs the request.
 pub(crate) struct Ticket {
-    started: Instant,
+    pub(crate) started: Instant,
+    /// When the last attempt ended.
+    attempted: Option<Instant>,
     stats: Arc<EdgeStats>,
     log: bool,
     /// Keeps the connection busy until the answer is complete.
     _active: Active,
-    pub(crate) request_id: String,
+    pub(crate) request_id: HeaderValue,
     pub(crate) client: IpAddr,
     pub(crate) method: Method,
     pub(crate) version: Version,
-    pub(crate) host: Arc<str>,
-    pub(crate) path: String,
+    pub(crate) host: Option<Arc<Asked>>,
+    pub(crate) target: Option<PathAndQuery>,
     pub(crate) pool: Option<Arc<Pool>>,
     attempts: Vec<Attempted>,
     /// The attempt whose answer is passed on.
@@ -55,11 +60,12 @@ impl Ticket {
         stats: Arc<EdgeStats>,
         log: bool,
         active: Active,
-        request_id: String,
+        request_id: HeaderValue,
         client: IpAddr,
     ) -> Box<Self> {
         Box::new(Self {
             started: Instant::now(),
+            attempted: None,
             stats,
             log,
             _active: active,
@@ -67,8 +73,8 @@ impl Ticket {
             client,
             method: Method::GET,
             version: Version::HTTP_11,
-            host: Arc::from(""),
-            path: String::new(),
+            host: None,
+            target: None,
             pool: None,
             attempts: Vec::new(),
             serving: None,
@@ -91,18 +97,24 @@ impl Ticket {
 
     /// One attempt ended.
     pub(crate) fn attempted(&mut self, member: &Member, outcome: &'static str, since: Instant) {
+        self.attempted_until(member, outcome, since, Instant::now());
+    }
+
+    /// One attempt ended at `until`.
+    pub(crate) fn attempted_until(&mut self, member: &Member, outcome: &'static str, since: Instant, until: Instant) {
+        self.attempted = Some(until);
         self.attempts.push(Attempted {
             site: Arc::clone(&member.backend.id.site),
             address: Arc::clone(&member.backend.id.address),
             outcome,
-            took: since.elapsed(),
+            took: until - since,
         });
     }
 
     /// The head of the answer is on its way.
     pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
-        self.head_after = Some(self.started.elapsed());
+        self.head_after = Some(self.attempted.unwrap_or_else(Instant::now) - self.started);
     }
 
     /// The last byte of the answer was handed over.
@@ -137,11 +149,11 @@ impl Ticket {
             .collect();
         tracing::info!(
             target: "access",
-            request_id = %self.request_id,
+            request_id = self.request_id.to_str().unwrap_or("-"),
             client = %self.client,
             method = %self.method,
-            host = %self.host,
-            path = %self.path,
+            host = self.host.as_ref().map_or("", |host| &*host.name),
+            path = self.target.as_ref().map_or("", PathAndQuery::path),
             proto = ?self.version,
             status,
             service = self.pool.as_ref().map_or("-", |pool| &*pool.service.name),

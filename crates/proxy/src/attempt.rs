@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::Response;
-use http::header::HeaderValue;
 use relais_core::config::Forward;
 use relais_core::{Choice, Event, Fault, Health, Left, Member};
 
@@ -37,10 +36,8 @@ pub(crate) async fn run(mut exchange: Exchange, ticket: &mut Box<Ticket>) -> Res
     let relais_core::config::Action::Forward(forward) = &pool.service.action else {
         return Err(Failure::NoRoute);
     };
-    if let Ok(name) = exchange.request_id_name()
-        && let Ok(value) = HeaderValue::from_str(&ticket.request_id)
-    {
-        exchange.head.headers.insert(name, value);
+    if let Some(name) = exchange.ready.request_id.clone() {
+        exchange.head.headers.insert(name, ticket.request_id.clone());
     }
     pool.shared.budget.earn(forward.retry.budget_percent);
     let result = match exchange.deadline {
@@ -116,6 +113,7 @@ async fn attempts(
                 exchange.tried.push(slot);
             }
         }
+        exchange.now = Instant::now();
         exchange.refresh();
     }
     Err(failure)
@@ -123,7 +121,11 @@ async fn attempts(
 
 /// Sends the request on a connection and judges what came of it.
 async fn one(exchange: &mut Exchange, forward: &Forward, connected: Connected, ticket: &mut Box<Ticket>) -> Next {
-    let started = Instant::now();
+    // A kept connection was there at once.
+    if !connected.reused {
+        exchange.now = Instant::now();
+    }
+    let started = exchange.now;
     let stats = &connected.member.backend.stats;
     if connected.reused {
         stats.reused.inc()
@@ -200,7 +202,7 @@ fn failed(
 /// Retries after application faults cost budget, so that an overloaded service is not fed its own failures. A retry
 /// off a dead transport is free: the load it moves is load that left a backend.
 fn spend(exchange: &Exchange, forward: &Forward) -> bool {
-    let granted = exchange.pool.shared.budget.spend(forward.retry.budget_floor, exchange.client.worker.now());
+    let granted = exchange.pool.shared.budget.spend(forward.retry.budget_floor, exchange.clock());
     if !granted {
         exchange.pool.stats.budget_exhausted.inc();
     }
@@ -217,7 +219,8 @@ fn answered(
     ticket: &mut Box<Ticket>,
 ) -> Next {
     let status = answer.response.status().as_u16();
-    let took = started.elapsed();
+    exchange.now = Instant::now();
+    let took = exchange.now - started;
     let backend = &member.backend;
     backend.stats.latency.observe(took);
     if forward.retry.statuses.contains(&status) {
@@ -237,12 +240,12 @@ fn answered(
         }
     } else {
         backend.stats.succeeded.inc();
-        relais_core::balancer::observe_latency(backend, took, exchange.client.worker.now());
+        relais_core::balancer::observe_latency(backend, took, exchange.clock());
         if member.health != Health::Up {
             evidence(exchange, member, Ok(()));
         }
     }
-    ticket.attempted(member, "answered", started);
+    ticket.attempted_until(member, "answered", started, exchange.now);
     if let Some(body) = &exchange.body {
         body.release();
     }

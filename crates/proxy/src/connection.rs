@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use relais_core::config::{Config, Listener, ListenerProtocol};
 use relais_core::stats::EdgeStats;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use crate::answer::Failure;
 use crate::client_io::{ClientIo, ConnState, Deadlines};
+use crate::ready::{Asked, Peer};
 use crate::service;
 use crate::worker::Worker;
 
@@ -24,10 +27,28 @@ pub(crate) struct Client {
     pub(crate) worker: Arc<Worker>,
     pub(crate) state: Arc<ConnState>,
     pub(crate) listener: Arc<Listener>,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) tls: bool,
+    /// The host asked for last.
+    asked: Mutex<Option<Arc<Asked>>>,
     /// Counts the connection as open, also while it carries a tunnel.
     _open: Open,
+}
+
+impl Client {
+    /// A host as sent, split.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(crate) fn asked(&self, original: &str) -> Result<Arc<Asked>, Failure> {
+        let mut last = self.asked.lock();
+        if let Some(last) = last.as_ref().filter(|last| &*last.original == original) {
+            return Ok(Arc::clone(last));
+        }
+        let asked = Arc::new(Asked::new(original, &self.peer)?);
+        *last = Some(Arc::clone(&asked));
+        Ok(asked)
+    }
 }
 
 /// Serves one accepted connection to its end.
@@ -103,8 +124,15 @@ async fn drive<S>(
     let state = ConnState::new(deadlines, h2);
     let id = worker.register(&state, local);
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state)));
-    let client =
-        Arc::new(Client { worker: Arc::clone(worker), state: Arc::clone(&state), listener, peer, tls, _open: open });
+    let client = Arc::new(Client {
+        worker: Arc::clone(worker),
+        state: Arc::clone(&state),
+        listener,
+        peer: Peer::new(peer.ip(), tls),
+        tls,
+        asked: Mutex::new(None),
+        _open: open,
+    });
     let service = service_fn(move |request| service::handle(Arc::clone(&client), request));
     let limit = &config.edge.limit;
     let result = if h2 {

@@ -85,7 +85,7 @@ impl Goal {
             protocol,
             deadline: timers.connect,
             unacknowledged: (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED),
-            host: Arc::clone(&exchange.host),
+            host: Arc::clone(&exchange.host.original),
             keep_idle: forward.keep_idle,
             patience: timers.wait,
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header;
-use http::{Method, Request, Version, request};
+use http::{Method, Request, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use relais_core::config::{Balance, Forward, HashKey};
@@ -13,9 +13,21 @@ use relais_core::{Ask, Pool, Snapshot};
 use crate::answer::Failure;
 use crate::body::ClientBody;
 use crate::connection::Client;
-use crate::headers::{self, Hop};
+use crate::headers::{self, Hop, Present};
 use crate::kept::Allowance;
+use crate::ready::{Asked, Ready};
+use crate::worker::Prepared;
 use crate::{forwarded, sticky};
+
+/// What is known of a request before its service is.
+#[derive(Clone, Copy)]
+pub(crate) struct Admitted<'a> {
+    pub(crate) ready: &'a Arc<Ready>,
+    pub(crate) host: &'a Arc<Asked>,
+    /// Its peer is one of `trusted_proxies`.
+    pub(crate) trusted: bool,
+    pub(crate) now: Instant,
+}
 
 /// One request on its way to a backend.
 pub(crate) struct Exchange {
@@ -29,7 +41,11 @@ pub(crate) struct Exchange {
     pub(crate) expects_continue: bool,
     /// The client's version: interim answers are not for HTTP/1.0.
     pub(crate) version: Version,
-    pub(crate) host: Arc<str>,
+    pub(crate) host: Arc<Asked>,
+    pub(crate) ready: Arc<Ready>,
+    pub(crate) prepared: Arc<Prepared>,
+    /// The clock as last read for this request: it is not read again where nothing can have waited.
+    pub(crate) now: Instant,
     /// The method or an `Idempotency-Key` allows sending twice.
     pub(crate) idempotent: bool,
     pub(crate) deadline: Option<Instant>,
@@ -37,7 +53,6 @@ pub(crate) struct Exchange {
     pub(crate) upgrade: Option<OnUpgrade>,
     key: Option<u64>,
     sticky: Option<u64>,
-    route: (String, String),
     /// Slots this request was sent to.
     pub(crate) tried: Vec<u32>,
     /// Slots that could not be reached since the last pause: nothing was sent there.
@@ -53,30 +68,26 @@ impl Exchange {
         pool: &Arc<Pool>,
         forward: &Forward,
         mut request: Request<Incoming>,
-        trusted: bool,
-        host: &str,
+        Admitted { ready, host, trusted, now }: Admitted<'_>,
     ) -> Result<Self, Failure> {
         let edge = &snapshot.config.edge;
         let version = request.version();
-        let route_path = if request.uri().path().starts_with('/') { request.uri().path() } else { "/" }.to_owned();
-        let route_host =
-            host.rsplit_once(':').map_or(host, |(name, _)| name).trim_end_matches('.').to_ascii_lowercase();
         let key = hash_key(&forward.balance, &request, client);
         let sticky = forward.sticky.as_ref().and_then(|rule| {
             sticky::read(request.headers(), rule, &client.worker.shared.sticky_key, &pool.service.name)
         });
-        let expects_continue = headers::has_token(request.headers(), &header::EXPECT, "100-continue");
-        let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-        let hop = headers::strip_hop_by_hop(request.headers_mut());
+        let present = Present::in_(request.headers());
+        let expects_continue = present.expect && headers::has_token(request.headers(), &header::EXPECT, "100-continue");
+        let hop = headers::strip_hop_by_hop(request.headers_mut(), present);
         let upgrade = (hop.upgrade.is_some() && version == Version::HTTP_11).then(|| hyper::upgrade::on(&mut request));
         let (mut head, incoming) = request.into_parts();
         head.extensions.clear();
-        let idempotent = is_idempotent(&head.method) || head.headers.contains_key("idempotency-key");
+        let idempotent = is_idempotent(&head.method) || present.idempotency_key;
         let limit = pool.service.max_body.unwrap_or(u64::MAX);
         if incoming.size_hint().lower() > limit {
             return Err(Failure::BodyTooLarge);
         }
-        if chunked {
+        if present.transfer_encoding {
             // RFC 9112 6.1: a length beside chunked coding must not travel on.
             head.headers.remove(header::CONTENT_LENGTH);
         }
@@ -92,9 +103,13 @@ impl Exchange {
             Allowance::nothing(spools)
         };
         let body = (!incoming.is_end_stream()).then(|| ClientBody::new(incoming, keep, limit, edge.client.body));
-        headers::join_cookies(&mut head.headers);
-        forwarded::set(&mut head.headers, client.peer.ip(), client.tls, host, trusted);
-        headers::append_via(&mut head.headers, version, &edge.name);
+        if present.cookie {
+            headers::join_cookies(&mut head.headers);
+        }
+        forwarded::set(&mut head.headers, &client.peer, host, present.forwarded, trusted);
+        if let Some(via) = ready.via(version) {
+            head.headers.append(header::VIA, via.clone());
+        }
         Ok(Self {
             client: Arc::clone(client),
             pool: Arc::clone(pool),
@@ -103,13 +118,15 @@ impl Exchange {
             hop,
             body,
             version,
-            host: Arc::from(host),
+            host: Arc::clone(host),
+            ready: Arc::clone(ready),
+            prepared: client.worker.prepared(pool),
+            now,
             idempotent,
-            deadline: forward.timeout.request.map(|limit| Instant::now() + limit),
+            deadline: forward.timeout.request.map(|limit| now + limit),
             upgrade,
             key,
             sticky,
-            route: (route_host, route_path),
             tried: Vec::new(),
             unreached: Vec::new(),
             avoid_site: None,
@@ -124,26 +141,32 @@ impl Exchange {
     /// What `Pool::pick` is asked, with `also` as further slots not to take.
     pub(crate) fn ask<'a>(&'a self, tried: &'a [u32], avoid_site: Option<&'a str>) -> Ask<'a> {
         let worker = &self.client.worker;
-        Ask { tried, roll: worker.roll(), now: worker.now(), key: self.key, sticky: self.sticky, avoid_site }
+        Ask { tried, roll: worker.roll(), now: self.clock(), key: self.key, sticky: self.sticky, avoid_site }
+    }
+
+    /// [`Exchange::now`] as core counts it.
+    pub(crate) fn clock(&self) -> relais_core::Instant {
+        self.client.worker.shared.anchor.at(self.now)
     }
 
     /// Takes the newest picture of the pool: a backend may have fallen or risen since the last attempt.
     pub(crate) fn refresh(&mut self) {
         let snapshot = self.client.worker.shared.snapshot.load();
-        if let Some(pool) = snapshot.route(&self.route.0, &self.route.1)
+        if let Some(pool) = snapshot.route(&self.host.name, routed_path(&self.head.uri))
             && pool.service.name == self.pool.service.name
         {
             self.pool = Arc::clone(pool);
         }
     }
 
-    pub(crate) fn request_id_name(&self) -> Result<header::HeaderName, header::InvalidHeaderName> {
-        self.client.worker.shared.snapshot.load().config.edge.request_id_header.parse()
-    }
-
     pub(crate) fn worth_waiting_for(&self) -> bool {
         self.pool.members.iter().any(|member| member.admin == relais_core::Admin::Enabled)
     }
+}
+
+/// The path that routes are looked up by: `*` of an OPTIONS request counts as the root.
+pub(crate) fn routed_path(uri: &Uri) -> &str {
+    if uri.path().starts_with('/') { uri.path() } else { "/" }
 }
 
 /// RFC 9110 9.2.2.
@@ -158,7 +181,7 @@ fn hash_key(balance: &Balance, request: &Request<Incoming>, client: &Client) -> 
         HashKey::ClientAddress => {
             let snapshot = client.worker.shared.snapshot.load();
             let trusted = &snapshot.config.edge.trusted_proxies;
-            hash(forwarded::client_address(client.peer.ip(), request.headers(), trusted).to_string().as_bytes())
+            hash(forwarded::client_address(client.peer.address, request.headers(), trusted).to_string().as_bytes())
         }
         HashKey::Uri => hash(request.uri().path_and_query().map_or("/", |target| target.as_str()).as_bytes()),
         HashKey::Header(name) => request.headers().get(name).and_then(|value| hash(value.as_bytes())),

@@ -8,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
+use parking_lot::Mutex;
 use relais_core::config::{Forward, HostHeader};
 use relais_core::{Backend, Fault, InFlight, Member};
 use tokio::sync::oneshot;
@@ -15,14 +16,15 @@ use tokio::sync::oneshot;
 use crate::access::Ticket;
 use crate::body::{BodyFault, SendBody};
 use crate::exchange::Exchange;
+use crate::headers::{self, Present};
 use crate::interim::{self, Gate};
 use crate::pool::{Slot, Verdicts};
 use crate::race::Connected;
 use crate::response_body::{FromBackend, ResponseBody, Timing};
 use crate::resume::Plan;
 use crate::sender::{Held, SendFailure};
+use crate::sticky;
 use crate::tunnel::Tunnel;
-use crate::{headers, sticky};
 
 /// How long a body is held back for the backend's 100 (Continue) before it is sent anyway (RFC 9110 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -61,22 +63,22 @@ impl Answer {
             self.response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         if let Some(seconds) = seconds {
             let worker = &exchange.client.worker;
-            let until = worker.now() + Duration::from_secs(LONGEST_REST.min(seconds));
+            let until = exchange.clock() + Duration::from_secs(LONGEST_REST.min(seconds));
             worker.connections.rest(&self.slot, until);
         }
     }
 }
 
-/// Sends the request and waits for the response head.
-pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected) -> Outcome {
+/// Sends the request at `now` and waits for the response head.
+pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected, now: Instant) -> Outcome {
     let Connected { member, slot, sender, before, .. } = connected;
     let inflight = member.backend.enter();
     let h2 = sender.is_h2();
-    let gate: Gate = Arc::default();
+    let mut gate: Option<Gate> = None;
     let mut body = exchange.body.as_ref().map_or_else(SendBody::empty, |body| body.begin());
     if exchange.expects_continue && !h2 {
         let (open, wait) = oneshot::channel();
-        *gate.lock() = Some(open);
+        gate = Some(Arc::new(Mutex::new(Some(open))));
         body = body.gated(wait);
     }
     let mut request = match build(exchange, forward, &member, h2, body) {
@@ -87,7 +89,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
         }
     };
     if !h2 {
-        interim::pass_on(&mut request, exchange, &gate);
+        interim::pass_on(&mut request, exchange, gate.as_ref());
     }
     let sending = sender.send(request);
     tokio::pin!(sending);
@@ -96,8 +98,8 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
         forward,
         slot: &slot,
         before,
-        gate: &gate,
-        asked: Instant::now(),
+        gate: gate.as_ref(),
+        asked: now,
         seen: 0,
         pressed: false,
         backend: member.backend.slot,
@@ -112,7 +114,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
             Outcome::Failed(Fault::Malformed)
         }
         Ok((response, held)) => {
-            let gate = gate.lock().take();
+            let gate = gate.and_then(|gate| gate.lock().take());
             Outcome::Answer(Box::new(Answer { response, held, slot, before, gate, inflight }))
         }
         Err(SendFailure::NotSent) => Outcome::NotSent,
@@ -137,7 +139,7 @@ struct Wait<'a> {
     forward: &'a Forward,
     slot: &'a Slot,
     before: Verdicts,
-    gate: &'a Gate,
+    gate: Option<&'a Gate>,
     asked: Instant,
     /// Body bytes read at the last look.
     seen: u64,
@@ -160,7 +162,7 @@ impl Wait<'_> {
             if now.downs != self.before.downs {
                 return Outcome::Rescued(Fault::ResponseTimeout);
             }
-            let gated = self.gate.lock().is_some();
+            let gated = self.gate.is_some_and(|gate| gate.lock().is_some());
             let overdue = self.exchange.pool.timers.overdue();
             let patience = if !self.pressed {
                 overdue
@@ -178,7 +180,7 @@ impl Wait<'_> {
                         continue;
                     }
                     if gated {
-                        if let Some(open) = self.gate.lock().take() {
+                        if let Some(open) = self.gate.and_then(|gate| gate.lock().take()) {
                             let _ = open.send(());
                         }
                     } else if !self.still_sending() {
@@ -210,7 +212,7 @@ fn build(
     *request.method_mut() = exchange.head.method.clone();
     let mut fields = exchange.head.headers.clone();
     let host: &str = match &forward.host {
-        HostHeader::Keep => &exchange.host,
+        HostHeader::Keep => &exchange.host.original,
         HostHeader::Backend => &member.backend.id.address,
         HostHeader::Set(name) => name,
     };
@@ -223,7 +225,11 @@ fn build(
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build()?;
     } else {
-        fields.insert(header::HOST, HeaderValue::from_str(host)?);
+        let host = match &exchange.host.field {
+            Some(asked) if forward.host == HostHeader::Keep => asked.clone(),
+            _ => HeaderValue::from_str(host)?,
+        };
+        fields.insert(header::HOST, host);
         let unknown = exchange.body.is_some() && request.body().size_hint().exact().is_none();
         if unknown && !fields.contains_key(header::CONTENT_LENGTH) {
             // Said outright: for a GET hyper would otherwise take a body of unknown length for none.
@@ -241,7 +247,7 @@ fn build(
             fields.append(header::CONNECTION, HeaderValue::from_static("te"));
         }
     }
-    exchange.client.worker.prepared(&exchange.pool).request.apply(&mut fields);
+    exchange.prepared.request.apply(&mut fields);
     *request.headers_mut() = fields;
     Ok(request)
 }
@@ -257,11 +263,12 @@ pub(crate) fn pass_on(
     let Answer { mut response, held, slot, before, gate, inflight } = answer;
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let backend_version = response.version();
-    if response.headers().contains_key(header::TRANSFER_ENCODING) {
+    let present = Present::in_(response.headers());
+    if present.transfer_encoding {
         // RFC 9112 6.3: beside a transfer coding a length means nothing, and must not travel on.
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
-    let hop = headers::strip_hop_by_hop(response.headers_mut());
+    let hop = headers::strip_hop_by_hop(response.headers_mut(), present);
     ticket.serving = Some(inflight);
     let tunnel = (switching).then(|| exchange.upgrade.take()).flatten().map(|client| Tunnel {
         client,
@@ -351,9 +358,10 @@ pub(crate) fn continue_with(
 /// `Via`, the service's edits and the sticky cookie.
 fn dress(exchange: &Exchange, forward: &Forward, member: &Member, fields: &mut HeaderMap, backend_version: Version) {
     let worker = &exchange.client.worker;
-    let snapshot = worker.shared.snapshot.load();
-    headers::append_via(fields, backend_version, &snapshot.config.edge.name);
-    worker.prepared(&exchange.pool).response.apply(fields);
+    if let Some(via) = exchange.ready.via(backend_version) {
+        fields.append(header::VIA, via.clone());
+    }
+    exchange.prepared.response.apply(fields);
     if let Some(rule) = &forward.sticky {
         let known = sticky::read(&exchange.head.headers, rule, &worker.shared.sticky_key, &exchange.pool.service.name);
         if known != Some(member.backend.hash)

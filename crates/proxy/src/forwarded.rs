@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
+use crate::ready::{Asked, Peer};
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -42,42 +44,38 @@ pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
 }
 
 /// Sets the fields for the backend. From a peer that is not trusted, what the client sent is dropped first.
-pub(crate) fn set(headers: &mut HeaderMap, peer: IpAddr, tls: bool, host: &str, trusted: bool) {
-    let peer = peer.to_canonical();
-    let proto = if tls { "https" } else { "http" };
-    if !trusted {
+/// `present`: whether it sent any.
+pub(crate) fn set(headers: &mut HeaderMap, peer: &Peer, host: &Asked, present: bool, trusted: bool) {
+    if present && !trusted {
         for name in
             [&X_FORWARDED_FOR, &X_FORWARDED_PROTO, &X_FORWARDED_HOST, &X_FORWARDED_PORT, &X_REAL_IP, &header::FORWARDED]
         {
             headers.remove(name);
         }
     }
-    append_list(headers, &X_FORWARDED_FOR, &peer.to_string());
+    append_list(headers, &X_FORWARDED_FOR, peer.field.as_ref());
     if !headers.contains_key(&X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
     }
     if !headers.contains_key(&X_FORWARDED_HOST)
-        && let Ok(value) = HeaderValue::from_str(host)
+        && let Some(value) = &host.field
     {
-        headers.insert(X_FORWARDED_HOST, value);
+        headers.insert(X_FORWARDED_HOST, value.clone());
     }
-    let node = match peer {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("\"[{v6}]\""),
-    };
-    append_list(headers, &header::FORWARDED, &format!("for={node};host=\"{host}\";proto={proto}"));
+    append_list(headers, &header::FORWARDED, host.forwarded.as_ref());
 }
 
 /// Appends to a comma-separated list field, joining what came in several fields.
-fn append_list(headers: &mut HeaderMap, name: &HeaderName, entry: &str) {
+fn append_list(headers: &mut HeaderMap, name: &HeaderName, entry: Option<&HeaderValue>) {
+    let Some(entry) = entry else { return };
     let value = if headers.contains_key(name) {
-        let mut list: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-        list.push(entry);
-        HeaderValue::from_str(&list.join(", "))
+        let given = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let list: Vec<&str> = given.chain(entry.to_str().ok()).collect();
+        HeaderValue::from_str(&list.join(", ")).ok()
     } else {
-        HeaderValue::from_str(entry)
+        Some(entry.clone())
     };
-    if let Ok(value) = value {
+    if let Some(value) = value {
         headers.insert(name.clone(), value);
     }
 }
@@ -94,6 +92,11 @@ mod tests {
         map
     }
 
+    fn asked(headers: &mut HeaderMap, peer: &str, tls: bool, trusted: bool) {
+        let peer = Peer::new(peer.parse().unwrap(), tls);
+        set(headers, &peer, &Asked::new("a.fr", &peer).unwrap(), true, trusted);
+    }
+
     const EVIL: &[(&str, &str)] = &[
         ("x-forwarded-for", "6.6.6.6"),
         ("x-forwarded-proto", "https"),
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn what_a_stranger_says_is_dropped() {
         let mut headers = map(EVIL);
-        set(&mut headers, "192.0.2.7".parse().unwrap(), false, "a.fr", false);
+        asked(&mut headers, "192.0.2.7", false, false);
         let expected = map(&[
             ("x-forwarded-for", "192.0.2.7"),
             ("x-forwarded-proto", "http"),
@@ -117,7 +120,7 @@ mod tests {
     #[test]
     fn a_trusted_peer_is_believed_and_added() {
         let mut headers = map(EVIL);
-        set(&mut headers, "10.0.0.1".parse().unwrap(), false, "a.fr", true);
+        asked(&mut headers, "10.0.0.1", false, true);
         assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["forwarded"], "for=6.6.6.6, for=10.0.0.1;host=\"a.fr\";proto=http");
@@ -144,7 +147,7 @@ mod tests {
     #[test]
     fn ipv6_nodes_are_quoted() {
         let mut headers = HeaderMap::new();
-        set(&mut headers, "2001:db8::1".parse().unwrap(), true, "a.fr", false);
+        asked(&mut headers, "2001:db8::1", true, false);
         assert_eq!(headers["forwarded"], "for=\"[2001:db8::1]\";host=\"a.fr\";proto=https");
     }
 }

@@ -24,9 +24,44 @@ pub(crate) struct Hop {
     pub(crate) trailers: bool,
 }
 
+/// Which of the fields that the edge cares about a message has: found in one pass, as most messages have none.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Present {
+    /// A field of [`strip_hop_by_hop`].
+    hop: bool,
+    /// A field that says who the client is, see `forwarded`.
+    pub(crate) forwarded: bool,
+    pub(crate) transfer_encoding: bool,
+    pub(crate) expect: bool,
+    pub(crate) idempotency_key: bool,
+    pub(crate) cookie: bool,
+}
+
+impl Present {
+    pub(crate) fn in_(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" | "keep-alive" | "proxy-connection" | "te" | "upgrade" => present.hop = true,
+                "transfer-encoding" => (present.hop, present.transfer_encoding) = (true, true),
+                "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-real-ip"
+                | "forwarded" => present.forwarded = true,
+                "expect" => present.expect = true,
+                "idempotency-key" => present.idempotency_key = true,
+                "cookie" => present.cookie = true,
+                _ => {}
+            }
+        }
+        present
+    }
+}
+
 /// Removes hop-by-hop fields, also those named in `Connection`, and says what they asked for.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Hop {
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, present: Present) -> Hop {
     let mut hop = Hop::default();
+    if !present.hop {
+        return hop;
+    }
     if headers.contains_key(header::TE) {
         hop.trailers = has_token(headers, &header::TE, "trailers");
     }
@@ -112,18 +147,6 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Adds our entry to `Via` (RFC 9110 7.6.3).
-pub(crate) fn append_via(headers: &mut HeaderMap, version: http::Version, name: &str) {
-    let protocol = match version {
-        http::Version::HTTP_2 => "2",
-        http::Version::HTTP_10 => "1.0",
-        _ => "1.1",
-    };
-    if let Ok(value) = HeaderValue::from_str(&format!("{protocol} {name}")) {
-        headers.append(header::VIA, value);
-    }
-}
-
 /// Header edits as parsed once per service, ready to apply: remove, set, add.
 #[derive(Debug, Default)]
 pub(crate) struct Edits {
@@ -161,6 +184,11 @@ impl Edits {
 mod tests {
     use super::*;
 
+    fn strip(headers: &mut HeaderMap) -> Hop {
+        let present = Present::in_(headers);
+        strip_hop_by_hop(headers, present)
+    }
+
     fn map(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
@@ -178,7 +206,7 @@ mod tests {
             ("x-two", "2"),
             ("x-three", "3"),
         ]);
-        strip_hop_by_hop(&mut headers);
+        strip(&mut headers);
         assert_eq!(headers, map(&[("x-three", "3")]));
     }
 
@@ -186,23 +214,22 @@ mod tests {
     fn a_client_cannot_strip_fields_the_backend_relies_on() {
         let mut headers =
             map(&[("connection", "x-forwarded-for, host, authorization"), ("host", "a"), ("authorization", "b")]);
-        strip_hop_by_hop(&mut headers);
+        strip(&mut headers);
         assert_eq!(headers, map(&[("host", "a"), ("authorization", "b")]));
     }
 
     #[test]
     fn upgrade_needs_connection_to_name_it() {
         let mut named = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
-        assert_eq!(strip_hop_by_hop(&mut named).upgrade.unwrap(), "websocket");
+        assert_eq!(strip(&mut named).upgrade.unwrap(), "websocket");
         let mut unnamed = map(&[("upgrade", "websocket")]);
-        assert!(strip_hop_by_hop(&mut unnamed).upgrade.is_none());
+        assert!(strip(&mut unnamed).upgrade.is_none());
         assert!(unnamed.is_empty());
     }
 
     #[test]
     fn an_upgrade_to_http2_is_not_offered_on() {
-        let offered =
-            |protocols: &str| strip_hop_by_hop(&mut map(&[("connection", "upgrade"), ("upgrade", protocols)])).upgrade;
+        let offered = |protocols: &str| strip(&mut map(&[("connection", "upgrade"), ("upgrade", protocols)])).upgrade;
         assert_eq!(offered("h2c"), None);
         assert_eq!(offered("H2C, websocket").unwrap(), "websocket");
         assert_eq!(offered("HTTP/2.0, TLS/1.0").unwrap(), "TLS/1.0");
@@ -220,8 +247,8 @@ mod tests {
 
     #[test]
     fn only_trailers_of_te_is_understood() {
-        assert!(strip_hop_by_hop(&mut map(&[("te", "gzip, trailers;q=0.5")])).trailers);
-        assert!(!strip_hop_by_hop(&mut map(&[("te", "gzip")])).trailers);
+        assert!(strip(&mut map(&[("te", "gzip, trailers;q=0.5")])).trailers);
+        assert!(!strip(&mut map(&[("te", "gzip")])).trailers);
     }
 
     #[test]

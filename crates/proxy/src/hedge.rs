@@ -33,7 +33,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
     } else {
         None
     };
-    let mut first = pin!(forward::send(exchange, forward, connected));
+    let mut first = pin!(forward::send(exchange, forward, connected, exchange.now));
     let Some(after) = after else {
         let outcome = first.await;
         return Sent { member, reused, outcome };
@@ -89,7 +89,7 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Outco
     let worker = &exchange.client.worker;
     let slot = worker.connections.slot(&member.backend);
     let before = slot.verdicts();
-    let kept = slot.take_shared().or_else(|| slot.take_idle(forward.keep_idle_for));
+    let kept = slot.take_shared().or_else(|| slot.take_idle(forward.keep_idle_for, Instant::now()));
     let (sender, reused) = match kept {
         Some(sender) => (sender, true),
         None => {
@@ -101,7 +101,8 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Outco
             }
         }
     };
-    forward::send(exchange, forward, Connected { member, slot, sender, reused, before }).await
+    let connected = Connected { member, slot, sender, reused, before };
+    forward::send(exchange, forward, connected, Instant::now()).await
 }
 
 /// The 95th percentile of what the pool's backends needed for a response head.

@@ -16,13 +16,16 @@ pub(crate) type Gate = Arc<Mutex<Option<oneshot::Sender<()>>>>;
 
 /// Sends interim answers of the backend on to the client (RFC 9110 15.2). 100 opens the gate of the body instead:
 /// reading the body makes the server side ask the client for it.
-pub(crate) fn pass_on(request: &mut Request<SendBody>, exchange: &Exchange, gate: &Gate) {
+pub(crate) fn pass_on(request: &mut Request<SendBody>, exchange: &Exchange, gate: Option<&Gate>) {
     let to_client: Option<Arc<ConnState>> =
         (exchange.version == Version::HTTP_11).then(|| Arc::clone(&exchange.client.state));
-    let gate = Arc::clone(gate);
+    if to_client.is_none() && gate.is_none() {
+        return;
+    }
+    let gate = gate.cloned();
     hyper::ext::on_informational(request, move |interim| {
         if interim.status() == StatusCode::CONTINUE {
-            if let Some(open) = gate.lock().take() {
+            if let Some(open) = gate.as_ref().and_then(|gate| gate.lock().take()) {
                 let _ = open.send(());
             }
         } else if let Some(client) = &to_client {

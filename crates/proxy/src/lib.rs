@@ -24,6 +24,7 @@ mod listener;
 mod obtain;
 mod pool;
 mod race;
+mod ready;
 mod response_body;
 mod resume;
 mod sender;

@@ -24,7 +24,7 @@ pub(crate) async fn obtain(
     fresh: bool,
     ticket: &mut Ticket,
 ) -> Result<Connected, Failure> {
-    let give_up = Instant::now() + exchange.pool.timers.wait;
+    let give_up = exchange.now + exchange.pool.timers.wait;
     // A request that must not be sent twice never goes out on a kept-alive connection that may be closing: over
     // HTTP/1.1 nobody could tell whether it was received. HTTP/2 tells (GOAWAY, REFUSED_STREAM).
     let reuse = race::Reuse { h1: exchange.replayable() && !fresh, h2: !fresh };
@@ -36,6 +36,7 @@ pub(crate) async fn obtain(
             Ok(connected) => return Ok(connected),
             Err(failed) => {
                 fault = Some(failed);
+                exchange.now = Instant::now();
                 exchange.refresh();
             }
         }
@@ -53,7 +54,7 @@ async fn choose(
     let mut waiting: Option<Waiting> = None;
     loop {
         let pause = match pick(exchange) {
-            Picked::Member(member) => return Ok(*member),
+            Picked::Member(member) => return Ok(member),
             // Places at backends that are full come free without a snapshot.
             Picked::Wait if exchange.pool.members.iter().any(Member::usable) => PAUSE / 10,
             Picked::Wait => PAUSE,
@@ -80,7 +81,7 @@ async fn choose(
 }
 
 enum Picked {
-    Member(Box<Member>),
+    Member(Member),
     Wait,
     Nobody,
 }
@@ -91,16 +92,16 @@ fn pick(exchange: &Exchange) -> Picked {
     let mut avoid = exchange.tried.clone();
     avoid.extend(&exchange.unreached);
     let site = exchange.avoid_site.as_deref();
-    let resting = worker.connections.resting(&exchange.pool, worker.now());
+    let resting = worker.connections.resting(&exchange.pool, exchange.clock());
     if !resting.is_empty() {
         let mut rested = avoid.clone();
         rested.extend(resting);
         if let Choice::Take(member) = exchange.pool.pick(&exchange.ask(&rested, site)) {
-            return Picked::Member(Box::new(member.clone()));
+            return Picked::Member(member.clone());
         }
     }
     match exchange.pool.pick(&exchange.ask(&avoid, site)) {
-        Choice::Take(member) => Picked::Member(Box::new(member.clone())),
+        Choice::Take(member) => Picked::Member(member.clone()),
         Choice::Wait => Picked::Wait,
         Choice::Nobody => Picked::Nobody,
     }
@@ -146,6 +147,7 @@ async fn wait_for_change(exchange: &mut Exchange, pause: Duration, give_up: Inst
         return false;
     }
     let _ = tokio::time::timeout(pause.min(give_up - now), changed.changed()).await;
+    exchange.now = Instant::now();
     exchange.refresh();
     true
 }

@@ -94,13 +94,13 @@ impl Slot {
     }
 
     /// A connection that is open, ready and not older than `keep_for`; the youngest first.
-    pub(crate) fn take_idle(&self, keep_for: Duration) -> Option<Sender> {
+    pub(crate) fn take_idle(&self, keep_for: Duration, now: Instant) -> Option<Sender> {
         let mut idle = self.idle.lock();
         let mut i = idle.len();
         while i > 0 {
             i -= 1;
             let one = &idle[i];
-            if one.send.is_closed() || one.since.elapsed() > keep_for {
+            if one.send.is_closed() || now.saturating_duration_since(one.since) > keep_for {
                 idle.swap_remove(i);
             } else if one.send.is_ready() {
                 return Some(Sender::H1(idle.remove(i).send));

@@ -64,6 +64,7 @@ pub(crate) async fn connect(
     loop {
         let patience = if asked { stagger.saturating_sub(overdue) } else { overdue };
         let finished = tokio::time::timeout(patience, next(&mut runners)).await;
+        exchange.now = Instant::now();
         match finished {
             Ok((runner, Ok(sender))) => {
                 overtaken(exchange, &runners, runner.since);
@@ -122,7 +123,7 @@ fn start(
     let kept = if reuse.h2 { slot.take_shared() } else { None };
     // An upgrade needs HTTP/1.1 and a connection of its own.
     let kept = kept.filter(|_| exchange.upgrade.is_none());
-    let kept = kept.or_else(|| if reuse.h1 { slot.take_idle(forward.keep_idle_for) } else { None });
+    let kept = kept.or_else(|| if reuse.h1 { slot.take_idle(forward.keep_idle_for, exchange.now) } else { None });
     if let Some(sender) = kept {
         return Some(Connected { member, slot, sender, reused: true, before });
     }

@@ -116,6 +116,7 @@ pub(crate) async fn resume(
     mut ticket: Box<Ticket>,
     deadline: Option<Instant>,
 ) -> (Box<Ticket>, Result<Box<FromBackend>, Cut>) {
+    exchange.now = Instant::now();
     plan.ask(&mut exchange.head.headers);
     let pool = std::sync::Arc::clone(&exchange.pool);
     let Action::Forward(forward) = &pool.service.action else { return (ticket, Err(cut)) };
@@ -160,7 +161,7 @@ async fn find(
         let member = connected.member.clone();
         left = left.saturating_sub(1);
         exchange.tried.push(member.backend.slot);
-        match forward::send(exchange, rule, connected).await {
+        match forward::send(exchange, rule, connected, started).await {
             Outcome::Answer(answer) if plan.fits(answer.response.status(), answer.response.headers()) => {
                 ticket.attempted(&member, "resumed", started);
                 return Ok((member, *answer));
@@ -171,6 +172,7 @@ async fn find(
             Outcome::NotSent => ticket.attempted(&member, "closed_before_sent", started),
             Outcome::Client(fault) => return Err(fault.into()),
         }
+        exchange.now = Instant::now();
         exchange.refresh();
     }
     Err(Failure::Backend { fault: Fault::Reset, possibly_received: false })

@@ -16,8 +16,9 @@ use crate::access::Ticket;
 use crate::answer::{self, Failure};
 use crate::attempt;
 use crate::connection::Client;
-use crate::exchange::Exchange;
+use crate::exchange::{Admitted, Exchange, routed_path};
 use crate::forwarded;
+use crate::ready::{self, Asked, Ready};
 use crate::response_body::ResponseBody;
 
 /// Serves one request.
@@ -28,23 +29,22 @@ pub(crate) async fn handle(
     let active = client.state.enter();
     let snapshot = client.worker.shared.snapshot.load_full();
     let edge = &snapshot.config.edge;
-    let trusted = forwarded::is_trusted(client.peer.ip(), &edge.trusted_proxies);
-    let address = forwarded::client_address(client.peer.ip(), request.headers(), &edge.trusted_proxies);
-    let id = request_id(&client, request.headers(), &edge.request_id_header, trusted);
+    let ready = client.worker.ready(&snapshot.config);
+    let trusted = forwarded::is_trusted(client.peer.address, &edge.trusted_proxies);
+    let address = forwarded::client_address(client.peer.address, request.headers(), &edge.trusted_proxies);
+    let id = request_id(&client, request.headers(), &ready, trusted);
     let mut ticket = Ticket::new(Arc::clone(&snapshot.stats), snapshot.config.log.access, active, id, address);
     ticket.method = request.method().clone();
     ticket.version = request.version();
-    ticket.path = request.uri().path().to_owned();
+    ticket.target = request.uri().path_and_query().cloned();
 
-    let outcome = respond(&client, &snapshot, request, trusted, &mut ticket).await;
+    let outcome = respond(&client, &snapshot, &ready, request, trusted, &mut ticket).await;
     let mut response = match outcome {
         Ok(response) => response,
         Err(failure) => answer::failure(failure, &edge.name),
     };
-    if let Ok(name) = edge.request_id_header.parse::<header::HeaderName>()
-        && let Ok(value) = HeaderValue::from_str(&ticket.request_id)
-    {
-        response.headers_mut().insert(name, value);
+    if let Some(name) = &ready.request_id {
+        response.headers_mut().insert(name, ticket.request_id.clone());
     }
     if ticket.method == Method::HEAD {
         ResponseBody::only_head(&mut response);
@@ -61,14 +61,14 @@ pub(crate) async fn handle(
 async fn respond(
     client: &Arc<Client>,
     snapshot: &Arc<Snapshot>,
+    ready: &Arc<Ready>,
     request: Request<Incoming>,
     trusted: bool,
     ticket: &mut Box<Ticket>,
 ) -> Result<Response<ResponseBody>, Failure> {
-    let host = admit(&snapshot.config, &request)?;
-    ticket.host = Arc::from(host.name.as_str());
-    let path = if request.uri().path().starts_with('/') { request.uri().path() } else { "/" };
-    let Some(pool) = snapshot.route(&host.name, path) else {
+    let host = client.asked(admit(&snapshot.config, &request)?)?;
+    ticket.host = Some(Arc::clone(&host));
+    let Some(pool) = snapshot.route(&host.name, routed_path(request.uri())) else {
         let misdirected = client.tls && !snapshot.knows_host(&host.name);
         return Err(if misdirected { Failure::Misdirected } else { Failure::NoRoute });
     };
@@ -83,23 +83,15 @@ async fn respond(
         Action::Redirect(redirect) => Ok(edited(client, pool, redirected(redirect, request.uri()))),
         Action::Respond(own) => Ok(edited(client, pool, answer::static_answer(own))),
         Action::Forward(forward) => {
-            let exchange = Exchange::new(client, snapshot, pool, forward, request, trusted, &host.original)?;
+            let admitted = Admitted { ready, host: &host, trusted, now: ticket.started };
+            let exchange = Exchange::new(client, snapshot, pool, forward, request, admitted)?;
             attempt::run(exchange, ticket).await
         }
     }
 }
 
-/// The host a request is for.
-struct Host {
-    /// Lower case, no port: what routes are looked up by.
-    name: String,
-    /// As sent, port included.
-    original: String,
-    port: Option<u16>,
-}
-
-/// Refuses requests that make no sense (RFC 9112 3.2, RFC 9110 7.2) and says which host the others are for.
-fn admit(config: &Config, request: &Request<Incoming>) -> Result<Host, Failure> {
+/// Refuses requests that make no sense (RFC 9112 3.2, RFC 9110 7.2) and says which host the others are for, as sent.
+fn admit<'a>(config: &Config, request: &'a Request<Incoming>) -> Result<&'a str, Failure> {
     let limit = &config.edge.limit;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > limit.uri_bytes {
@@ -135,30 +127,15 @@ fn admit(config: &Config, request: &Request<Incoming>) -> Result<Host, Failure> 
     if original.contains('@') {
         return Err(Failure::BadRequest("Host holds user information"));
     }
-    split_host(original)
-}
-
-fn split_host(original: &str) -> Result<Host, Failure> {
-    if original.is_empty() {
-        return Ok(Host { name: String::new(), original: String::new(), port: None });
-    }
-    let authority: http::uri::Authority = original.parse().map_err(|_| Failure::BadRequest("Host is not a host"))?;
-    let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
-    let port = match original.rsplit_once(':') {
-        Some((_, port)) if !port.ends_with(']') && !port.is_empty() => {
-            Some(port.parse().map_err(|_| Failure::BadRequest("the port of Host is not a port"))?)
-        }
-        _ => None,
-    };
-    Ok(Host { name, original: original.to_owned(), port })
+    Ok(original)
 }
 
 /// `X-Request-Id`: taken over from trusted peers, made here otherwise.
-fn request_id(client: &Client, headers: &HeaderMap, name: &str, trusted: bool) -> String {
-    let given = headers.get(name).and_then(|value| value.to_str().ok()).filter(|_| trusted);
+fn request_id(client: &Client, headers: &HeaderMap, ready: &Ready, trusted: bool) -> HeaderValue {
+    let given = ready.request_id.as_ref().filter(|_| trusted).and_then(|name| headers.get(name));
     match given {
-        Some(id) if !id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic()) => id.to_owned(),
-        _ => format!("{:016x}{:016x}", client.worker.roll(), client.worker.roll()),
+        Some(id) if (1..=128).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic) => id.clone(),
+        _ => ready::request_id(client.worker.roll(), client.worker.roll()),
     }
 }
 
@@ -175,9 +152,9 @@ fn to_https(host: &str, port: u16, uri: &Uri) -> Response<ResponseBody> {
     answer::redirect(308, &location)
 }
 
-fn to_canonical(client: &Client, pool: &Pool, host: &Host, uri: &Uri) -> Option<String> {
+fn to_canonical(client: &Client, pool: &Pool, host: &Asked, uri: &Uri) -> Option<String> {
     let canonical = pool.service.canonical.as_deref()?;
-    if host.name == canonical {
+    if &*host.name == canonical {
         return None;
     }
     let scheme = if client.tls { "https" } else { "http" };
@@ -197,27 +174,4 @@ fn redirected(redirect: &Redirect, uri: &Uri) -> Response<ResponseBody> {
 fn edited(client: &Client, pool: &Pool, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     client.worker.prepared(pool).response.apply(response.headers_mut());
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_are_split_from_their_ports() {
-        for (text, name, port) in [
-            ("A.fr", "a.fr", None),
-            ("a.fr:8443", "a.fr", Some(8443)),
-            ("a.fr.", "a.fr", None),
-            ("[::1]", "[::1]", None),
-            ("[::1]:80", "[::1]", Some(80)),
-            ("", "", None),
-        ] {
-            let host = split_host(text).unwrap();
-            assert_eq!((host.name.as_str(), host.port), (name, port), "{text}");
-        }
-        for bad in ["a b", "a.fr:x", "a.fr:99999", "a/b"] {
-            assert!(split_host(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use relais_core::config::{Listener, Service};
+use relais_core::config::{Config, Listener, Service};
 use relais_core::{Anchor, Event, Left, Pool, Snapshot};
 use relais_tls::CertStore;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,6 +18,7 @@ use crate::client_io::ConnState;
 use crate::headers::Edits;
 use crate::kept::Spools;
 use crate::pool::{Connections, Slot};
+use crate::ready::Ready;
 
 /// What all workers and the control loop share.
 pub struct Shared {
@@ -75,6 +76,8 @@ pub(crate) struct Worker {
     random: AtomicU64,
     /// By the address of the service; the weak reference tells whether it is still that service.
     prepared: Mutex<HashMap<usize, (Weak<Service>, Arc<Prepared>)>>,
+    /// What follows from the config of the last request.
+    ready: Mutex<Option<(Arc<Config>, Arc<Ready>)>>,
     clients: Mutex<HashMap<u64, Registered>>,
     next_client: AtomicU64,
     live: AtomicUsize,
@@ -96,6 +99,7 @@ impl Worker {
             connections: Connections::default(),
             random: AtomicU64::new(seed),
             prepared: Mutex::default(),
+            ready: Mutex::default(),
             clients: Mutex::default(),
             next_client: AtomicU64::new(0),
             live: AtomicUsize::new(0),
@@ -144,6 +148,19 @@ impl Worker {
         let window = self.shared.snapshot.load().config.edge.drain * 4 / 5;
         let part = self.roll() >> 11;
         window.mul_f64(part as f64 / (1_u64 << 53) as f64)
+    }
+
+    /// What follows from a config, made at first use.
+    pub(crate) fn ready(&self, config: &Arc<Config>) -> Arc<Ready> {
+        let mut ready = self.ready.lock();
+        if let Some((known, ready)) = ready.as_ref()
+            && Arc::ptr_eq(known, config)
+        {
+            return Arc::clone(ready);
+        }
+        let made = Arc::new(Ready::new(config));
+        *ready = Some((Arc::clone(config), Arc::clone(&made)));
+        made
     }
 
     /// The header edits of a service, parsed at first use.

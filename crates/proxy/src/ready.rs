@@ -1,0 +1,152 @@
+//! What requests need ready-made, so that none of it is parsed or written out once per request: names and values that
+//! follow from the config, and what follows from the client and the host it asks for. Touches nothing.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::Version;
+use http::header::{HeaderName, HeaderValue};
+use relais_core::config::Config;
+
+use crate::answer::Failure;
+
+/// What follows from one config.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// The header that carries the request id.
+    pub(crate) request_id: Option<HeaderName>,
+    /// Our entry in `Via`, by the version that the message came in: 1.0, 1.1, 2 (RFC 9110 7.6.3).
+    via: [Option<HeaderValue>; 3],
+}
+
+impl Ready {
+    /// The config has proven both names valid.
+    pub(crate) fn new(config: &Config) -> Self {
+        let name = &config.edge.name;
+        Self {
+            request_id: config.edge.request_id_header.parse().ok(),
+            via: ["1.0", "1.1", "2"].map(|version| HeaderValue::from_str(&format!("{version} {name}")).ok()),
+        }
+    }
+
+    /// Our entry in `Via` for a message that came in this version.
+    pub(crate) fn via(&self, version: Version) -> Option<&HeaderValue> {
+        let [http10, http11, http2] = &self.via;
+        match version {
+            Version::HTTP_2 => http2.as_ref(),
+            Version::HTTP_10 => http10.as_ref(),
+            _ => http11.as_ref(),
+        }
+    }
+}
+
+/// The peer of a connection as the forwarding headers name it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Without the mapping of IPv4 into IPv6.
+    pub(crate) address: IpAddr,
+    /// For `X-Forwarded-For`.
+    pub(crate) field: Option<HeaderValue>,
+    /// `http` or `https`.
+    pub(crate) scheme: &'static str,
+}
+
+impl Peer {
+    pub(crate) fn new(address: IpAddr, tls: bool) -> Self {
+        let address = address.to_canonical();
+        let field = HeaderValue::from_str(&address.to_string()).ok();
+        Self { address, field, scheme: if tls { "https" } else { "http" } }
+    }
+}
+
+/// A host that a client asks for. Clients ask for the same one again, so a connection keeps the last.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// Lower case, no port: what routes are looked up by.
+    pub(crate) name: Arc<str>,
+    /// As sent, port included.
+    pub(crate) original: Arc<str>,
+    /// Its port, when it names one.
+    pub(crate) port: Option<u16>,
+    /// As sent, for `Host` and `X-Forwarded-Host`.
+    pub(crate) field: Option<HeaderValue>,
+    /// Our element of `Forwarded` (RFC 7239) for a request of this peer to this host.
+    pub(crate) forwarded: Option<HeaderValue>,
+}
+
+impl Asked {
+    /// Splits a host as sent.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(crate) fn new(original: &str, peer: &Peer) -> Result<Self, Failure> {
+        let (name, port) = split(original)?;
+        let node = match peer.address {
+            IpAddr::V4(v4) => v4.to_string(),
+            IpAddr::V6(v6) => format!("\"[{v6}]\""),
+        };
+        let forwarded = format!("for={node};host=\"{original}\";proto={}", peer.scheme);
+        Ok(Self {
+            name: Arc::from(name),
+            original: Arc::from(original),
+            port,
+            field: HeaderValue::from_str(original).ok(),
+            forwarded: HeaderValue::from_str(&forwarded).ok(),
+        })
+    }
+}
+
+fn split(original: &str) -> Result<(String, Option<u16>), Failure> {
+    if original.is_empty() {
+        return Ok((String::new(), None));
+    }
+    let authority: http::uri::Authority = original.parse().map_err(|_| Failure::BadRequest("Host is not a host"))?;
+    let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    let port = match original.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') && !port.is_empty() => {
+            Some(port.parse().map_err(|_| Failure::BadRequest("the port of Host is not a port"))?)
+        }
+        _ => None,
+    };
+    Ok((name, port))
+}
+
+/// A request id: 32 hexadecimal digits.
+pub(crate) fn request_id(high: u64, low: u64) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [b'0'; 32];
+    let number = (u128::from(high) << 64) | u128::from(low);
+    for (place, digit) in text.iter_mut().rev().enumerate() {
+        *digit = DIGITS[(number >> (4 * place)) as usize & 15];
+    }
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_split_from_their_ports() {
+        for (text, name, port) in [
+            ("A.fr", "a.fr", None),
+            ("a.fr:8443", "a.fr", Some(8443)),
+            ("a.fr.", "a.fr", None),
+            ("[::1]", "[::1]", None),
+            ("[::1]:80", "[::1]", Some(80)),
+            ("", "", None),
+        ] {
+            assert_eq!(split(text).unwrap(), (name.to_owned(), port), "{text}");
+        }
+        for bad in ["a b", "a.fr:x", "a.fr:99999", "a/b"] {
+            assert!(split(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn request_ids_are_written_as_the_numbers_they_are() {
+        for (high, low) in [(0, 0), (1, 0xabc), (u64::MAX, u64::MAX), (0x0123_4567_89ab_cdef, 1 << 63)] {
+            assert_eq!(request_id(high, low), format!("{high:016x}{low:016x}"));
+        }
+    }
+}
