@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use relais_core::{AdminRecord, Record, RecordKey};
 
 use crate::entry::{Key, Meta, Value};
+use crate::kept::{KeptAccount, KeptCertificate, Revised};
 
 /// Everything remembered.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -13,6 +14,10 @@ pub(crate) struct Contents {
     /// The text of the config applied last: a file of its own on disk, see `last_good`.
     pub(crate) config: Option<String>,
     pub(crate) secrets: BTreeMap<String, Vec<u8>>,
+    /// By name; once more as files, see `shelf`.
+    pub(crate) certificates: BTreeMap<String, Revised<KeptCertificate>>,
+    /// By authority; likewise.
+    pub(crate) accounts: BTreeMap<String, Revised<KeptAccount>>,
     /// See [`Meta::admin_revision`].
     pub(crate) admin_revision: u64,
 }
@@ -23,6 +28,8 @@ impl Contents {
         match (key, value) {
             (Key::Record(key), Value::Record(record)) => drop(self.records.insert(key, record)),
             (Key::Secret(name), Value::Secret(bytes)) => drop(self.secrets.insert(name, bytes)),
+            (Key::Certificate(name), Value::Certificate(kept)) => drop(self.certificates.insert(name, kept)),
+            (Key::Account(authority), Value::Account(kept)) => drop(self.accounts.insert(authority, kept)),
             _ => {}
         }
     }
@@ -32,6 +39,8 @@ impl Contents {
         match key {
             Key::Record(key) => self.records.get(key).cloned().map(Value::Record),
             Key::Secret(name) => self.secrets.get(name).cloned().map(Value::Secret),
+            Key::Certificate(name) => self.certificates.get(name).cloned().map(Value::Certificate),
+            Key::Account(authority) => self.accounts.get(authority).cloned().map(Value::Account),
             Key::Meta => Some(Value::Meta(self.meta())),
         }
     }
@@ -42,20 +51,29 @@ impl Contents {
 
     /// Entries in the database.
     pub(crate) fn entries(&self) -> usize {
-        self.records.len() + self.secrets.len()
+        self.records.len() + self.secrets.len() + self.certificates.len() + self.accounts.len()
     }
 
     pub(crate) fn keys(&self) -> BTreeSet<Key> {
         let records = self.records.keys().cloned().map(Key::Record);
         let secrets = self.secrets.keys().cloned().map(Key::Secret);
-        records.chain(secrets).collect()
+        records.chain(secrets).chain(self.shelved()).collect()
+    }
+
+    /// Keys of what lies on the shelf too.
+    pub(crate) fn shelved(&self) -> impl Iterator<Item = Key> {
+        let certificates = self.certificates.keys().cloned().map(Key::Certificate);
+        certificates.chain(self.accounts.keys().cloned().map(Key::Account))
     }
 
     /// Takes what is not known yet, and was not forgotten on purpose.
     pub(crate) fn absorb<'a>(&mut self, mut other: Contents, forgotten: impl Iterator<Item = &'a Key>) {
         for key in forgotten {
-            if let Key::Record(key) = key {
-                other.records.remove(key);
+            match key {
+                Key::Record(key) => drop(other.records.remove(key)),
+                Key::Certificate(name) => drop(other.certificates.remove(name)),
+                Key::Account(authority) => drop(other.accounts.remove(authority)),
+                Key::Secret(_) | Key::Meta => {}
             }
         }
         for (key, record) in other.records {
@@ -63,6 +81,12 @@ impl Contents {
         }
         for (name, secret) in other.secrets {
             self.secrets.entry(name).or_insert(secret);
+        }
+        for (name, kept) in other.certificates {
+            self.certificates.entry(name).or_insert(kept);
+        }
+        for (authority, kept) in other.accounts {
+            self.accounts.entry(authority).or_insert(kept);
         }
         self.admin_revision = self.admin_revision.max(other.admin_revision) + 1;
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::shelf::Shelf;
+
 /// Set-aside databases kept; older ones are removed so that a failing disk is not filled by its own rescue.
 const KEPT_BROKEN: usize = 5;
 
@@ -78,6 +80,10 @@ impl Folder {
 
     pub(crate) fn mirror(&self) -> PathBuf {
         self.path.join("admin.json")
+    }
+
+    pub(crate) fn shelf(&self) -> Shelf {
+        Shelf::new(&self.path)
     }
 
     pub(crate) fn last_good(&self) -> PathBuf {

@@ -4,12 +4,18 @@
 
 use relais_core::{Record, RecordKey, hash};
 
+use crate::kept::{KeptAccount, KeptCertificate, Revised};
+
 /// What an entry is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
     Record(RecordKey),
     /// A secret by its name.
     Secret(String),
+    /// A certificate by its name.
+    Certificate(String),
+    /// An account by its authority.
+    Account(String),
     /// About the store itself.
     Meta,
 }
@@ -19,6 +25,8 @@ pub(crate) enum Key {
 pub(crate) enum Value {
     Record(Record),
     Secret(Vec<u8>),
+    Certificate(Revised<KeptCertificate>),
+    Account(Revised<KeptAccount>),
     Meta(Meta),
 }
 
@@ -40,6 +48,8 @@ pub(crate) fn key_bytes(key: &Key) -> Result<Vec<u8>, String> {
     Ok(match key {
         Key::Record(key) => [b"r", serde_json::to_vec(key).map_err(|fault| fault.to_string())?.as_slice()].concat(),
         Key::Secret(name) => [b"s", name.as_bytes()].concat(),
+        Key::Certificate(name) => [b"c", name.as_bytes()].concat(),
+        Key::Account(authority) => [b"a", authority.as_bytes()].concat(),
         Key::Meta => b"m".to_vec(),
     })
 }
@@ -47,10 +57,13 @@ pub(crate) fn key_bytes(key: &Key) -> Result<Vec<u8>, String> {
 /// The bytes of a value under its key's bytes.
 pub(crate) fn encode(key: &[u8], value: &Value) -> Result<Vec<u8>, String> {
     let payload = match value {
-        Value::Record(record) => serde_json::to_vec(record).map_err(|fault| fault.to_string())?,
-        Value::Secret(bytes) => bytes.clone(),
-        Value::Meta(meta) => serde_json::to_vec(meta).map_err(|fault| fault.to_string())?,
+        Value::Record(record) => serde_json::to_vec(record),
+        Value::Secret(bytes) => Ok(bytes.clone()),
+        Value::Certificate(kept) => serde_json::to_vec(kept),
+        Value::Account(kept) => serde_json::to_vec(kept),
+        Value::Meta(meta) => serde_json::to_vec(meta),
     };
+    let payload = payload.map_err(|fault| fault.to_string())?;
     let mut bytes = Vec::with_capacity(HEAD + payload.len());
     bytes.push(VERSION);
     bytes.extend(checksum(key, &payload));
@@ -72,6 +85,16 @@ pub(crate) fn decode(key: &[u8], bytes: &[u8]) -> Option<(Key, Value)> {
             (record.key() == key).then_some((Key::Record(key), Value::Record(record)))
         }
         b's' => Some((Key::Secret(String::from_utf8(name.to_vec()).ok()?), Value::Secret(payload.to_vec()))),
+        b'c' => {
+            let kept: Revised<KeptCertificate> = serde_json::from_slice(payload).ok()?;
+            (kept.what.name.as_bytes() == name)
+                .then(|| (Key::Certificate(kept.what.name.clone()), Value::Certificate(kept)))
+        }
+        b'a' => {
+            let kept: Revised<KeptAccount> = serde_json::from_slice(payload).ok()?;
+            let is_its = kept.what.authority.as_bytes() == name;
+            is_its.then(|| (Key::Account(kept.what.authority.clone()), Value::Account(kept)))
+        }
         b'm' => Some((Key::Meta, Value::Meta(serde_json::from_slice(payload).ok()?))),
         _ => None,
     }
@@ -84,6 +107,7 @@ fn checksum(key: &[u8], payload: &[u8]) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kept::Secret;
     use relais_core::{Admin, AdminRecord, Instant, Target};
 
     fn admin() -> Value {
@@ -96,11 +120,28 @@ mod tests {
         }))
     }
 
+    fn certificate() -> Revised<KeptCertificate> {
+        let what = KeptCertificate {
+            name: "a.fr".into(),
+            authority: "ca".into(),
+            about: serde_json::json!({ "until": 7 }),
+            chain_pem: "chain".into(),
+            key_pem: Secret::new("key".into()),
+        };
+        Revised { revision: 3, what }
+    }
+
+    fn account() -> Revised<KeptAccount> {
+        Revised { revision: 4, what: KeptAccount { authority: "ca".into(), account: Secret::new("{}".into()) } }
+    }
+
     fn all() -> Vec<(Key, Value)> {
         let Value::Record(record) = admin() else { unreachable!() };
         vec![
             (Key::Record(record.key()), admin()),
             (Key::Secret("sticky".into()), Value::Secret(vec![0, 255, 1])),
+            (Key::Certificate("a.fr".into()), Value::Certificate(certificate())),
+            (Key::Account("ca".into()), Value::Account(account())),
             (Key::Meta, Value::Meta(Meta { entries: 3, admin_revision: 9 })),
         ]
     }
@@ -142,6 +183,12 @@ mod tests {
             String::from_utf8(bytes[HEAD..].to_vec()).unwrap(),
             r#"{"admin":{"target":{"site":"dijon"},"word":"draining","since":7,"reason":"fibre \"works\""}}"#
         );
+        let kept = |value: &Value| String::from_utf8(encode(b"x", value).unwrap()[HEAD..].to_vec()).unwrap();
+        assert_eq!(
+            kept(&Value::Certificate(certificate())),
+            r#"{"revision":3,"what":{"name":"a.fr","authority":"ca","about":{"until":7},"chain_pem":"chain","key_pem":"key"}}"#
+        );
+        assert_eq!(kept(&Value::Account(account())), r#"{"revision":4,"what":{"authority":"ca","account":"{}"}}"#);
         let secret = encode(b"sx", &Value::Secret(vec![1, 2, 3])).unwrap();
         assert_eq!(secret, [1, 49, 200, 127, 20, 54, 140, 25, 158, 1, 2, 3]);
     }

@@ -5,7 +5,7 @@
 //! by two processes. The rungs:
 //! 1. All is there. 2. Some is damaged: what could be read is kept, the damaged database is set aside under a dated name.
 //! 3. Nothing could be read: likewise, and the store starts empty. 4. The directory cannot be used: memory, with what can be
-//!    read. The operator's words come from `admin.json` where it knows better.
+//!    read. The operator's words come from `admin.json` where it knows better, certificates and accounts from `certs/`.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use crate::entry::{Key, Value};
 use crate::last_good;
 use crate::mirror::Mirror;
 use crate::reading::{self, Reading};
+use crate::shelf::Shelf;
 use crate::state::Mode;
 
 /// What came of it.
@@ -30,6 +31,8 @@ pub(crate) struct Opened {
     pub(crate) skipped: u64,
     /// Whether `admin.json` lacks what `contents` has.
     pub(crate) is_mirror_stale: bool,
+    /// What `certs/` has not, or not so.
+    pub(crate) stale_on_shelf: Vec<Key>,
     /// The database, holding all of `contents`; `None` in memory mode.
     pub(crate) engine: Option<Engine>,
     /// Held as long as the directory is ours.
@@ -74,6 +77,7 @@ fn remember(folder: &Folder, reading: &mut Reading) -> Opened {
         detail: String::new(),
         skipped: reading.found.skipped,
         is_mirror_stale: true,
+        stale_on_shelf: Vec::new(),
         engine: None,
         lock: None,
     };
@@ -88,6 +92,7 @@ fn remember(folder: &Folder, reading: &mut Reading) -> Opened {
         Ok(None) => {}
         Err(fault) => note(&mut opened, &format!("admin.json could not be read ({fault}) and is written anew")),
     }
+    consult_shelf(&mut opened, &folder.shelf());
     match last_good::read(folder) {
         Ok(text) => opened.contents.config = text,
         Err(fault) => note(&mut opened, &format!("last-good.toml could not be read ({fault})")),
@@ -114,6 +119,25 @@ fn consult(opened: &mut Opened, mirror: Mirror, reading: &Reading) {
         opened.mode = if opened.mode == Mode::Ok { Mode::Healed } else { opened.mode };
         note(opened, &format!("the operator's words ({count}) were taken from admin.json"));
     }
+}
+
+/// Takes certificates and accounts from their files where the database does not have them, or older ones.
+fn consult_shelf(opened: &mut Opened, shelf: &Shelf) {
+    let mut found = shelf.read();
+    let damaged = std::mem::take(&mut found.damaged);
+    let (stale, taken) = found.reconcile(&mut opened.contents);
+    if taken > 0 {
+        opened.mode = if opened.mode == Mode::Ok { Mode::Healed } else { opened.mode };
+        note(opened, &format!("{taken} certificates and accounts were taken from certs/"));
+    }
+    for what in damaged {
+        note(opened, &format!("cannot be used: {what}"));
+    }
+    if !stale.is_empty() {
+        // Said where it is odd alone: a crash between the two copies leaves one.
+        tracing::warn!("{} certificates and accounts are written to certs/ anew", stale.len());
+    }
+    opened.stale_on_shelf = stale;
 }
 
 /// A new generation that holds all of this, and the only one from now on; those that are sick are set aside, and the words

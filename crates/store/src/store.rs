@@ -1,4 +1,5 @@
-//! What the other rooms see of the store. No call waits for the disk but [`Store::open`], [`Store::flush`] and the drop.
+//! What the other rooms see of the store; certificates and accounts are next door, in `certs`. No call waits for the disk but
+//! [`Store::open`], [`Store::flush`], what keeps a certificate or an account, and the drop.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::worker::{self, Inner, Shared};
 
 /// A disk that answers no sooner is treated as none.
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
-const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What must survive a restart: held in memory, copied to the disk by a thread of its own.
 ///
@@ -25,7 +26,7 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Store {
     shared: Arc<Shared>,
     /// `None`: no disk wanted.
-    path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
 }
 
 impl Store {
@@ -158,13 +159,16 @@ impl Store {
 
     /// Changes the contents and wakes the worker when `change` says that something is different.
     /// No key: the config.
-    fn change(&self, key: Option<Key>, is_urgent: bool, change: impl FnOnce(&mut Contents) -> bool) {
+    pub(crate) fn change(&self, key: Option<Key>, is_urgent: bool, change: impl FnOnce(&mut Contents) -> bool) {
         let mut inner = self.inner();
         if !change(&mut inner.contents) || self.path.is_none() {
             return;
         }
         inner.config_dirty |= key.is_none();
         inner.mirror_dirty |= matches!(key, Some(Key::Record(RecordKey::Admin(_))));
+        if let Some(key @ (Key::Certificate(_) | Key::Account(_))) = &key {
+            inner.shelf_dirty.insert(key.clone());
+        }
         inner.dirty.extend(key);
         inner.asked += 1;
         inner.urgent |= is_urgent;
@@ -173,7 +177,7 @@ impl Store {
     }
 
     /// Whether it came true in time. A worker that is gone makes nothing come true: then this returns at once.
-    fn wait(&self, patience: Duration, mut is_so: impl FnMut(&Inner) -> bool) -> bool {
+    pub(crate) fn wait(&self, patience: Duration, mut is_so: impl FnMut(&Inner) -> bool) -> bool {
         let until = Instant::now() + patience;
         let mut inner = self.inner();
         while !is_so(&inner) && !inner.closed {
@@ -184,7 +188,7 @@ impl Store {
         true
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
         self.shared.inner.lock()
     }
 }

@@ -41,6 +41,10 @@ pub(crate) struct Inner {
     pub(crate) dirty: BTreeSet<Key>,
     pub(crate) mirror_dirty: bool,
     pub(crate) config_dirty: bool,
+    /// Keys whose files in `certs/` may differ from `contents`.
+    pub(crate) shelf_dirty: BTreeSet<Key>,
+    /// Those of them that could not be written, and wait for another try.
+    pub(crate) shelf_failed: BTreeSet<Key>,
     /// Write without gathering.
     pub(crate) urgent: bool,
     /// Counts changes and flushes asked for, and those that were tried: a flush waits until `tried` has reached it.
@@ -64,6 +68,8 @@ impl Inner {
             dirty: BTreeSet::new(),
             mirror_dirty: false,
             config_dirty: false,
+            shelf_dirty: BTreeSet::new(),
+            shelf_failed: BTreeSet::new(),
             urgent: false,
             asked: 0,
             tried: 0,
@@ -79,12 +85,13 @@ impl Inner {
     }
 
     fn is_idle(&self) -> bool {
-        self.unsaved() == 0 && self.asked == self.tried
+        self.unsaved() == self.shelf_failed.len() && self.asked == self.tried
     }
 
     /// What is remembered and not on disk.
     pub(crate) fn unsaved(&self) -> usize {
-        self.dirty.len() + usize::from(self.mirror_dirty) + usize::from(self.config_dirty)
+        let files = usize::from(self.mirror_dirty) + usize::from(self.config_dirty);
+        self.dirty.len() + files + self.shelf_dirty.len() + self.shelf_failed.len()
     }
 
     /// Takes what must be written.
@@ -95,15 +102,24 @@ impl Inner {
         changes.push((Key::Meta, Some(Value::Meta(self.contents.meta()))));
         let mirror = self.mirror_dirty.then(|| Mirror::new(self.contents.admin_revision, self.contents.admin()));
         let config = self.contents.config.clone().filter(|_| self.config_dirty);
+        let shelf = std::mem::take(&mut self.shelf_dirty);
+        self.shelf_failed.retain(|key| !shelf.contains(key));
+        let shelf =
+            shelf.into_iter().map(|key| (self.contents.get(&key), key)).map(|(value, key)| (key, value)).collect();
         (self.urgent, self.mirror_dirty, self.config_dirty) = (false, false, false);
-        Batch { changes, mirror, config, asked: self.asked }
+        Batch { changes, mirror, config, shelf, asked: self.asked }
     }
 
     /// Everything must be written again.
     fn soil(&mut self) {
         self.dirty.extend(self.contents.keys());
+        self.soil_files();
+    }
+
+    fn soil_files(&mut self) {
         self.mirror_dirty = true;
         self.config_dirty = self.contents.config.is_some();
+        self.shelf_dirty.extend(self.contents.shelved());
     }
 }
 
@@ -112,6 +128,7 @@ struct Batch {
     changes: Vec<(Key, Option<Value>)>,
     mirror: Option<Mirror>,
     config: Option<String>,
+    shelf: Vec<(Key, Option<Value>)>,
     asked: u64,
 }
 
@@ -185,6 +202,7 @@ impl Worker {
             inner.contents = opened.contents;
         }
         inner.mirror_dirty |= opened.is_mirror_stale;
+        inner.shelf_dirty.extend(opened.stale_on_shelf);
         inner.opened = true;
         self.shared.news.notify_all();
     }
@@ -199,6 +217,8 @@ impl Worker {
                 self.files_retry = None;
                 inner.mirror_dirty = true;
                 inner.config_dirty = inner.contents.config.is_some();
+                let failed = std::mem::take(&mut inner.shelf_failed);
+                inner.shelf_dirty.extend(failed);
             }
             match self.due(&inner, now) {
                 Some(due) if due <= now => break,
@@ -231,9 +251,11 @@ impl Worker {
         let fate = self.write_database(&batch.changes);
         // The database first: of two copies of the operator's words, the mirror is never the newer one by a crash.
         let failed_files = self.write_files(batch.mirror.as_ref(), batch.config.as_deref());
+        let failed_keys = self.write_shelf(batch.shelf);
         let mut inner = self.shared.inner.lock();
         inner.tried = batch.asked;
-        inner.failed += failed_files;
+        inner.failed += failed_files + u64::from(!failed_keys.is_empty());
+        inner.shelf_failed.extend(failed_keys);
         if matches!(fate, Fate::Failed(_) | Fate::Waiting) {
             inner.dirty.extend(batch.changes.into_iter().map(|(key, _)| key).filter(|key| *key != Key::Meta));
         }
@@ -242,7 +264,7 @@ impl Worker {
             Fate::Returned => {
                 inner.mode = Mode::Healed;
                 inner.detail = format!("on disk again; before that: {}", inner.detail);
-                (inner.mirror_dirty, inner.config_dirty) = (true, inner.contents.config.is_some());
+                inner.soil_files();
                 tracing::warn!(path = %self.folder.path.display(), "the store is {}", inner.detail);
             }
             Fate::Failed(words) => {
@@ -288,8 +310,10 @@ impl Worker {
             self.lock = Some(lock);
             // What another process, or we in better days, wrote there and this one could not read.
             if let Ok(reading) = reading::read(&self.folder, true) {
+                let mut known = reading.found.contents;
+                self.folder.shelf().read().reconcile(&mut known);
                 let forgotten = changes.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key);
-                self.shared.inner.lock().contents.absorb(reading.found.contents, forgotten);
+                self.shared.inner.lock().contents.absorb(known, forgotten);
             }
         }
         let contents = self.shared.inner.lock().contents.clone();
@@ -300,6 +324,24 @@ impl Worker {
         };
         (self.engine, self.pause, self.last_write) = (Some(engine), FIRST_PAUSE, Some(Instant::now()));
         Fate::Returned
+    }
+
+    /// Gives what could not be written.
+    fn write_shelf(&mut self, shelf: Vec<(Key, Option<Value>)>) -> Vec<Key> {
+        if shelf.is_empty() {
+            return Vec::new();
+        }
+        let failed: Vec<(Key, String)> = match self.lock {
+            Some(_) => {
+                self.folder.shelf().put(shelf).into_iter().map(|(key, fault)| (key, fault.to_string())).collect()
+            }
+            None => shelf.into_iter().map(|(key, _)| (key, "another process uses the directory".to_owned())).collect(),
+        };
+        if let Some((_, fault)) = failed.first() {
+            tracing::error!("certs/ cannot be written: {fault}");
+            self.files_retry = Some(Instant::now() + LONGEST_PAUSE);
+        }
+        failed.into_iter().map(|(key, _)| key).collect()
     }
 
     /// How many could not be written.
