@@ -4,7 +4,10 @@ use crate::context::{Context, Span};
 use crate::fault::Fault;
 use crate::reader::Reader;
 use crate::section::service::ServiceRead;
-use crate::{CertificateFiles, Listener, ListenerProtocol, TlsSource};
+
+mod certificates;
+
+pub(crate) use certificates::Certificates;
 
 /// The smallest useful file, shown when there is none.
 const SMALLEST: &str = "the smallest useful file:\n\n    [service.api]\n    hosts = [\"api.example.org\"]\n    backends = [\"10.0.0.1:8080\"]\n";
@@ -62,57 +65,4 @@ fn claimed_twice(
     let fault = Fault::new(format!("services `{one}` and `{two}` both claim {claim}"));
     let help = format!("`{one}` claims it on line {line}: take it out of one, or give them different `paths`");
     fault.label(format!("claimed on line {line} too")).help(help)
-}
-
-/// What the file says about certificates.
-pub(crate) struct Certificates<'a> {
-    pub(crate) listeners: &'a [std::sync::Arc<Listener>],
-    pub(crate) files: &'a [CertificateFiles],
-    /// Where `[edge] tls` is set.
-    pub(crate) edge_span: Option<Span>,
-}
-
-impl Certificates<'_> {
-    /// Notes services whose hosts would have no certificate, warns of those browsers would not trust.
-    pub(crate) fn check(&self, cx: &Context<'_>, services: &[ServiceRead]) {
-        let https = self.listeners.iter().any(|listener| listener.protocol == ListenerProtocol::Https);
-        // Which hosts the files are for is only known where they are read.
-        if !https || !self.files.is_empty() {
-            return;
-        }
-        for read in services {
-            match read.service.tls {
-                TlsSource::Files => self.no_files(cx, read),
-                TlsSource::Internal => warn_untrusted(cx, read),
-            }
-        }
-    }
-
-    fn no_files(&self, cx: &Context<'_>, read: &ServiceRead) {
-        let span = read.tls_span.clone().or_else(|| self.edge_span.clone()).unwrap_or_else(|| read.span.clone());
-        let fault =
-            Fault::new("certificates come from files, but the file names none: every handshake would be refused");
-        let help = "add `[certificate.NAME]` with `cert = \"site.pem\"` and `key = \"site.key\"`, or write `tls = \"internal\"`";
-        cx.missing(span, fault.label("no [certificate.NAME] in the file").help(help));
-    }
-}
-
-fn warn_untrusted(cx: &Context<'_>, read: &ServiceRead) {
-    let public: Vec<&(String, Span)> = read.hosts.iter().filter(|(host, _)| !is_development(host)).collect();
-    let Some((first, span)) = public.first() else { return };
-    let more = if public.len() > 1 { format!(" and {} more", public.len() - 1) } else { String::new() };
-    let fault =
-        Fault::new(format!("`{first}`{more}: the certificate comes from the local CA, browsers will not trust it"));
-    let help =
-        "add `[certificate.NAME]` with `cert` and `key`; or let clients trust the local CA (`relais trust` says how)";
-    cx.warning(span.clone(), fault.label("no certificate file").help(help));
-}
-
-/// Names that no public CA certifies, and `*`, whose names are not known.
-fn is_development(host: &str) -> bool {
-    const ENDINGS: [&str; 6] = ["localhost", "test", "internal", "local", "home.arpa", "example"];
-    let name = host.strip_prefix("*.").unwrap_or(host);
-    let is_ip = name.starts_with('[') || name.parse::<std::net::IpAddr>().is_ok();
-    let ends = |ending: &str| name.strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    host == "*" || is_ip || ENDINGS.into_iter().any(ends)
 }

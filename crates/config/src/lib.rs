@@ -15,6 +15,7 @@ mod reader;
 mod render;
 mod section;
 mod shape;
+mod source;
 mod summary;
 mod syntax;
 mod value;
@@ -23,6 +24,7 @@ pub mod words;
 pub use model::*;
 pub use pace::Pace;
 pub use render::{Severity, render_problems};
+pub use source::CertificateSource;
 
 use std::path::Path;
 

@@ -3,9 +3,11 @@
 //! These types are what the other floors read. They are plain values: nothing here parses, and nothing here
 //! touches files, sockets or the clock. `section` fills them from the file.
 
+mod acme;
 mod health;
 mod service;
 
+pub use acme::*;
 pub use health::*;
 pub use service::*;
 
@@ -29,6 +31,8 @@ pub struct Config {
     pub services: Vec<Arc<Service>>,
     /// `[certificate.NAME]`: certificates from files, chosen by SNI.
     pub certificates: Vec<CertificateFiles>,
+    /// `[acme]` and `[authority.NAME]`: certificates from CAs.
+    pub acme: Acme,
     /// `[admin]`.
     pub admin: AdminSocket,
     /// `[metrics]`.
@@ -71,6 +75,10 @@ pub struct Edge {
 /// Where the certificate of a host comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsSource {
+    /// From a CA where one may certify the name, else from the local CA (default). See `Config::certificate_source`.
+    Auto,
+    /// From a CA, by ACME.
+    Acme,
     /// The built-in local CA, for development names.
     Internal,
     /// Only `[certificate.NAME]` files; a host without one is refused at the handshake.

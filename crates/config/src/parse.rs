@@ -5,7 +5,7 @@ use toml::de::DeTable;
 use crate::check;
 use crate::context::Context;
 use crate::reader::Reader;
-use crate::section::{edge, listener, service, site};
+use crate::section::{acme, authority, edge, listener, service, site};
 use crate::shape;
 use crate::syntax;
 use crate::{Config, ConfigErrors, Lookup, Parsed};
@@ -39,11 +39,16 @@ fn config(cx: &Context<'_>, tree: &DeTable<'_>, text: &str) -> Config {
     let metrics = edge::metrics(&root);
     let listeners = listener::read(&root, redirect, &metrics);
     let certificates = listener::certificates(&root);
+    let authorities = authority::read(&root, edge.email.as_deref());
+    let acme = acme::read(&root, &authorities);
     let mut sites = site::read(&root);
     let services = service::read(&root, &edge, &mut sites);
     check::some_service(&root, text);
     check::claims(cx, &services);
-    check::Certificates { listeners: &listeners, files: &certificates, edge_span: tls_span }.check(cx, &services);
+    let declared = authorities.declared;
+    let found =
+        check::Certificates { listeners: &listeners, files: &certificates, edge_span: tls_span, acme: &acme, declared };
+    found.check(cx, &services);
     sites.warn_unused(cx);
     Config {
         edge,
@@ -51,6 +56,7 @@ fn config(cx: &Context<'_>, tree: &DeTable<'_>, text: &str) -> Config {
         sites: sites.into_sites(),
         services: services.into_iter().map(|read| read.service.into()).collect(),
         certificates,
+        acme,
         admin: edge::admin(&root),
         metrics: metrics.metrics,
         log: edge::log(&root),

@@ -17,7 +17,7 @@ const fn shape(place: &'static str, keys: &'static [&'static str]) -> Shape {
 }
 
 pub(crate) static ROOT: Shape =
-    shape("", &["edge", "listener", "sites", "certificate", "service", "admin", "metrics", "log"]);
+    shape("", &["edge", "listener", "sites", "certificate", "acme", "authority", "service", "admin", "metrics", "log"]);
 
 pub(crate) static EDGE: Shape = shape(
     "edge",
@@ -45,6 +45,43 @@ pub(crate) static EDGE_LIMIT: Shape =
 pub(crate) static LISTENER: Shape = shape("listener.NAME", &["address", "protocol", "redirect"]);
 pub(crate) static SITE: Shape = shape("sites.NAME", &["tier", "network", "labels"]);
 pub(crate) static CERTIFICATE: Shape = shape("certificate.NAME", &["cert", "key"]);
+
+pub(crate) static ACME: Shape =
+    shape("acme", &["challenges", "key", "reuse_key", "profile", "waiting", "orders", "dns", "on_demand"]);
+pub(crate) static ACME_DNS: Shape = shape(
+    "acme.dns.NAME",
+    &[
+        "provider",
+        "zones",
+        "delegation",
+        "propagation_timeout",
+        "resolvers",
+        "command",
+        "url",
+        "headers",
+        "server",
+        "zone",
+        "key_name",
+        "algorithm",
+        "secret",
+        "secret_file",
+        "endpoint",
+        "application_key",
+        "application_secret",
+        "application_secret_file",
+        "consumer_key",
+        "consumer_key_file",
+        "token",
+        "token_file",
+    ],
+);
+pub(crate) static ON_DEMAND: Shape = shape("acme.on_demand", &["ask", "per_hour", "burst"]);
+pub(crate) static AUTHORITY: Shape = shape(
+    "authority.NAME",
+    &["directory", "staging", "root", "eab_key_id", "eab_hmac", "eab_hmac_file", "eab_from", "profile", "limits"],
+);
+pub(crate) static AUTHORITY_LIMITS: Shape =
+    shape("authority.NAME.limits", &["orders", "per_domain", "per_set", "failures"]);
 
 pub(crate) static SERVICE: Shape = shape(
     "service.NAME",
@@ -116,6 +153,11 @@ pub(crate) static ALL: &[&Shape] = &[
     &LISTENER,
     &SITE,
     &CERTIFICATE,
+    &ACME,
+    &ACME_DNS,
+    &ON_DEMAND,
+    &AUTHORITY,
+    &AUTHORITY_LIMITS,
     &SERVICE,
     &BACKEND,
     &UPSTREAM,

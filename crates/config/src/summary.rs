@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::value::measure::shown;
-use crate::{Action, Config, Forward, Listener, ListenerProtocol, Service};
+use crate::{Action, CertificateSource, Config, Forward, Listener, ListenerProtocol, Service};
 
 impl Config {
     /// What the file declares, for people: the answer of `relais check`.
@@ -16,6 +16,9 @@ impl Config {
         for service in &self.services {
             let _ = writeln!(text, "  {}: {}", service.name, does(service));
             let _ = writeln!(text, "    hosts: {}", hosts(service));
+            for line in certificates(self, service) {
+                let _ = writeln!(text, "    {line}");
+            }
             if let Action::Forward(forward) = &service.action {
                 let _ = writeln!(text, "    order: {}", order(forward));
                 let _ =
@@ -79,6 +82,49 @@ fn hosts(service: &Service) -> String {
         let _ = write!(text, " (redirected to {canonical})");
     }
     text
+}
+
+/// Where the certificates of a service's hosts come from: one line when it is the same for all.
+fn certificates(config: &Config, service: &Service) -> Vec<String> {
+    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    if !config.listeners.iter().any(|listener| listener.protocol == ListenerProtocol::Https) {
+        return Vec::new();
+    }
+    for host in &service.hosts {
+        let told = certificate(config, service, host);
+        match lines.iter_mut().find(|(known, _)| *known == told) {
+            Some((_, hosts)) => hosts.push(host),
+            None => lines.push((told, vec![host])),
+        }
+    }
+    if let [(told, _)] = lines.as_slice() {
+        return vec![format!("certificate: {told}")];
+    }
+    lines.into_iter().map(|(told, hosts)| format!("certificate of {}: {told}", hosts.join(", "))).collect()
+}
+
+fn certificate(config: &Config, service: &Service, host: &str) -> String {
+    let acme = &config.acme;
+    let authorities: Vec<&str> = acme.authorities.iter().map(|authority| &*authority.name).collect();
+    let authorities = authorities.join(", else ");
+    let ways = |host: &str| {
+        let ways: Vec<&str> = acme.challenges_for(host).into_iter().map(crate::Challenge::as_str).collect();
+        ways.join(" or ")
+    };
+    let told = match config.certificate_source(service, host) {
+        CertificateSource::Files => return "a file of [certificate.NAME]".to_owned(),
+        CertificateSource::Internal => "the local CA".to_owned(),
+        CertificateSource::Acme => format!("{authorities}, by {}", ways(host)),
+        CertificateSource::OnDemand => {
+            let ask = acme.on_demand.as_ref().map_or("", |on_demand| &on_demand.ask);
+            format!("{authorities}, for each name that clients ask for and {ask} allows")
+        }
+    };
+    if config.certificates.is_empty() {
+        told
+    } else {
+        format!("a file of [certificate.NAME] that covers it, else {told}")
+    }
 }
 
 /// Sites by tier, lower first: `dijon + lyon, then thory`.

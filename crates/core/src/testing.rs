@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relais_config::{
-    Action, Address, AdminSocket, BackendDecl, Balance, CheckKind, ClientLimits, ClientTimeouts, Config, Edge, Forward,
-    HeaderEdits, HealthCheck, HostHeader, Listener, ListenerProtocol, Log, LogFormat, Metrics, Retry, Service,
-    ServiceTimeouts, Site, TlsSource, TlsVersion, Upstream, UpstreamProtocol,
+    Acme, Action, Address, AdminSocket, Authority, AuthorityLimits, BackendDecl, Balance, Challenge, CheckKind,
+    ClientLimits, ClientTimeouts, Config, Edge, Forward, HeaderEdits, HealthCheck, HostHeader, KeyKind, Listener,
+    ListenerProtocol, Log, LogFormat, Metrics, Retry, Service, ServiceTimeouts, Site, TlsSource, TlsVersion, Upstream,
+    UpstreamProtocol, Waiting,
 };
 
 /// A forward with every default of the file and no backends: contract 1 s, TCP checks.
@@ -106,9 +107,34 @@ pub(crate) fn config(services: Vec<Service>) -> Config {
         sites,
         services: services.into_iter().map(Arc::new).collect(),
         certificates: Vec::new(),
+        acme: acme(&["first"]),
         admin: AdminSocket { socket: None },
         metrics: Metrics { address: None },
         log: Log { level: "info".to_owned(), format: LogFormat::Auto, access: true },
+    }
+}
+
+/// Authorities of these names, every other key at its default.
+pub(crate) fn acme(authorities: &[&str]) -> Acme {
+    let authority = |name: &&str| Authority {
+        name: (*name).into(),
+        directory: format!("https://{name}.example/directory"),
+        staging: None,
+        root: None,
+        external_account: None,
+        profile: None,
+        limits: AuthorityLimits::default(),
+    };
+    Acme {
+        authorities: authorities.iter().map(|name| Arc::new(authority(name))).collect(),
+        challenges: vec![Challenge::Http01, Challenge::TlsAlpn01],
+        key: KeyKind::P256,
+        reuse_key: false,
+        profile: None,
+        dns: Vec::new(),
+        on_demand: None,
+        waiting: Waiting::Serve,
+        orders: 4,
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use relais_core::Instant;
-use relais_core::config::{Config, ListenerProtocol, TlsSource, UpstreamProtocol, UpstreamTls};
+use relais_core::config::{CertificateSource, Config, ListenerProtocol, UpstreamProtocol, UpstreamTls};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
@@ -186,21 +186,22 @@ impl Wanted {
         if !config.listeners.iter().any(|listener| listener.protocol == ListenerProtocol::Https) {
             return wanted;
         }
-        let mut unknown = config.edge.tls;
         let mut addresses = Vec::new();
         for service in &config.services {
             for host in &service.hosts {
-                match service.tls {
-                    source if host == "*" => unknown = source,
+                match config.certificate_source(service, host) {
+                    _ if host == "*" => {}
                     // Clients send no address as a name (RFC 6066, section 3): the default certificate has it.
                     _ if host.parse::<std::net::IpAddr>().is_ok() => addresses.push(host.clone()),
                     _ if from_files.covers(host) => {}
-                    TlsSource::Internal => drop(wanted.internal.insert(host.clone())),
-                    TlsSource::Files => wanted.refused.push(refused(&service.name, host)),
+                    CertificateSource::Internal | CertificateSource::Acme | CertificateSource::OnDemand => {
+                        wanted.internal.insert(host.clone());
+                    }
+                    CertificateSource::Files => wanted.refused.push(refused(&service.name, host)),
                 }
             }
         }
-        if unknown == TlsSource::Internal {
+        if config.unknown_source() != CertificateSource::Files {
             wanted.default = Some(local_names(config, addresses));
         }
         wanted

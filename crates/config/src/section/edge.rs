@@ -13,7 +13,12 @@ use crate::value::{address, http};
 use crate::{AdminSocket, ClientLimits, ClientTimeouts, Edge, Log, LogFormat, Metrics, TlsSource, TlsVersion};
 
 /// The words for where certificates come from.
-pub(crate) const TLS_SOURCES: &[(&str, TlsSource)] = &[("internal", TlsSource::Internal), ("files", TlsSource::Files)];
+pub(crate) const TLS_SOURCES: &[(&str, TlsSource)] = &[
+    ("auto", TlsSource::Auto),
+    ("acme", TlsSource::Acme),
+    ("internal", TlsSource::Internal),
+    ("files", TlsSource::Files),
+];
 
 /// `[edge]` and what its listeners need.
 pub(crate) struct EdgeRead {
@@ -40,7 +45,7 @@ pub(crate) fn read(root: &Reader<'_>) -> EdgeRead {
         name: table.parsed("name", http::token).unwrap_or_else(|| "relais".to_owned()),
         request_id_header: request_id_header(&table),
         workers: table.integer("workers", 1..=1024),
-        tls: table.choice("tls", TLS_SOURCES).unwrap_or(TlsSource::Internal),
+        tls: table.choice("tls", TLS_SOURCES).unwrap_or(TlsSource::Auto),
         min_tls: min_tls(&table),
         client: timeouts(&table.section("timeout", &shape::EDGE_TIMEOUT)),
         limit: limits(&table.section("limit", &shape::EDGE_LIMIT)),

@@ -2,8 +2,11 @@
 //!
 //! Every key's default stands where the key is read. What concerns several sections is in `check`.
 
+pub(crate) mod acme;
 pub(crate) mod answer;
+pub(crate) mod authority;
 pub(crate) mod backend;
+pub(crate) mod dns;
 pub(crate) mod edge;
 pub(crate) mod health;
 pub(crate) mod listener;

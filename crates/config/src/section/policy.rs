@@ -8,7 +8,7 @@ use crate::node::Node;
 use crate::reader::Reader;
 use crate::shape;
 use crate::value::http;
-use crate::{Balance, HashKey, Retry, ServiceTimeouts, Sticky};
+use crate::{Balance, HashKey, Retry, Secret, ServiceTimeouts, Sticky};
 
 /// The shortest key of a signature, in bytes.
 const SHORTEST_KEY: usize = 16;
@@ -110,6 +110,30 @@ pub(crate) fn secret(node: &Node<'_>) -> Option<Vec<u8>> {
         bytes.pop_if(|last| *last == b'\r');
     }
     Some(bytes)
+}
+
+/// A text that stands at `key`, or in the file named at `file`.
+pub(crate) fn secret_text(table: &Reader<'_>, key: &'static str, file: &'static str) -> Option<Secret> {
+    let (here, elsewhere) = (table.get(key), table.get(file));
+    if let (Some(_), Some(elsewhere)) = (&here, &elsewhere) {
+        let fault = Fault::new(format!("`{key}` and `{file}` are both set")).label("the second one");
+        let help = format!("keep `{file}`, so that the secret is not in this file");
+        table.cx.error(elsewhere.key_span.clone(), fault.help(help));
+        return None;
+    }
+    let node = here.clone().or(elsewhere)?;
+    let text = match here {
+        Some(node) => node.string()?,
+        None => String::from_utf8(secret(&node)?).unwrap_or_default(),
+    };
+    // What is pasted into files has newlines and blanks around it that no key or token has.
+    let text = text.trim();
+    if text.is_empty() || !text.chars().all(|letter| letter.is_ascii_graphic()) {
+        let fault = Fault::new(format!("the secret of `{key}` is empty or no text")).label("expected visible ASCII");
+        node.error(fault.help("write what the provider shows, on one line"));
+        return None;
+    }
+    Some(Secret::new(text))
 }
 
 /// Reads `timeout`.

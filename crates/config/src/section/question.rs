@@ -86,6 +86,11 @@ pub(crate) fn exec(table: &Reader<'_>) -> Option<ExecCheck> {
         table.missing("command", "[\"/usr/local/bin/check\", \"argument\"]");
         return None;
     };
+    command(&node)
+}
+
+/// Reads a command: a program's file, then its arguments. `None` when a mistake was noted.
+pub(crate) fn command(node: &Node<'_>) -> Option<ExecCheck> {
     let entries = node.one_or_many();
     let Some((program, arguments)) = entries.split_first() else {
         let fault = Fault::new("no program to run").label("empty");

@@ -110,6 +110,30 @@ pub(crate) fn redirect_target(text: &str) -> Result<String, Fault> {
         let fault = fault.label("expected an absolute URL or a path");
         return Err(fault.help(format!("write `https://{}` or `/path`", text.trim_start_matches('/').escape_debug())));
     };
+    visible_url(text, rest)
+}
+
+/// Reads an absolute `http://` or `https://` URL.
+pub(crate) fn web_address(text: &str) -> Result<String, Fault> {
+    match text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) {
+        Some(rest) => visible_url(text, rest),
+        None => {
+            let fault = Fault::new(format!("`{}` is not a web address", text.escape_debug())).label("expected a URL");
+            Err(fault.help(format!("write `https://{}`", text.trim_start_matches('/').escape_debug())))
+        }
+    }
+}
+
+/// Reads an absolute `https://` URL.
+pub(crate) fn secure_address(text: &str) -> Result<String, Fault> {
+    if let Some(rest) = text.strip_prefix("http://") {
+        let fault = Fault::new("a CA is spoken to over HTTPS only").label("in plain text (RFC 8555, section 6.1)");
+        return Err(fault.help(format!("write `https://{}`", rest.escape_debug())));
+    }
+    web_address(text)
+}
+
+fn visible_url(text: &str, rest: &str) -> Result<String, Fault> {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     super::address::host_header(authority)?;
     match text.chars().find(|letter| !letter.is_ascii_graphic()) {

@@ -226,6 +226,52 @@ fn certificates() {
 }
 
 #[test]
+fn certificates_of_cas() {
+    let acme = |lines: &str| with("") + "[acme]\n" + lines;
+    let hosts = |hosts: &str, lines: &str| with(lines).replace("\"api.test\"", hosts);
+    let asked = "[acme.on_demand]\nask = \"http://127.0.0.1/\"\n";
+    snapshot!(told([
+        acme("challenges = [\"http\", \"http-01\", \"http-01\", \"dns-01\"]\nkey = \"rsa\"\nwaiting = \"redirect\"\n"),
+        acme("challenges = []\norders = 0\non_demand = \"http://127.0.0.1/ask\"\n"),
+        acme("on_demand = { per_hour = 0 }\n"),
+        acme("on_demand = { ask = \"127.0.0.1/ask\" }\n"),
+        hosts("\"*\", \"*.a.fr\", \"web\", \"a.test\"", "tls = \"acme\""),
+        hosts("\"*.a.test\"", "tls = \"acme\"\n[authority.house]\ndirectory = \"https://ca.test/\"\n"),
+        hosts(
+            "\"192.0.2.1\"",
+            "tls = \"acme\"\n[acme]\nchallenges = \"dns-01\"\n[acme.dns.cloudflare]\ntoken = \"x\"\n"
+        ),
+        hosts("\"a.fr\"", "[acme]\nchallenges = \"dns-01\"\n[acme.dns.cloudflare]\ntoken = \"x\"\nzones = \"b.fr\"\n"),
+        with("") + asked + "[authority]\n",
+    ]));
+}
+
+#[test]
+fn authorities() {
+    snapshot!(told([
+        "[authority.letsencript]\n[authority.house]\ndirectory = \"http://ca.test/dir\"\nstaging = \"ca.test\"\n",
+        "[authority.a]\ndirectory = \"https://ca.test/\"\n[authority.b]\ndirectory = \"https://ca.test/\"\n",
+        "[authority.zerossl]\n",
+        "[authority.google]\neab_key_id = \"x\"\n[authority.zerossl]\neab_hmac = \"é\"\neab_hmac_file = \"secrets/eab\"\n",
+        "[authority.google]\neab_key_id = \"x\"\neab_hmac = \" \"\neab_from = \"https://ca.test/\"\n",
+        "[authority.google]\nlimits = { orders = -1 }\n",
+    ]
+    .map(|text| with("") + text)));
+}
+
+#[test]
+fn dns_providers() {
+    snapshot!(told([
+        "[acme.dns.mine]\n",
+        "[acme.dns.mine]\nprovider = \"gandi\"\n",
+        "[acme.dns.exec]\nzones = [\"a.fr\", \"a.fr\", \"*.b.fr\"]\ncommand = \"/bin/hook x\"\ntoken = \"x\"\n",
+        "[acme.dns.exec]\n[acme.dns.webhook]\nurl = \"/hook\"\n[acme.dns.rfc2136]\n[acme.dns.ovh]\n[acme.dns.cloudflare]\n",
+        "[acme.dns.exec]\ncommand = \"/bin/hook\"\n[acme.dns.cloudflare]\ntoken = \"x\"\n",
+    ]
+    .map(|text| with("") + text)));
+}
+
+#[test]
 fn sites() {
     let backends = "[service.api]\nhosts = [\"a.test\"]\n[service.api.backends]\n";
     snapshot!(told([

@@ -40,7 +40,7 @@ fn the_reference_is_usable_and_without_warnings() {
 fn the_reference_with_every_key_is_usable() {
     let text = everything();
     let parsed = parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(parsed.files.len(), 4, "{:?}", parsed.files);
+    assert_eq!(parsed.files.len(), 9, "{:?}", parsed.files);
     assert_eq!(parsed.config.services.len(), 9);
     assert_eq!(render_problems("proxy.toml", &text, &parsed.warnings, Severity::Warning, false), "");
 }
@@ -55,6 +55,21 @@ fn defaults_in_the_reference_are_the_defaults() {
     assert_eq!(plain.edge.name, full.edge.name);
     assert_eq!(plain.edge.request_id_header, full.edge.request_id_header);
     assert_eq!(plain.edge.tls, full.edge.tls);
+    let (plain_acme, full_acme) = (&plain.acme, &full.acme);
+    assert_eq!(plain_acme.key, full_acme.key);
+    assert_eq!((plain_acme.reuse_key, plain_acme.waiting), (full_acme.reuse_key, full_acme.waiting));
+    assert_eq!(plain_acme.orders, full_acme.orders);
+    let plain_challenges = [&plain_acme.challenges[..], &[relais_config::Challenge::Dns01]].concat();
+    assert_eq!(plain_challenges, full_acme.challenges);
+    assert_eq!(plain_acme.authorities[0], full_acme.authorities[0], "letsencrypt as known");
+    assert_eq!(full_acme.authorities[1].limits, full_acme.authorities[0].limits);
+    assert_eq!(full_acme.authorities[3].external_account, zerossl(&full_acme.authorities[3]));
+    let dns = |name: &str| full_acme.dns.iter().find(|dns| &*dns.name == name).unwrap();
+    let usual = dns("cloudflare");
+    assert_eq!(
+        (usual.delegation, usual.propagation_timeout),
+        (dns("hook").delegation, dns("hook").propagation_timeout)
+    );
     assert_eq!(plain.edge.min_tls, full.edge.min_tls);
     assert_eq!(plain.edge.trusted_proxies, full.edge.trusted_proxies);
     let limit = full.edge.limit.clone();
@@ -83,6 +98,14 @@ fn defaults_in_the_reference_are_the_defaults() {
         (full_times.response, full_times.idle, full_times.tunnel)
     );
     assert_eq!(forwards(&plain, "www").health.jitter, forwards(&full, "www").health.jitter);
+}
+
+/// The external account of ZeroSSL when the file says nothing.
+fn zerossl(shown: &relais_config::Authority) -> Option<relais_config::ExternalAccount> {
+    let text = "[edge]\nemail = \"a@a.fr\"\n".to_owned() + &crate::with("");
+    let known = config(&text).acme.authorities[1].clone();
+    assert_eq!((&known.name, &known.directory), (&shown.name, &shown.directory));
+    known.external_account.clone()
 }
 
 /// Whether a table holds `key` at `place`; NAME and SITE stand for any name.

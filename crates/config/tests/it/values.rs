@@ -36,7 +36,7 @@ fn the_edge_has_defaults() {
         name: "relais".to_owned(),
         request_id_header: "X-Request-Id".to_owned(),
         workers: None,
-        tls: TlsSource::Internal,
+        tls: TlsSource::Auto,
         min_tls: TlsVersion::Tls12,
         nameservers: vec![],
         client: ClientTimeouts {
@@ -245,7 +245,7 @@ fn a_service_has_defaults() {
     let service = service("");
     assert_eq!(service.hosts, ["api.test"]);
     assert_eq!(service.paths, ["/"]);
-    assert_eq!((service.canonical, service.max_body, service.tls), (None, None, TlsSource::Internal));
+    assert_eq!((service.canonical, service.max_body, service.tls), (None, None, TlsSource::Auto));
     assert_eq!((service.request_headers, service.response_headers), (HeaderEdits::default(), HeaderEdits::default()));
     let Action::Forward(found) = service.action else { panic!("it forwards") };
     let expected = Forward {

@@ -41,14 +41,16 @@ fn tls_without_trust() {
 
 #[test]
 fn certificates_that_browsers_do_not_trust() {
-    let public = two_sites("").replace("\"api.test\"", "\"localhost\", \"api.example.org.fr\", \"*.a.fr\", \"*\"");
+    let public =
+        two_sites("tls = \"internal\"").replace("\"api.test\"", "\"localhost\", \"api.a.fr\", \"*.a.fr\", \"*\"");
     snapshot!(warnings(&public));
     for host in ["localhost", "a.localhost", "a.test", "*.internal", "a.local", "a.home.arpa", "127.0.0.1", "::1", "*"]
     {
+        assert_eq!(warnings(&two_sites("tls = \"internal\"").replace("api.test", host)), "", "{host}");
         assert_eq!(warnings(&two_sites("").replace("api.test", host)), "", "{host}");
     }
-    for host in ["mylocalhost", "a.fr", "*.b.fr", "localhost.a.fr"] {
-        assert_ne!(warnings(&two_sites("").replace("api.test", host)), "", "{host}");
+    for host in ["mylocalhost.fr", "a.fr", "*.b.fr", "localhost.a.fr"] {
+        assert_ne!(warnings(&two_sites("tls = \"internal\"").replace("api.test", host)), "", "{host}");
     }
     let with_files = public.clone() + "[certificate.a]\ncert = \"a.pem\"\nkey = \"a.key\"\n";
     assert_eq!(warnings(&with_files), "", "which hosts the files are for is not known here");
@@ -57,9 +59,19 @@ fn certificates_that_browsers_do_not_trust() {
 }
 
 #[test]
+fn wildcards_that_nobody_can_prove() {
+    let wildcard = two_sites("").replace("api.test", "*.a.fr");
+    snapshot!(warnings(&wildcard));
+    let dns = "[acme.dns.cloudflare]\ntoken = \"x\"\n";
+    assert_eq!(warnings(&(wildcard.clone() + dns)), "");
+    assert_ne!(warnings(&(wildcard.clone() + dns + "zones = [\"b.fr\"]\n")), "", "another zone");
+    assert_eq!(warnings(&(wildcard + "[acme.on_demand]\nask = \"http://127.0.0.1/\"\n")), "", "one by one");
+}
+
+#[test]
 fn warnings_are_in_the_order_of_the_file() {
     let text = two_sites("health = { path = \"/\", timeout = \"400ms\", fall = 3 }\ntimeout = { request = \"1ms\" }")
-        .replace("api.test", "a.fr")
+        .replace("api.test", "*.a.fr")
         + "[sites.x]\n";
     let lines: Vec<usize> = parse(&text).unwrap().warnings.iter().map(|problem| problem.line).collect();
     assert_eq!(lines, [5, 6, 7, 11]);
