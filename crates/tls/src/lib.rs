@@ -20,6 +20,7 @@ mod problem;
 mod provider;
 mod resolver;
 mod store;
+pub mod takeover;
 pub mod upstream;
 mod x509;
 
