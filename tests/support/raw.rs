@@ -1,7 +1,7 @@
 //! Backends inside the test: one that is scripted byte by byte, and one that answers every request the same way.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,18 +13,39 @@ use super::{PATIENCE, own_ip};
 pub(crate) struct Raw {
     listener: TcpListener,
     pub(crate) address: SocketAddr,
+    /// Accepted while a request was looked for, and silent so far.
+    silent: Mutex<Vec<Conn>>,
 }
 
 impl Raw {
     pub(crate) fn new() -> Raw {
-        let listener = TcpListener::bind((own_ip(), 0)).unwrap();
+        Raw::over(TcpListener::bind((own_ip(), 0)).unwrap())
+    }
+
+    /// With a queue so short that it is full at once: while the connection returned waits in it, nobody else gets in.
+    /// The kernel asks again a second later.
+    pub(crate) fn full() -> (Raw, TcpStream) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((own_ip(), 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let raw = Raw::over(socket.into());
+        let first = TcpStream::connect(raw.address).unwrap();
+        (raw, first)
+    }
+
+    fn over(listener: TcpListener) -> Raw {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        Raw { listener, address }
+        Raw { listener, address, silent: Mutex::default() }
     }
 
     /// The next connection, if one waits already.
     pub(crate) fn try_accept(&self) -> Option<Conn> {
+        let mut silent = self.silent.lock().unwrap();
+        if silent.is_empty() { self.arrived() } else { Some(silent.remove(0)) }
+    }
+
+    fn arrived(&self) -> Option<Conn> {
         match self.listener.accept() {
             Ok((stream, _)) => Some(Conn::over(stream)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
@@ -45,12 +66,29 @@ impl Raw {
         }
     }
 
-    /// The next connection and the head of the request on it.
+    /// The next request, if one is here already. On a busy machine it may come on a connection that was opened for
+    /// another one and left unused, and such a connection is not a request: so all of them are listened to.
+    #[track_caller]
+    pub(crate) fn try_request(&self) -> Option<(Conn, Head)> {
+        let mut silent = self.silent.lock().unwrap();
+        silent.extend(std::iter::from_fn(|| self.arrived()));
+        silent.retain(|conn| conn.speaks().is_some());
+        let at = silent.iter().position(|conn| conn.speaks() == Some(true))?;
+        let mut conn = silent.remove(at);
+        conn.try_head().map(|head| (conn, head))
+    }
+
+    /// The next request's head and the connection it came on.
     #[track_caller]
     pub(crate) fn request(&self) -> (Conn, Head) {
-        let mut conn = self.accept();
-        let head = conn.head();
-        (conn, head)
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(request) = self.try_request() {
+                return request;
+            }
+            assert!(Instant::now() < deadline, "no request came to {}", self.address);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// From now on every connection is given to `serve`, in a thread of its own, until the value returned is dropped.
@@ -139,6 +177,8 @@ impl Plain {
         let connections = Arc::new(AtomicUsize::new(0));
         let (book, count) = (Arc::clone(&seen), Arc::clone(&connections));
         let serving = Raw::new().serve(move |mut conn| {
+            // Idle for as long as the edge likes: it is the edge that closes.
+            conn.wait_for_ever();
             let mut number = None;
             while let Some(head) = conn.try_head() {
                 // Health checks connect and leave: only connections with a request count.

@@ -111,6 +111,24 @@ impl Conn<TcpStream> {
         Conn::with(stream)
     }
 
+    /// Reads wait without end from now on.
+    pub(crate) fn wait_for_ever(&self) {
+        self.stream.set_read_timeout(None).unwrap();
+    }
+
+    /// Whether bytes wait to be read; `None`: the other end has closed.
+    pub(crate) fn speaks(&self) -> Option<bool> {
+        self.stream.set_nonblocking(true).unwrap();
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        match seen {
+            Ok(0) => None,
+            Ok(_) => Some(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Some(false),
+            Err(_) => None,
+        }
+    }
+
     /// No more bytes will be sent; the other direction stays open.
     pub(crate) fn finish_sending(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();

@@ -21,5 +21,6 @@ mod phases;
 mod resume;
 mod reuse;
 mod smuggling;
+mod spares;
 mod streaming;
 mod upgrade;

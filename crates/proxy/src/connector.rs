@@ -44,6 +44,8 @@ pub(crate) struct Goal {
     /// The request's host, for TLS server names.
     host: Arc<str>,
     keep_idle: usize,
+    /// How long it is kept when nobody waits for it any more.
+    spare: Duration,
     /// How long a shortage of our own is waited out.
     patience: Duration,
 }
@@ -87,20 +89,22 @@ impl Goal {
             unacknowledged: (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED),
             host: Arc::clone(&exchange.host.original),
             keep_idle: forward.keep_idle,
+            // Half the contract: what waits behind it at a backend that serves one connection at a time is served in it.
+            spare: forward.keep_idle_for.min(timers.failover_within / 2),
             patience: timers.wait,
         }
     }
 }
 
 /// Starts a connect. The receiver gets the connection or the fault; when nobody waits any longer the connection
-/// goes to the pool. A fault of the backend is reported as evidence in any case.
+/// goes to the pool for a while. A fault of the backend is reported as evidence in any case.
 pub(crate) fn connect(worker: &Arc<Worker>, goal: Goal) -> oneshot::Receiver<Result<Sender, Fault>> {
     let (tx, rx) = oneshot::channel();
     let worker = Arc::clone(worker);
     tokio::spawn(async move {
         let Some(result) = open(&worker, &goal, &tx).await else { return };
         if let Err(Ok(Sender::H1(send))) = tx.send(result) {
-            goal.slot.give_back(send, goal.keep_idle, goal.moves);
+            goal.slot.keep_spare(send, goal.keep_idle, goal.moves, goal.spare).await;
         }
     });
     rx

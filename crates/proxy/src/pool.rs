@@ -56,6 +56,17 @@ pub(crate) struct Slot {
 struct Idle {
     send: http1::SendRequest<SendBody>,
     since: Instant,
+    /// A spare ends then: nothing was ever asked on it.
+    spare_until: Option<Instant>,
+}
+
+impl Idle {
+    /// Whether it may not be used any more.
+    fn is_over(&self, keep_for: Duration, now: Instant) -> bool {
+        self.send.is_closed()
+            || now.saturating_duration_since(self.since) > keep_for
+            || self.spare_until.is_some_and(|until| now >= until)
+    }
 }
 
 /// How often a backend had been declared down and dead when an attempt began.
@@ -100,7 +111,7 @@ impl Slot {
         while i > 0 {
             i -= 1;
             let one = &idle[i];
-            if one.send.is_closed() || now.saturating_duration_since(one.since) > keep_for {
+            if one.is_over(keep_for, now) {
                 idle.swap_remove(i);
             } else if one.send.is_ready() {
                 return Some(Sender::H1(idle.remove(i).send));
@@ -126,7 +137,20 @@ impl Slot {
         if idle.len() >= keep {
             idle.remove(0);
         }
-        idle.push(Idle { send, since: Instant::now() });
+        idle.push(Idle { send, since: Instant::now(), spare_until: None });
+    }
+
+    /// Keeps a connection that came too late for its request, for a short time and only where there is room. A backend
+    /// that serves one connection at a time would otherwise wait on it for a request while those that come on others
+    /// wait for the backend.
+    pub(crate) async fn keep_spare(&self, send: http1::SendRequest<SendBody>, keep: usize, moves: u64, time: Duration) {
+        if send.is_closed() || self.idle.lock().len() >= keep || moves != self.moves.load(Relaxed) {
+            return;
+        }
+        let since = Instant::now();
+        self.idle.lock().push(Idle { send, since, spare_until: Some(since + time) });
+        tokio::time::sleep(time).await;
+        self.expire(Duration::MAX);
     }
 
     /// Shares an HTTP/2 connection, unless the backend has moved since it was asked for.
@@ -138,7 +162,8 @@ impl Slot {
 
     /// Closes idle connections that are too old. Connections in use are not here.
     fn expire(&self, keep_for: Duration) {
-        self.idle.lock().retain(|one| !one.send.is_closed() && one.since.elapsed() <= keep_for);
+        let now = Instant::now();
+        self.idle.lock().retain(|one| !one.is_over(keep_for, now));
         self.shared.lock().retain(|one| !one.send.is_closed());
     }
 
