@@ -140,7 +140,7 @@ pub struct DnsChallenge {
     pub provider: DnsProvider,
     /// Follow a CNAME of `_acme-challenge.NAME` and write where it leads. Default true.
     pub delegation: bool,
-    /// How long the record may take to be seen at all the zone's servers. Default 2 min.
+    /// How long the record may take to be seen at all the zone's servers; zero: it is not looked for. Default 2 min.
     pub propagation_timeout: Duration,
     /// Name servers asked where a zone is; empty: those of `[edge] nameservers`, else the system's.
     pub resolvers: Vec<SocketAddr>,
@@ -149,7 +149,7 @@ pub struct DnsChallenge {
 /// Who changes the DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DnsProvider {
-    /// A program: `PROGRAM ARGUMENTS... present|cleanup FQDN VALUE`.
+    /// A program: `PROGRAM ARGUMENTS... present|cleanup FQDN VALUE`, the same in its environment.
     Exec {
         /// The program's file.
         program: PathBuf,

@@ -115,7 +115,7 @@ fn challenge(node: &Node<'_>, help: &str, zones: &mut Vec<(String, crate::contex
         zones: own.into_iter().map(|(zone, _)| zone).collect(),
         provider: DnsProvider::Exec { program: PathBuf::new(), arguments: Vec::new() },
         delegation: table.boolean("delegation").unwrap_or(true),
-        propagation_timeout: table.some_time("propagation_timeout").unwrap_or(Duration::from_secs(120)),
+        propagation_timeout: table.duration("propagation_timeout").unwrap_or(Duration::from_secs(120)),
         resolvers: resolvers.iter().filter_map(|entry| entry.parsed(address::nameserver)).collect(),
     };
     let typed = typed(&table);

@@ -62,6 +62,7 @@ provider = "webhook"
 url = "https://hook.test/x"
 headers = { X-A = "b" }
 token_file = "secrets/tsig"
+propagation_timeout = "0s"
 [authority.house]
 directory = "https://ca.test:14000/dir"
 root = "ca.pem"
@@ -94,6 +95,7 @@ limits = { orders = 0, per_set = 4 }
     let headers =
         vec![("x-a".to_owned(), Secret::new("b")), ("authorization".to_owned(), Secret::new("Bearer c2VjcmV0"))];
     assert_eq!(acme.dns[1].provider, DnsProvider::Webhook { url: "https://hook.test/x".to_owned(), headers });
+    assert!(acme.dns[1].propagation_timeout.is_zero(), "not looked for");
     let (house, known) = (&acme.authorities[0], &acme.authorities[1]);
     assert_eq!((&*house.name, house.limits), ("house", AuthorityLimits::default()));
     assert_eq!(house.root.as_deref(), Some("/etc/relais/ca.pem".as_ref()));

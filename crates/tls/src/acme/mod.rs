@@ -3,3 +3,4 @@
 //! May talk to the CA and to DNS providers. Keeps nothing: what must survive is handed to the caller.
 
 pub mod client;
+pub mod dns;
