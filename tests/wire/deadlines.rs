@@ -79,6 +79,16 @@ fn half_a_head_is_answered_408_and_closed() {
 }
 
 #[test]
+fn the_408_speaks_for_the_edge_by_its_own_name() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).and("[edge]\nname = \"edge-7\"\ntimeout.headers = \"300ms\"").start();
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n");
+    let status = client.answer().get("proxy-status").unwrap().to_owned();
+    assert!(status.starts_with("edge-7; error=http_request_error"), "{status}");
+}
+
+#[test]
 fn a_head_that_trickles_in_is_closed_all_the_same() {
     let edge = short("headers", &Raw::new());
     let mut client = edge.connect();

@@ -1,5 +1,7 @@
 //! Interim answers: `Expect: 100-continue` in its three ends, and 103 (Early Hints).
 
+use std::time::Duration;
+
 use crate::support::edge::Setup;
 use crate::support::raw::Raw;
 use crate::support::wire::{get, ok};
@@ -78,7 +80,9 @@ fn early_hints_reach_an_http1_client_before_the_answer() {
     let mut client = edge.connect();
     client.send(get("/"));
     let (mut upstream, _) = backend.request();
-    for n in 1..=2 {
+    for n in 1..=3 {
+        // Also after a while in which nothing else woke the connection.
+        std::thread::sleep(Duration::from_millis(150 * (n / 2)));
         upstream.send(format!("HTTP/1.1 103 Early Hints\r\nLink: </{n}.css>; rel=preload\r\n\r\n"));
         let hint = client.head();
         assert_eq!((hint.status(), hint.get("link")), (103, Some(format!("</{n}.css>; rel=preload").as_str())));
@@ -98,4 +102,21 @@ fn an_http10_client_never_sees_an_interim_answer() {
     upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n").send(ok("page"));
     let head = client.head();
     assert_eq!(head.status(), 200);
+}
+
+#[test]
+fn early_hints_for_a_pipelined_request_come_behind_the_answer_before() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let mut client = edge.connect();
+    client.send(format!("{}{}", get("/first"), get("/hinted")));
+    let (mut upstream, _) = backend.request();
+    upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </1.css>\r\n\r\n").send(ok("first"));
+    assert_eq!(upstream.head().target(), "/hinted");
+    upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </2.css>\r\n\r\n").send(ok("second"));
+    for (hint, body) in [("</1.css>", "first"), ("</2.css>", "second")] {
+        assert_eq!(client.head().get("link"), Some(hint));
+        let head = client.head();
+        assert_eq!((head.status(), client.body(&head)), (200, body.as_bytes().to_vec()));
+    }
 }

@@ -35,17 +35,23 @@ pub(crate) struct ConnState {
     draining: AtomicBool,
     /// The socket was looked at while a request ran, so that no deadline was set: look again when none runs.
     unwatched: AtomicBool,
-    /// Interim answers to write before anything else, HTTP/1 only.
+    /// Interim answers to write before the next answer, HTTP/1 only.
     interim: Mutex<Vec<u8>>,
     has_interim: AtomicBool,
+    /// The request whose answer has not begun, as counted by `requests`; 0: none. HTTP/1 has one at a time.
+    unanswered: AtomicU64,
+    /// hyper may hold bytes of the last answer that are not written yet: nothing may be put before them.
+    unsent: AtomicBool,
     /// The connection task, to be woken for a drain or a deadline.
     task: Mutex<Option<Waker>>,
     pub(crate) deadlines: Deadlines,
     pub(crate) h2: bool,
+    /// What this edge calls itself.
+    name: Box<str>,
 }
 
 impl ConnState {
-    pub(crate) fn new(deadlines: Deadlines, h2: bool) -> Arc<Self> {
+    pub(crate) fn new(deadlines: Deadlines, h2: bool, name: &str) -> Arc<Self> {
         Arc::new(Self {
             active: AtomicU32::new(0),
             requests: AtomicU64::new(0),
@@ -53,16 +59,20 @@ impl ConnState {
             unwatched: AtomicBool::new(false),
             interim: Mutex::new(Vec::new()),
             has_interim: AtomicBool::new(false),
+            unanswered: AtomicU64::new(0),
+            unsent: AtomicBool::new(false),
             task: Mutex::new(None),
             deadlines,
             h2,
+            name: Box::from(name),
         })
     }
 
     /// A request began: no deadline of this wrapper holds until its answer is complete.
     pub(crate) fn enter(self: &Arc<Self>) -> Active {
         self.active.fetch_add(1, Relaxed);
-        self.requests.fetch_add(1, Relaxed);
+        let number = self.requests.fetch_add(1, Relaxed) + 1;
+        self.unanswered.store(number, Relaxed);
         Active(Arc::clone(self))
     }
 
@@ -90,11 +100,38 @@ impl ConnState {
         }
     }
 
-    /// Puts an interim answer on the wire as soon as hyper flushes, which it does whenever the service was polled.
-    pub(crate) fn send_interim(&self, bytes: &[u8]) {
+    /// The number of the latest request, for `send_interim`.
+    pub(crate) fn latest_request(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Puts an interim answer to a request on the wire, as soon as all of the answer before it is; nothing when that
+    /// request is answered already, as by a second attempt.
+    pub(crate) fn send_interim(&self, request: u64, bytes: &[u8]) {
+        if self.unanswered.load(Relaxed) != request {
+            return;
+        }
         self.interim.lock().extend_from_slice(bytes);
         self.has_interim.store(true, Relaxed);
         self.wake();
+    }
+
+    /// The final answer goes to hyper now. Interim ones that still wait behind the answer before come too late: hyper
+    /// puts the two next to one another.
+    pub(crate) fn answer_begins(&self) {
+        self.unanswered.store(0, Relaxed);
+        if self.has_interim.load(Relaxed) && self.unsent.load(Relaxed) {
+            self.interim.lock().clear();
+        }
+    }
+
+    /// Answer to a head that did not arrive in time (RFC 9110 15.5.9).
+    fn timeout_answer(&self) -> String {
+        format!(
+            "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nproxy-status: {}; error=http_request_error; \
+             details=\"request head incomplete\"\r\nconnection: close\r\n\r\n",
+            self.name
+        )
     }
 
     fn idle(&self) -> bool {
@@ -133,10 +170,6 @@ pub(crate) struct ClientIo<S> {
     write_blocked: Option<Instant>,
     timed_out: bool,
 }
-
-/// Answer to a head that did not arrive in time (RFC 9110 15.5.9).
-const TIMEOUT_ANSWER: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nproxy-status: relais; error=http_request_error; details=\"request head incomplete\"\r\nconnection: close\r\n\r\n";
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
     pub(crate) fn new(inner: S, state: Arc<ConnState>) -> Self {
@@ -185,7 +218,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
         Poll::Ready(())
     }
 
+    /// Writes what interim answers wait, when the answer before them is on the wire.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.state.unsent.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
         while self.state.has_interim.load(Relaxed) {
             let mut interim = self.state.interim.lock();
             if interim.is_empty() {
@@ -199,6 +236,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
             interim.drain(..n);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The socket, for bytes of an answer.
+    fn begin_write(&mut self) -> Pin<&mut S> {
+        self.state.unsent.store(true, Relaxed);
+        Pin::new(&mut self.inner)
     }
 
     /// Turns a write that has been blocked too long into an error.
@@ -237,9 +280,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientIo<S> {
             Poll::Pending => {
                 ready!(this.poll_read_deadline(cx));
                 this.timed_out = true;
-                if this.partial && !this.state.h2 {
-                    // Best effort: a full send buffer means the client is not reading either.
-                    let _ = Pin::new(&mut this.inner).poll_write(cx, TIMEOUT_ANSWER);
+                if this.partial && !this.state.h2 && !this.state.unsent.load(Relaxed) {
+                    // Best effort: a full send buffer, or an answer that is not written yet, means that the client is not
+                    // reading either.
+                    let answer = this.state.timeout_answer();
+                    let _ = Pin::new(&mut this.inner).poll_write(cx, answer.as_bytes());
                     let _ = Pin::new(&mut this.inner).poll_flush(cx);
                 }
                 Poll::Ready(Ok(()))
@@ -251,8 +296,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientIo<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_interim(cx))?;
-        let result = Pin::new(&mut this.inner).poll_write(cx, buf);
+        let result = match this.poll_interim(cx) {
+            Poll::Ready(Ok(())) => this.begin_write().poll_write(cx, buf),
+            early => early.map_ok(|()| 0),
+        };
         this.judge_write(cx, result)
     }
 
@@ -262,8 +309,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_interim(cx))?;
-        let result = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        let result = match this.poll_interim(cx) {
+            Poll::Ready(Ok(())) => this.begin_write().poll_write_vectored(cx, bufs),
+            early => early.map_ok(|()| 0),
+        };
         this.judge_write(cx, result)
     }
 
@@ -271,10 +320,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         self.inner.is_write_vectored()
     }
 
+    /// hyper flushes when it has written all it had.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_interim(cx))?;
-        let result = Pin::new(&mut this.inner).poll_flush(cx);
+        this.state.unsent.store(false, Relaxed);
+        let result = match this.poll_interim(cx) {
+            Poll::Ready(Ok(())) => Pin::new(&mut this.inner).poll_flush(cx),
+            early => early,
+        };
         this.judge_write(cx, result)
     }
 
@@ -282,5 +335,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.inner).poll_shutdown(cx);
         this.judge_write(cx, result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(50);
+
+    /// What a client of whose second head only half came has read at the end. `flushed`: the first answer was all written.
+    async fn after_half_a_head(flushed: bool) -> String {
+        let (mut client, server) = tokio::io::duplex(64);
+        let deadlines = Deadlines { headers: SOON, keep_alive: SOON * 100, body: SOON * 100 };
+        let mut server = ClientIo::new(server, ConnState::new(deadlines, false, "edge"));
+        let answer = [b'x'; 64];
+        let taken = if flushed { 60 } else { 64 };
+        server.write_all(&answer[..taken]).await.unwrap();
+        if flushed {
+            server.flush().await.unwrap();
+        }
+        // There is room for more again: not being read is not what keeps the 408 back.
+        let mut read = vec![0; 64];
+        client.read_exact(&mut read[..taken]).await.unwrap();
+        client.write_all(b"GET / HT").await.unwrap();
+        let mut head = Vec::new();
+        server.read_to_end(&mut head).await.unwrap();
+        assert_eq!(head, b"GET / HT");
+        drop(server);
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        rest
+    }
+
+    #[tokio::test]
+    async fn a_408_is_only_written_between_answers() {
+        assert!(after_half_a_head(true).await.starts_with("HTTP/1.1 408 "));
+        assert_eq!(after_half_a_head(false).await, "", "the rest of the answer was still to come");
     }
 }

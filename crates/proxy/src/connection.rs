@@ -121,7 +121,7 @@ async fn drive<S>(
 {
     let timeouts = &config.edge.client;
     let deadlines = Deadlines { headers: timeouts.headers, keep_alive: timeouts.keep_alive, body: timeouts.body };
-    let state = ConnState::new(deadlines, h2);
+    let state = ConnState::new(deadlines, h2, &config.edge.name);
     let id = worker.register(&state, local);
     let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state)));
     let client = Arc::new(Client {

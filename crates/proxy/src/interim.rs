@@ -17,8 +17,10 @@ pub(crate) type Gate = Arc<Mutex<Option<oneshot::Sender<()>>>>;
 /// Sends interim answers of the backend on to the client (RFC 9110 15.2). 100 opens the gate of the body instead:
 /// reading the body makes the server side ask the client for it.
 pub(crate) fn pass_on(request: &mut Request<SendBody>, exchange: &Exchange, gate: Option<&Gate>) {
-    let to_client: Option<Arc<ConnState>> =
-        (exchange.version == Version::HTTP_11).then(|| Arc::clone(&exchange.client.state));
+    let to_client: Option<(Arc<ConnState>, u64)> = (exchange.version == Version::HTTP_11).then(|| {
+        let state = &exchange.client.state;
+        (Arc::clone(state), state.latest_request())
+    });
     if to_client.is_none() && gate.is_none() {
         return;
     }
@@ -28,8 +30,8 @@ pub(crate) fn pass_on(request: &mut Request<SendBody>, exchange: &Exchange, gate
             if let Some(open) = gate.as_ref().and_then(|gate| gate.lock().take()) {
                 let _ = open.send(());
             }
-        } else if let Some(client) = &to_client {
-            client.send_interim(&bytes(interim.status(), interim.headers()));
+        } else if let Some((client, request)) = &to_client {
+            client.send_interim(*request, &bytes(interim.status(), interim.headers()));
         }
     });
 }

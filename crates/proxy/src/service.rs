@@ -50,6 +50,7 @@ pub(crate) async fn handle(
         ResponseBody::only_head(&mut response);
     }
     ticket.answered(response.status().as_u16());
+    client.state.answer_begins();
     if let Some(ends) = ticket.tunnel.take() {
         tokio::spawn(ends.run(ticket));
         return Ok(response);
