@@ -65,11 +65,23 @@ impl Client {
     /// Plain text, with prior knowledge.
     #[track_caller]
     pub(crate) fn plain(address: SocketAddr) -> Client {
+        Client::built(address, builder())
+    }
+
+    /// Plain text; at first there is room for this many bytes of each answer, and for more only behind what was read.
+    #[track_caller]
+    pub(crate) fn with_room(address: SocketAddr, bytes: u32) -> Client {
+        let mut builder = builder();
+        builder.initial_window_size(bytes);
+        Client::built(address, builder)
+    }
+
+    fn built(address: SocketAddr, builder: h2::client::Builder) -> Client {
         let background = Background::start();
         let send = background.run(async {
             let stream = TcpStream::connect(address).await.unwrap();
             stream.set_nodelay(true).unwrap();
-            let (send, connection) = builder().handshake(stream).await.unwrap();
+            let (send, connection) = builder.handshake(stream).await.unwrap();
             tokio::spawn(async move { drop(connection.await) });
             send
         });

@@ -210,6 +210,51 @@ fn a_client_that_stops_reading_is_closed() {
     drop(client);
 }
 
+/// The same over HTTP/2, where the socket takes bytes but the stream has no room for any: the backend and its place are
+/// free again, and the other streams of the connection go on.
+#[test]
+fn an_http2_client_that_makes_no_room_for_its_answer_is_given_up() {
+    for (room, size) in [(0, 4), (0, 1_000_000), (5000, 1_000_000)] {
+        let backend = Raw::new();
+        let edge = short("body", &backend);
+        let client = Client::with_room(edge.http(), room);
+        let mut call = client.get("/big");
+        let (mut upstream, _) = backend.request();
+        upstream.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n"));
+        let push = std::thread::spawn(move || upstream.try_send(vec![b'x'; size]));
+        assert_eq!(call.head().status(), 200);
+        let line = edge.access_to("/big");
+        assert_eq!(line["cut"], "client_stalled", "{line}");
+        assert!(line["duration_ms"].as_f64().unwrap() >= 400.0, "given up too early: {line}");
+        assert_eq!(edge.backend(&backend)["inflight"], 0);
+        let _ = push.join().unwrap();
+        assert!(call.finish().is_err(), "looks complete");
+        let mut other = client.start(http::Request::head(client.url("/head")), true);
+        let (mut upstream, _) = backend.request();
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n");
+        assert_eq!(other.head().status(), 200);
+    }
+}
+
+/// Slow is not silent: every byte in time counts, also when the whole takes many deadlines.
+#[test]
+fn an_http2_client_that_reads_slowly_gets_all_of_it() {
+    let backend = Raw::new();
+    let edge = short("body", &backend);
+    let client = Client::with_room(edge.http(), 16 << 10);
+    let mut call = client.get("/big");
+    let (mut upstream, _) = backend.request();
+    let body = crate::support::noise(200_000);
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n").send(&body);
+    assert_eq!(call.head().status(), 200);
+    let mut got = Vec::new();
+    while let Some(data) = call.data() {
+        got.extend_from_slice(&data.unwrap());
+        std::thread::sleep(Duration::from_millis(120));
+    }
+    crate::support::assert_same(&got, &body);
+}
+
 #[test]
 fn a_backend_that_does_not_answer_is_504() {
     let backend = Raw::new();

@@ -31,7 +31,7 @@ pub(crate) struct Ticket {
     stats: Arc<EdgeStats>,
     log: bool,
     /// Keeps the connection busy until the answer is complete.
-    _active: Active,
+    active: Active,
     pub(crate) request_id: HeaderValue,
     pub(crate) client: IpAddr,
     pub(crate) method: Method,
@@ -68,7 +68,7 @@ impl Ticket {
             attempted: None,
             stats,
             log,
-            _active: active,
+            active,
             request_id,
             client,
             method: Method::GET,
@@ -176,7 +176,7 @@ impl Drop for Ticket {
             self.stats.panics.inc();
         }
         if !self.complete && self.cut.is_none() {
-            self.cut = Some("client_gone");
+            self.cut = Some(if self.active.stalled() { "client_stalled" } else { "client_gone" });
         }
         // 499: the client went away before there was an answer.
         let status = if self.status == 0 { 499 } else { self.status };

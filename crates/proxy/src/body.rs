@@ -94,7 +94,8 @@ impl ClientBody {
     /// Whether the next bytes are the client's to send: its silence is not the backend's.
     pub(crate) fn waits_for_client(&self) -> bool {
         let source = self.inner.lock();
-        !source.done && source.blocked.is_some()
+        // Longer than its patience it is not waited for: then nobody reads, because the backend takes nothing.
+        !source.done && source.blocked.is_some_and(|since| since.elapsed() <= self.patience)
     }
 
     /// The answer has begun: no further attempt will come.

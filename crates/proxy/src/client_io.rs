@@ -42,6 +42,11 @@ pub(crate) struct ConnState {
     unanswered: AtomicU64,
     /// hyper may hold bytes of the last answer that are not written yet: nothing may be put before them.
     unsent: AtomicBool,
+    /// When the socket last took no more, in milliseconds after `born`; 0: never.
+    write_block: AtomicU64,
+    /// The client was given up because it took no bytes for too long.
+    stalled: AtomicBool,
+    born: Instant,
     /// The connection task, to be woken for a drain or a deadline.
     task: Mutex<Option<Waker>>,
     pub(crate) deadlines: Deadlines,
@@ -61,6 +66,9 @@ impl ConnState {
             has_interim: AtomicBool::new(false),
             unanswered: AtomicU64::new(0),
             unsent: AtomicBool::new(false),
+            write_block: AtomicU64::new(0),
+            stalled: AtomicBool::new(false),
+            born: Instant::now(),
             task: Mutex::new(None),
             deadlines,
             h2,
@@ -125,6 +133,17 @@ impl ConnState {
         }
     }
 
+    fn note_write_block(&self) {
+        let millis = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.write_block.store(millis.max(1), Relaxed);
+    }
+
+    /// When the socket last took no more.
+    pub(crate) fn last_write_block(&self) -> Option<Instant> {
+        let millis = self.write_block.load(Relaxed);
+        (millis > 0).then(|| self.born + Duration::from_millis(millis))
+    }
+
     /// Answer to a head that did not arrive in time (RFC 9110 15.5.9).
     fn timeout_answer(&self) -> String {
         format!(
@@ -142,6 +161,13 @@ impl ConnState {
 /// One request whose answer is not complete; counted out on drop.
 #[derive(Debug)]
 pub(crate) struct Active(Arc<ConnState>);
+
+impl Active {
+    /// Whether the client of this request was given up because it took no bytes for too long.
+    pub(crate) fn stalled(&self) -> bool {
+        self.0.stalled.load(Relaxed)
+    }
+}
 
 impl Drop for Active {
     fn drop(&mut self) {
@@ -250,9 +276,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
             self.write_blocked = None;
             return result;
         }
+        self.state.note_write_block();
         let since = *self.write_blocked.get_or_insert_with(Instant::now);
         let deadline = since + self.state.deadlines.body;
         if self.write_timer.poll_expired(cx, deadline).is_ready() {
+            self.state.stalled.store(true, Relaxed);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "client takes no bytes")));
         }
         Poll::Pending

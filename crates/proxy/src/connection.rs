@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use relais_core::config::{Config, Listener, ListenerProtocol};
 use relais_core::stats::EdgeStats;
@@ -20,6 +20,7 @@ use crate::answer::Failure;
 use crate::client_io::{ClientIo, ConnState, Deadlines};
 use crate::ready::{Asked, Peer};
 use crate::service;
+use crate::streams::Streams;
 use crate::worker::Worker;
 
 /// What every request of one connection knows about it.
@@ -136,7 +137,7 @@ async fn drive<S>(
     let service = service_fn(move |request| service::handle(Arc::clone(&client), request));
     let limit = &config.edge.limit;
     let result = if h2 {
-        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let mut builder = hyper::server::conn::http2::Builder::new(Streams(Arc::clone(&state)));
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(limit.h2_streams)
@@ -164,7 +165,7 @@ trait Drainable: Future<Output = hyper::Result<()>> {
 }
 
 type H1<I, S> = hyper::server::conn::http1::UpgradeableConnection<I, S>;
-type H2<I, S> = hyper::server::conn::http2::Connection<I, S, TokioExecutor>;
+type H2<I, S> = hyper::server::conn::http2::Connection<I, S, Streams>;
 
 impl<I, S, B> Drainable for H1<I, S>
 where
@@ -188,7 +189,7 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     B: http_body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn drain(self: Pin<&mut Self>) {
         self.graceful_shutdown();

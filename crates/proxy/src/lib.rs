@@ -30,6 +30,7 @@ mod resume;
 mod sender;
 mod service;
 mod sticky;
+mod streams;
 mod timer;
 mod tunnel;
 mod websocket;

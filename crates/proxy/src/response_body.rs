@@ -19,6 +19,7 @@ use crate::exchange::Exchange;
 use crate::pool::{Slot, Verdicts};
 use crate::resume::{self, Plan};
 use crate::sender::Held;
+use crate::streams::{PIECE, Turn};
 use crate::timer::LazyTimer;
 use crate::worker::Worker;
 
@@ -26,6 +27,10 @@ use crate::worker::Worker;
 pub(crate) struct ResponseBody {
     kind: Kind,
     ticket: Option<Box<Ticket>>,
+    /// What is left of a frame that is passed on in pieces.
+    rest: Option<Bytes>,
+    /// Of the HTTP/2 stream this goes to.
+    turn: Option<Arc<Turn>>,
 }
 
 enum Kind {
@@ -170,12 +175,16 @@ impl FromBackend {
 }
 
 impl ResponseBody {
+    fn new(kind: Kind) -> Self {
+        Self { kind, ticket: None, rest: None, turn: None }
+    }
+
     pub(crate) fn empty() -> Self {
-        Self { kind: Kind::Empty, ticket: None }
+        Self::new(Kind::Empty)
     }
 
     pub(crate) fn full(bytes: Bytes) -> Self {
-        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) }, ticket: None }
+        Self::new(if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) })
     }
 
     pub(crate) fn from_backend(mut body: Box<FromBackend>) -> Self {
@@ -183,7 +192,7 @@ impl ResponseBody {
             body.release();
             return Self::empty();
         }
-        Self { kind: Kind::Backend(body), ticket: None }
+        Self::new(Kind::Backend(body))
     }
 
     /// Keeps the request for a resume, if the answer can be resumed at all.
@@ -210,7 +219,33 @@ impl ResponseBody {
             ticket.completed();
         }
         self.ticket = Some(ticket);
+        self.turn = Turn::current();
         self
+    }
+
+    /// The next frame; for an HTTP/2 stream no more at once than a client must be able to take within its deadline.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let Some(turn) = self.turn.clone() else { return self.poll_next(cx) };
+        let frame = match self.rest.take() {
+            Some(data) => Some(Ok(Frame::data(data))),
+            None => {
+                let Poll::Ready(frame) = self.poll_next(cx) else {
+                    turn.backend();
+                    return Poll::Pending;
+                };
+                frame
+            }
+        };
+        turn.client();
+        let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
+        Poll::Ready(Some(Ok(match frame.into_data() {
+            Ok(mut data) if data.len() > PIECE => {
+                self.rest = Some(data.split_off(PIECE));
+                Frame::data(data)
+            }
+            Ok(data) => Frame::data(data),
+            Err(other) => other,
+        })))
     }
 
     /// The next frame, from whichever backend has it.
@@ -272,6 +307,9 @@ impl ResponseBody {
 
     /// The end is often known with the last frame, and hyper then polls no further.
     fn ended(&mut self) -> bool {
+        if self.rest.is_some() {
+            return false;
+        }
         match &mut self.kind {
             Kind::Empty => true,
             Kind::Full(_) | Kind::Resuming(_) => false,
@@ -286,13 +324,23 @@ impl ResponseBody {
     }
 }
 
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let (Some(ticket), Some(turn)) = (&mut self.ticket, &self.turn)
+            && turn.is_late()
+        {
+            ticket.cut = Some("client_stalled");
+        }
+    }
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Cut;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
-        let frame = ready!(this.poll_next(cx));
+        let frame = ready!(this.poll_piece(cx));
         let ended = this.ended();
         if let Some(ticket) = &mut this.ticket {
             match &frame {
@@ -308,6 +356,9 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.rest.is_some() {
+            return false;
+        }
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(_) | Kind::Resuming(_) => false,
@@ -315,6 +366,7 @@ impl Body for ResponseBody {
         }
     }
 
+    /// Read before the first frame only: `rest` is not in it.
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
