@@ -65,7 +65,7 @@ impl Client {
     /// Plain text, with prior knowledge.
     #[track_caller]
     pub(crate) fn plain(address: SocketAddr) -> Client {
-        Client::built(address, builder())
+        Client::built(address, &builder())
     }
 
     /// Plain text; at first there is room for this many bytes of each answer, and for more only behind what was read.
@@ -73,10 +73,10 @@ impl Client {
     pub(crate) fn with_room(address: SocketAddr, bytes: u32) -> Client {
         let mut builder = builder();
         builder.initial_window_size(bytes);
-        Client::built(address, builder)
+        Client::built(address, &builder)
     }
 
-    fn built(address: SocketAddr, builder: h2::client::Builder) -> Client {
+    fn built(address: SocketAddr, builder: &h2::client::Builder) -> Client {
         let background = Background::start();
         let send = background.run(async {
             let stream = TcpStream::connect(address).await.unwrap();

@@ -248,6 +248,13 @@ impl<S: Read + Write> Conn<S> {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Everything up to the end of the connection, if that is one in order and no reset.
+    #[track_caller]
+    pub(crate) fn ending(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut rest = std::mem::take(&mut self.buffer);
+        self.stream.read_to_end(&mut rest).map(|_| rest)
+    }
+
     /// Reads until `text` was seen and returns everything up to its end.
     #[track_caller]
     pub(crate) fn until(&mut self, text: &str) -> String {

@@ -1,6 +1,6 @@
 //! Bodies are passed on as they come, both ways, whole or visibly cut.
 
-use crate::support::edge::Setup;
+use crate::support::edge::{Edge, Setup};
 use crate::support::h2::{Backend, Client};
 use crate::support::raw::{Plain, Raw};
 use crate::support::wire::get;
@@ -245,6 +245,36 @@ fn an_answer_cut_by_the_backend_never_looks_complete_to_an_http1_client() {
             assert_ne!(line["cut"], "-", "{line}");
         }
     }
+}
+
+/// Nothing but the end of the connection tells an HTTP/1.0 client where such an answer ends: a cut one ends by a reset.
+#[test]
+fn an_answer_without_a_length_that_is_cut_never_looks_complete_to_an_http10_client() {
+    let backend = Raw::new();
+    let mut edge = Setup::to(&[&backend])
+        .with("timeout.idle = \"2s\"\nupstream.keep_idle = 0")
+        .and("[edge]\ndrain = \"300ms\"")
+        .start();
+    let begin = |edge: &Edge| {
+        let mut client = edge.connect();
+        client.send("GET /old HTTP/1.0\r\nHost: a.test\r\n\r\n");
+        let (mut upstream, _) = backend.request();
+        upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n");
+        client.until("half");
+        (client, upstream)
+    };
+    let (mut client, mut upstream) = begin(&edge);
+    upstream.send("5\r\nwhole\r\n0\r\n\r\n");
+    assert_eq!(client.ending().expect("a whole answer ends in order"), b"whole");
+    let (mut client, upstream) = begin(&edge);
+    drop(upstream);
+    assert!(client.ending().is_err(), "cut by the backend, it looks complete");
+    let (mut client, _silent) = begin(&edge);
+    assert!(client.ending().is_err(), "cut by a timeout, it looks complete");
+    let (mut client, _upstream) = begin(&edge);
+    edge.signal("TERM");
+    edge.ended();
+    assert!(client.ending().is_err(), "cut by the end of the edge, it looks complete");
 }
 
 #[test]

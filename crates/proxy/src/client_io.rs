@@ -12,7 +12,9 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use crate::timer::LazyTimer;
 
@@ -47,6 +49,8 @@ pub(crate) struct ConnState {
     /// The client was given up because it took no bytes for too long.
     stalled: AtomicBool,
     born: Instant,
+    /// The answer under way ends with the connection: only an orderly end may look like one.
+    ends_with_connection: AtomicBool,
     /// The connection task, to be woken for a drain or a deadline.
     task: Mutex<Option<Waker>>,
     pub(crate) deadlines: Deadlines,
@@ -69,6 +73,7 @@ impl ConnState {
             write_block: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             born: Instant::now(),
+            ends_with_connection: AtomicBool::new(false),
             task: Mutex::new(None),
             deadlines,
             h2,
@@ -133,6 +138,11 @@ impl ConnState {
         }
     }
 
+    /// An answer begins that has no other end than that of the connection.
+    pub(crate) fn ends_with_connection(&self) {
+        self.ends_with_connection.store(true, Relaxed);
+    }
+
     fn note_write_block(&self) {
         let millis = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.write_block.store(millis.max(1), Relaxed);
@@ -178,9 +188,27 @@ impl Drop for Active {
     }
 }
 
+/// A client's stream, plain or TLS.
+pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
+    /// The socket under it.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl ClientStream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl ClientStream for tokio_rustls::server::TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
 /// The socket as hyper sees it.
 #[derive(Debug)]
-pub(crate) struct ClientIo<S> {
+pub(crate) struct ClientIo<S: ClientStream> {
     inner: S,
     state: Arc<ConnState>,
     read_timer: LazyTimer,
@@ -197,7 +225,18 @@ pub(crate) struct ClientIo<S> {
     timed_out: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
+impl<S: ClientStream> Drop for ClientIo<S> {
+    /// An answer that ends with the connection and was cut must not look complete: the client gets a reset, the one sign
+    /// HTTP/1.0 has.
+    fn drop(&mut self) {
+        if self.state.ends_with_connection.load(Relaxed) {
+            // Refused only by a socket that is gone already.
+            let _ = SockRef::from(self.inner.socket()).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl<S: ClientStream> ClientIo<S> {
     pub(crate) fn new(inner: S, state: Arc<ConnState>) -> Self {
         Self {
             inner,
@@ -287,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientIo<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientIo<S> {
+impl<S: ClientStream> AsyncRead for ClientIo<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.timed_out {
@@ -321,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientIo<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+impl<S: ClientStream> AsyncWrite for ClientIo<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = match this.poll_interim(cx) {
@@ -359,9 +398,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
         this.judge_write(cx, result)
     }
 
+    /// hyper closes in order only when the last answer is all written.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.inner).poll_shutdown(cx);
+        if result.is_ready() {
+            this.state.ends_with_connection.store(false, Relaxed);
+        }
         this.judge_write(cx, result)
     }
 }
@@ -373,6 +416,12 @@ mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_millis(50);
+
+    impl ClientStream for tokio::io::DuplexStream {
+        fn socket(&self) -> &TcpStream {
+            unreachable!("no answer here ends with its connection")
+        }
+    }
 
     /// What a client of whose second head only half came has read at the end. `flushed`: the first answer was all written.
     async fn after_half_a_head(flushed: bool) -> String {

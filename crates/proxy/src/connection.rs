@@ -12,12 +12,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use relais_core::config::{Config, Listener, ListenerProtocol};
 use relais_core::stats::EdgeStats;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::Failure;
-use crate::client_io::{ClientIo, ConnState, Deadlines};
+use crate::client_io::{ClientIo, ClientStream, ConnState, Deadlines};
 use crate::ready::{Asked, Peer};
 use crate::service;
 use crate::streams::Streams;
@@ -118,7 +117,7 @@ async fn drive<S>(
     (tls, h2): (bool, bool),
     open: Open,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: ClientStream + Send + 'static,
 {
     let timeouts = &config.edge.client;
     let deadlines = Deadlines { headers: timeouts.headers, keep_alive: timeouts.keep_alive, body: timeouts.body };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use relais_core::config::{Action, Config, Redirect};
 use relais_core::{Pool, Snapshot};
 
@@ -55,7 +55,17 @@ pub(crate) async fn handle(
         tokio::spawn(ends.run(ticket));
         return Ok(response);
     }
+    if ticket.version == Version::HTTP_10 && has_no_length(&response) {
+        client.state.ends_with_connection();
+    }
     Ok(response.map(|body| body.with_ticket(ticket)))
+}
+
+/// Whether an HTTP/1.0 client can tell the end of an answer by that of the connection only.
+fn has_no_length(response: &Response<ResponseBody>) -> bool {
+    !response.headers().contains_key(header::CONTENT_LENGTH)
+        && !response.body().is_end_stream()
+        && response.body().size_hint().exact().is_none()
 }
 
 /// Finds the service and lets it answer.
