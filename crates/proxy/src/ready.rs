@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::Version;
 use http::header::{HeaderName, HeaderValue};
+use http::uri::Scheme;
 use relais_core::config::Config;
 
 use crate::answer::Failure;
@@ -109,6 +110,19 @@ fn split(original: &str) -> Result<(String, Option<u16>), Failure> {
         _ => None,
     };
     Ok((name, port))
+}
+
+/// Whether two hosts as sent are the same one, the scheme's own port counting as none.
+///
+/// # Errors
+/// One of them is none.
+pub(crate) fn is_same_host(one: &str, other: &str, scheme: Option<&Scheme>) -> Result<bool, Failure> {
+    if one == other {
+        return Ok(true);
+    }
+    let usual = if scheme == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    let (one, other) = (split(one)?, split(other)?);
+    Ok(one.0 == other.0 && one.1.unwrap_or(usual) == other.1.unwrap_or(usual))
 }
 
 /// A request id: 32 hexadecimal digits.

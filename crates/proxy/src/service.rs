@@ -138,6 +138,13 @@ fn admit<'a>(config: &Config, request: &'a Request<Incoming>) -> Result<&'a str,
     if original.contains('@') {
         return Err(Failure::BadRequest("Host holds user information"));
     }
+    if let Some(field) = field
+        && request.version() == Version::HTTP_2
+        && !ready::is_same_host(field, original, request.uri().scheme())?
+    {
+        // RFC 9113 8.3.1: over HTTP/2 the two must agree.
+        return Err(Failure::BadRequest("Host is not that of :authority"));
+    }
     Ok(original)
 }
 
