@@ -16,8 +16,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Bytes read back from the spool at a time.
-const READ: u64 = 64 << 10;
+/// Bytes read back at a time, and written to the spool at a time: however small the pieces in which a body comes.
+const BLOCK: usize = 64 << 10;
 
 /// Where spool files are made, and how much all of them may hold.
 #[derive(Debug)]
@@ -60,14 +60,9 @@ impl Allowance {
     }
 }
 
-/// Where a replay stands.
+/// Where a reader stands: bytes taken, kept or not.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Position {
-    /// Chunks taken from memory.
-    chunk: usize,
-    /// Bytes taken from the spool.
-    offset: u64,
-    /// Bytes taken in all, kept or not.
     pub(crate) taken: u64,
 }
 
@@ -75,8 +70,8 @@ pub(crate) struct Position {
 #[derive(Debug)]
 pub(crate) struct Kept {
     allowance: Allowance,
-    memory: Vec<Bytes>,
-    in_memory: u64,
+    /// The beginning, copied together: a body may come byte by byte, and each piece as it comes holds a whole buffer.
+    memory: Vec<u8>,
     spool: Option<Spool>,
     /// Bytes were dropped: no attempt can have the whole body any more.
     lost: bool,
@@ -84,10 +79,14 @@ pub(crate) struct Kept {
     released: bool,
 }
 
+/// What is behind the part in memory.
 #[derive(Debug)]
 struct Spool {
     file: Option<Arc<File>>,
-    len: u64,
+    /// Bytes on disk, or on their way there.
+    written: u64,
+    /// Bytes for the next block.
+    tail: Vec<u8>,
     job: Option<Job>,
     spools: Arc<Spools>,
 }
@@ -101,7 +100,7 @@ enum Job {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        self.spools.used.fetch_sub(self.len, Relaxed);
+        self.spools.used.fetch_sub(self.len(), Relaxed);
     }
 }
 
@@ -109,7 +108,7 @@ impl Kept {
     /// `expected`: the length of the body, when stated. A body that cannot fit is not kept at all.
     pub(crate) fn new(allowance: Allowance, expected: Option<u64>) -> Self {
         let lost = expected.is_some_and(|length| length > allowance.memory + allowance.disk);
-        Self { allowance, memory: Vec::new(), in_memory: 0, spool: None, lost, released: false }
+        Self { allowance, memory: Vec::new(), spool: None, lost, released: false }
     }
 
     /// Whether every byte read so far is there.
@@ -138,23 +137,25 @@ impl Kept {
             return;
         }
         let bytes = data.len() as u64;
-        if self.spool.is_none() && self.in_memory + bytes <= self.allowance.memory {
-            self.in_memory += bytes;
-            self.memory.push(data.clone());
-            position.chunk += 1;
+        if self.spool.is_none() && self.memory.len() as u64 + bytes <= self.allowance.memory {
+            self.memory.extend_from_slice(data);
             return;
         }
-        let spooled = self.spool.as_ref().map_or(0, |spool| spool.len);
+        let spooled = self.spool.as_ref().map_or(0, Spool::len);
         let fits = self.allowance.memory > 0 && spooled + bytes <= self.allowance.disk;
         if !fits || !self.allowance.spools.reserve(bytes, self.allowance.disk_total) {
             self.lose();
             return;
         }
         let spools = &self.allowance.spools;
-        let spool =
-            self.spool.get_or_insert_with(|| Spool { file: None, len: 0, job: None, spools: Arc::clone(spools) });
-        spool.append(data.clone());
-        position.offset = spool.len;
+        let spool = self.spool.get_or_insert_with(|| Spool {
+            file: None,
+            written: 0,
+            tail: Vec::new(),
+            job: None,
+            spools: Arc::clone(spools),
+        });
+        spool.append(data);
     }
 
     /// Ready when no write is under way. A spool that cannot be written loses the body, not the request.
@@ -181,19 +182,21 @@ impl Kept {
         cx: &mut Context<'_>,
         position: &mut Position,
     ) -> Poll<Result<Option<Bytes>, ()>> {
-        if let Some(data) = self.memory.get(position.chunk) {
-            position.chunk += 1;
+        let in_memory = self.memory.len() as u64;
+        if position.taken < in_memory {
+            let rest = &self.memory[usize::try_from(position.taken).unwrap_or(usize::MAX)..];
+            let data = Bytes::copy_from_slice(&rest[..rest.len().min(BLOCK)]);
             position.taken += data.len() as u64;
-            return Poll::Ready(Ok(Some(data.clone())));
+            return Poll::Ready(Ok(Some(data)));
         }
         ready!(self.poll_settled(cx));
         let Some(spool) = &mut self.spool else { return Poll::Ready(Ok(None)) };
-        if position.offset >= spool.len {
+        let offset = position.taken - in_memory;
+        if offset >= spool.len() {
             return Poll::Ready(Ok(None));
         }
-        match ready!(spool.poll_read(cx, position.offset)) {
+        match ready!(spool.poll_read(cx, offset)) {
             Some(data) => {
-                position.offset += data.len() as u64;
                 position.taken += data.len() as u64;
                 Poll::Ready(Ok(Some(data)))
             }
@@ -206,10 +209,18 @@ impl Kept {
 }
 
 impl Spool {
-    /// Starts to write; `poll_settled` must have been ready before.
-    fn append(&mut self, data: Bytes) {
-        let offset = self.len;
-        self.len += data.len() as u64;
+    fn len(&self) -> u64 {
+        self.written + self.tail.len() as u64
+    }
+
+    /// Starts to write when there is a block of it; `poll_settled` must have been ready before.
+    fn append(&mut self, data: &Bytes) {
+        self.tail.extend_from_slice(data);
+        if self.tail.len() < BLOCK {
+            return;
+        }
+        let (block, offset) = (std::mem::take(&mut self.tail), self.written);
+        self.written += block.len() as u64;
         let known = self.file.clone();
         let folder = self.spools.folder.clone();
         self.job = Some(Job::Append(spawn_blocking(move || {
@@ -217,15 +228,19 @@ impl Spool {
                 Some(file) => file,
                 None => Arc::new(tempfile::tempfile_in(folder)?),
             };
-            file.write_all_at(&data, offset)?;
+            file.write_all_at(&block, offset)?;
             Ok(file)
         })));
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, offset: u64) -> Poll<Option<Bytes>> {
+        if let Some(into) = offset.checked_sub(self.written) {
+            let into = usize::try_from(into).unwrap_or(usize::MAX);
+            return Poll::Ready(self.tail.get(into..).map(Bytes::copy_from_slice));
+        }
         if !matches!(self.job, Some(Job::Read(under_way, _)) if under_way == offset) {
             let Some(file) = self.file.clone() else { return Poll::Ready(None) };
-            let bytes = usize::try_from((self.len - offset).min(READ)).unwrap_or(0);
+            let bytes = usize::try_from((self.written - offset).min(BLOCK as u64)).unwrap_or(0);
             let read = spawn_blocking(move || {
                 let mut buffer = vec![0; bytes];
                 file.read_exact_at(&mut buffer, offset)?;
@@ -299,7 +314,7 @@ mod tests {
         for _ in 0..2 {
             poll_fn(|cx| kept.poll_replay(cx, &mut position)).await.unwrap().unwrap();
         }
-        assert!(position.offset > 0);
+        assert!(position.taken > 10);
         // Starts the read behind `position` and leaves it.
         let begun = poll_fn(|cx| Poll::Ready(kept.poll_replay(cx, &mut position).is_pending())).await;
         assert!(begun, "the read must be under way");
@@ -313,17 +328,31 @@ mod tests {
             allowance(folder.path(), 100, 100, 1000),
             allowance(folder.path(), 100, 1000, 100),
             allowance(folder.path(), 0, 1000, 1000),
-            allowance(Path::new("/proc/self/nowhere"), 100, 1000, 1000),
+            allowance(Path::new("/proc/self/nowhere"), 100, 1 << 20, 1 << 20),
         ] {
             let spools = Arc::clone(&allowance.spools);
             let mut kept = Kept::new(allowance, None);
-            keep(&mut kept, &chunks(&[90, 90, 90])).await;
+            keep(&mut kept, &chunks(&[90, 90, 90, 90_000])).await;
             poll_fn(|cx| kept.poll_settled(cx)).await;
             assert!(!kept.whole());
             assert_eq!(spools.used.load(Relaxed), 0);
         }
         let kept = Kept::new(allowance(folder.path(), 100, 100, 1000), Some(201));
         assert!(!kept.whole());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_comes_byte_by_byte_costs_no_more_than_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut kept = Kept::new(allowance(folder.path(), 64 << 10, 1 << 20, 1 << 20), None);
+        // Each byte as it comes from a socket: a piece of a buffer that is as long as it is held.
+        let body: Vec<Bytes> =
+            (0..200_000_u32).map(|n| Bytes::from(vec![u8::try_from(n % 251).unwrap(); 64]).slice(..1)).collect();
+        keep(&mut kept, &body).await;
+        assert!(kept.memory.capacity() <= 128 << 10, "{}", kept.memory.capacity());
+        let spool = kept.spool.as_ref().unwrap();
+        assert_eq!((spool.written, spool.tail.len()), (2 * BLOCK as u64, 200_000 - 3 * BLOCK), "written in blocks");
+        assert_eq!(replay(&mut kept).await.unwrap(), body.concat());
     }
 
     #[tokio::test]
