@@ -435,7 +435,7 @@ mod tests {
             server.flush().await.unwrap();
         }
         // There is room for more again: not being read is not what keeps the 408 back.
-        let mut read = vec![0; 64];
+        let mut read = [0; 64];
         client.read_exact(&mut read[..taken]).await.unwrap();
         client.write_all(b"GET / HT").await.unwrap();
         let mut head = Vec::new();

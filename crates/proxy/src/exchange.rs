@@ -7,7 +7,8 @@ use http::header;
 use http::{Method, Request, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
-use relais_core::config::{Balance, Forward, HashKey};
+use ipnet::IpNet;
+use relais_core::config::{Balance, Forward, HashKey, Service};
 use relais_core::{Ask, Pool, Snapshot};
 
 use crate::answer::Failure;
@@ -32,6 +33,9 @@ pub(crate) struct Admitted<'a> {
 /// One request on its way to a backend.
 pub(crate) struct Exchange {
     pub(crate) client: Arc<Client>,
+    /// The service as it was when the request came, whatever is reloaded meanwhile.
+    pub(crate) service: Arc<Service>,
+    /// Who serves it, in the newest picture: see `refresh`.
     pub(crate) pool: Arc<Pool>,
     /// The head as it goes to a backend, but for what depends on the backend.
     pub(crate) head: request::Parts,
@@ -72,7 +76,7 @@ impl Exchange {
     ) -> Result<Self, Failure> {
         let edge = &snapshot.config.edge;
         let version = request.version();
-        let key = hash_key(&forward.balance, &request, client);
+        let key = hash_key(&forward.balance, &request, client, &edge.trusted_proxies);
         let sticky = forward.sticky.as_ref().and_then(|rule| {
             sticky::read(request.headers(), rule, &client.worker.shared.sticky_key, &pool.service.name)
         });
@@ -112,6 +116,7 @@ impl Exchange {
         }
         Ok(Self {
             client: Arc::clone(client),
+            service: Arc::clone(&pool.service),
             pool: Arc::clone(pool),
             expects_continue: expects_continue && body.is_some(),
             head,
@@ -149,11 +154,12 @@ impl Exchange {
         self.client.worker.shared.anchor.at(self.now)
     }
 
-    /// Takes the newest picture of the pool: a backend may have fallen or risen since the last attempt.
+    /// Takes the newest picture of the pool: a backend may have fallen or risen since the last attempt. The one place
+    /// where a request looks at a second snapshot, and all it takes from there is who serves it, and how fast.
     pub(crate) fn refresh(&mut self) {
         let snapshot = self.client.worker.shared.snapshot.load();
         if let Some(pool) = snapshot.route(&self.host.name, routed_path(&self.head.uri))
-            && pool.service.name == self.pool.service.name
+            && pool.service.name == self.service.name
         {
             self.pool = Arc::clone(pool);
         }
@@ -174,13 +180,11 @@ fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE)
 }
 
-fn hash_key(balance: &Balance, request: &Request<Incoming>, client: &Client) -> Option<u64> {
+fn hash_key(balance: &Balance, request: &Request<Incoming>, client: &Client, trusted: &[IpNet]) -> Option<u64> {
     let Balance::Hash(key) = balance else { return None };
     let hash = |bytes: &[u8]| Some(relais_core::hash::stable(&[bytes]));
     match key {
         HashKey::ClientAddress => {
-            let snapshot = client.worker.shared.snapshot.load();
-            let trusted = &snapshot.config.edge.trusted_proxies;
             hash(forwarded::client_address(client.peer.address, request.headers(), trusted).to_string().as_bytes())
         }
         HashKey::Uri => hash(request.uri().path_and_query().map_or("/", |target| target.as_str()).as_bytes()),

@@ -363,12 +363,12 @@ fn dress(exchange: &Exchange, forward: &Forward, member: &Member, fields: &mut H
     }
     exchange.prepared.response.apply(fields);
     if let Some(rule) = &forward.sticky {
-        let known = sticky::read(&exchange.head.headers, rule, &worker.shared.sticky_key, &exchange.pool.service.name);
+        let known = sticky::read(&exchange.head.headers, rule, &worker.shared.sticky_key, &exchange.service.name);
         if known != Some(member.backend.hash)
             && let Some(cookie) = sticky::write(
                 rule,
                 &worker.shared.sticky_key,
-                &exchange.pool.service.name,
+                &exchange.service.name,
                 member.backend.hash,
                 exchange.client.tls,
             )

@@ -119,7 +119,8 @@ pub(crate) async fn resume(
     exchange.now = Instant::now();
     plan.ask(&mut exchange.head.headers);
     let pool = std::sync::Arc::clone(&exchange.pool);
-    let Action::Forward(forward) = &pool.service.action else { return (ticket, Err(cut)) };
+    let service = std::sync::Arc::clone(&exchange.service);
+    let Action::Forward(forward) = &service.action else { return (ticket, Err(cut)) };
     plan.resumes += 1;
     if plan.resumes > forward.retry.attempts {
         // An answer that kills backend after backend must come to an end.
