@@ -13,5 +13,6 @@ mod operator;
 mod outages;
 mod reload;
 mod restart;
+mod stopping;
 mod telling;
 mod trouble;

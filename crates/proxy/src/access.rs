@@ -10,7 +10,7 @@ use http::{Method, Version};
 use relais_core::stats::EdgeStats;
 use relais_core::{InFlight, Member, Pool};
 
-use crate::client_io::Active;
+use crate::conn_state::Active;
 use crate::ready::Asked;
 use crate::tunnel::Tunnel;
 

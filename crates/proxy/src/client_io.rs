@@ -7,186 +7,16 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::conn_state::{ConnState, LAST_CALL};
 use crate::timer::LazyTimer;
-
-/// Deadlines of one client connection, copied from the config when it was accepted.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadlines {
-    pub(crate) headers: Duration,
-    pub(crate) keep_alive: Duration,
-    pub(crate) body: Duration,
-}
-
-/// What the connection task, the socket wrapper and the requests of one connection share.
-#[derive(Debug)]
-pub(crate) struct ConnState {
-    /// Requests whose answer is not complete.
-    active: AtomicU32,
-    /// Requests seen.
-    requests: AtomicU64,
-    /// Set once: finish what runs, take nothing new.
-    draining: AtomicBool,
-    /// The socket was looked at while a request ran, so that no deadline was set: look again when none runs.
-    unwatched: AtomicBool,
-    /// Interim answers to write before the next answer, HTTP/1 only.
-    interim: Mutex<Vec<u8>>,
-    has_interim: AtomicBool,
-    /// The request whose answer has not begun, as counted by `requests`; 0: none. HTTP/1 has one at a time.
-    unanswered: AtomicU64,
-    /// hyper may hold bytes of the last answer that are not written yet: nothing may be put before them.
-    unsent: AtomicBool,
-    /// When the socket last took no more, in milliseconds after `born`; 0: never.
-    write_block: AtomicU64,
-    /// The client was given up because it took no bytes for too long.
-    stalled: AtomicBool,
-    born: Instant,
-    /// The answer under way ends with the connection: only an orderly end may look like one.
-    ends_with_connection: AtomicBool,
-    /// The connection task, to be woken for a drain or a deadline.
-    task: Mutex<Option<Waker>>,
-    pub(crate) deadlines: Deadlines,
-    pub(crate) h2: bool,
-    /// What this edge calls itself.
-    name: Box<str>,
-}
-
-impl ConnState {
-    pub(crate) fn new(deadlines: Deadlines, h2: bool, name: &str) -> Arc<Self> {
-        Arc::new(Self {
-            active: AtomicU32::new(0),
-            requests: AtomicU64::new(0),
-            draining: AtomicBool::new(false),
-            unwatched: AtomicBool::new(false),
-            interim: Mutex::new(Vec::new()),
-            has_interim: AtomicBool::new(false),
-            unanswered: AtomicU64::new(0),
-            unsent: AtomicBool::new(false),
-            write_block: AtomicU64::new(0),
-            stalled: AtomicBool::new(false),
-            born: Instant::now(),
-            ends_with_connection: AtomicBool::new(false),
-            task: Mutex::new(None),
-            deadlines,
-            h2,
-            name: Box::from(name),
-        })
-    }
-
-    /// A request began: no deadline of this wrapper holds until its answer is complete.
-    pub(crate) fn enter(self: &Arc<Self>) -> Active {
-        self.active.fetch_add(1, Relaxed);
-        let number = self.requests.fetch_add(1, Relaxed) + 1;
-        self.unanswered.store(number, Relaxed);
-        Active(Arc::clone(self))
-    }
-
-    /// Asks the connection to finish what runs and close.
-    pub(crate) fn drain(&self) {
-        self.draining.store(true, Relaxed);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.task.lock().as_ref() {
-            waker.wake_by_ref();
-        }
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
-    }
-
-    /// Remembers the task to wake; called by the connection task whenever it is polled.
-    pub(crate) fn register(&self, waker: &Waker) {
-        let mut task = self.task.lock();
-        if !task.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *task = Some(waker.clone());
-        }
-    }
-
-    /// The number of the latest request, for `send_interim`.
-    pub(crate) fn latest_request(&self) -> u64 {
-        self.requests.load(Relaxed)
-    }
-
-    /// Puts an interim answer to a request on the wire, as soon as all of the answer before it is; nothing when that
-    /// request is answered already, as by a second attempt.
-    pub(crate) fn send_interim(&self, request: u64, bytes: &[u8]) {
-        if self.unanswered.load(Relaxed) != request {
-            return;
-        }
-        self.interim.lock().extend_from_slice(bytes);
-        self.has_interim.store(true, Relaxed);
-        self.wake();
-    }
-
-    /// The final answer goes to hyper now. Interim ones that still wait behind the answer before come too late: hyper
-    /// puts the two next to one another.
-    pub(crate) fn answer_begins(&self) {
-        self.unanswered.store(0, Relaxed);
-        if self.has_interim.load(Relaxed) && self.unsent.load(Relaxed) {
-            self.interim.lock().clear();
-        }
-    }
-
-    /// An answer begins that has no other end than that of the connection.
-    pub(crate) fn ends_with_connection(&self) {
-        self.ends_with_connection.store(true, Relaxed);
-    }
-
-    fn note_write_block(&self) {
-        let millis = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.write_block.store(millis.max(1), Relaxed);
-    }
-
-    /// When the socket last took no more.
-    pub(crate) fn last_write_block(&self) -> Option<Instant> {
-        let millis = self.write_block.load(Relaxed);
-        (millis > 0).then(|| self.born + Duration::from_millis(millis))
-    }
-
-    /// Answer to a head that did not arrive in time (RFC 9110 15.5.9).
-    fn timeout_answer(&self) -> String {
-        format!(
-            "HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nproxy-status: {}; error=http_request_error; \
-             details=\"request head incomplete\"\r\nconnection: close\r\n\r\n",
-            self.name
-        )
-    }
-
-    fn idle(&self) -> bool {
-        self.active.load(Relaxed) == 0
-    }
-}
-
-/// One request whose answer is not complete; counted out on drop.
-#[derive(Debug)]
-pub(crate) struct Active(Arc<ConnState>);
-
-impl Active {
-    /// Whether the client of this request was given up because it took no bytes for too long.
-    pub(crate) fn stalled(&self) -> bool {
-        self.0.stalled.load(Relaxed)
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        // hyper may have begun to wait for the next request before it let go of this one's answer.
-        if self.0.active.fetch_sub(1, Relaxed) == 1 && self.0.unwatched.swap(false, Relaxed) {
-            self.0.wake();
-        }
-    }
-}
 
 /// A client's stream, plain or TLS.
 pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
@@ -273,7 +103,12 @@ impl<S: ClientStream> ClientIo<S> {
         }
         let deadlines = self.state.deadlines;
         let patience = if self.partial || requests == 0 { deadlines.headers } else { deadlines.keep_alive };
-        ready!(self.read_timer.poll_expired(cx, self.waiting_since + patience));
+        let mut until = self.waiting_since + patience;
+        if let (Some(since), false, false) = (self.state.draining_since(), self.partial, self.state.h2) {
+            // HTTP/1 has no GOAWAY: what a client has sent already is answered, and what it sends in a moment.
+            until = until.min(self.waiting_since.max(since) + LAST_CALL);
+        }
+        ready!(self.read_timer.poll_expired(cx, until));
         if self.state.h2 && !self.state.is_draining() {
             // GOAWAY first, so that a request under way at this moment is known to be safe to repeat.
             self.state.drain();
@@ -414,6 +249,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::conn_state::Deadlines;
 
     const SOON: Duration = Duration::from_millis(50);
 

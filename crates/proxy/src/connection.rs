@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::answer::Failure;
-use crate::client_io::{ClientIo, ClientStream, ConnState, Deadlines};
+use crate::client_io::{ClientIo, ClientStream};
+use crate::conn_state::{ConnState, Deadlines};
 use crate::ready::{Asked, Peer};
 use crate::service;
 use crate::streams::Streams;
@@ -63,15 +64,20 @@ pub(crate) async fn serve(
     let Ok(local) = stream.local_addr() else { return };
     // Refused only by sockets that are gone already.
     let _ = stream.set_nodelay(true);
-    let deadline = snapshot.config.edge.client.handshake;
+    let by = tokio::time::Instant::now() + snapshot.config.edge.client.handshake;
+    tokio::select! {
+        // An error is met again below.
+        _ = tokio::time::timeout_at(by, stream.readable()) => {}
+        () = worker.last_call() => return,
+    }
     match listener.protocol {
         ListenerProtocol::Http => {
-            let Ok(h2) = tokio::time::timeout(deadline, begins_with_preface(&stream)).await else { return };
+            let Ok(h2) = tokio::time::timeout_at(by, begins_with_preface(&stream)).await else { return };
             drive(worker, listener, &snapshot.config, stream, (peer, local), (false, h2), open).await;
         }
         ListenerProtocol::Https => {
             let acceptor = TlsAcceptor::from(worker.shared.certs.server_config(&snapshot.config));
-            match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
+            match tokio::time::timeout_at(by, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let session = stream.get_ref().1;
                     snapshot.stats.handshakes.inc();
@@ -201,7 +207,8 @@ async fn until_done(state: &ConnState, connection: impl Drainable) -> hyper::Res
     let mut told = false;
     poll_fn(move |cx: &mut Context<'_>| -> Poll<hyper::Result<()>> {
         state.register(cx.waker());
-        if state.is_draining() && !told {
+        // Over HTTP/1 hyper would close at once, requests on their way unread: `ClientIo` and `service` see to the end.
+        if state.h2 && state.is_draining() && !told {
             told = true;
             connection.as_mut().drain();
         }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::body::SendBody;
-use crate::client_io::ConnState;
+use crate::conn_state::ConnState;
 use crate::exchange::Exchange;
 
 /// The gate that holds a body back until the backend wants it.

@@ -10,6 +10,7 @@ mod answer;
 mod attempt;
 mod body;
 mod client_io;
+mod conn_state;
 mod connection;
 mod connector;
 mod cut;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use relais_core::config::Listener;
+use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+use crate::conn_state::LAST_CALL;
 use crate::connection::Open;
 use crate::worker::Worker;
 
@@ -28,13 +30,22 @@ pub(crate) fn start(
     socket.set_nonblocking(true)?;
     let socket = TcpListener::from_std(socket)?;
     let address = socket.local_addr()?;
+    // Held until the queue is empty: what waits in it is part of what is in flight.
+    let live = worker.live();
     let (worker, listener) = (Arc::clone(worker), Arc::clone(listener));
     tokio::spawn(async move {
+        let _live = live;
         let mut accepting = Accepting { worker, listener, socket, held: None, complained: None };
         tokio::select! {
             () = accepting.run() => {}
-            _ = stop => accepting.empty_queue(),
+            _ = stop => {}
         }
+        if accepting.worker.is_draining() {
+            // Clients that our kernel has answered believe to be connected: those are still taken.
+            take_no_more(&accepting.socket);
+            let _ = tokio::time::timeout(LAST_CALL, accepting.run()).await;
+        }
+        accepting.empty_queue();
     });
     Ok(address)
 }
@@ -69,19 +80,8 @@ impl Accepting {
 
     fn serve_held(&mut self) {
         if let Some((stream, peer)) = self.held.take() {
-            self.serve(stream, peer);
+            serve(&self.worker, &self.listener, stream, peer);
         }
-    }
-
-    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        let live = self.worker.live();
-        // Counted before the task runs, so that the next look knows of it.
-        let open = Open::new(&self.worker.shared.snapshot.load().stats);
-        let (worker, listener) = (Arc::clone(&self.worker), Arc::clone(&self.listener));
-        tokio::spawn(async move {
-            let _live = live;
-            crate::connection::serve(&worker, listener, stream, peer, open).await;
-        });
     }
 
     /// Waits while as many connections are open as allowed: the kernel's queue holds the rest.
@@ -105,12 +105,53 @@ impl Accepting {
         }
     }
 
-    /// The listener is going: what already waits in its queue is served, not reset.
-    fn empty_queue(&mut self) {
+    /// The listener is going: what already waits in its queue is served, not reset. Asks the kernel itself: the runtime
+    /// would give a part of it only, and what it has not noticed yet not at all.
+    fn empty_queue(mut self) {
         self.serve_held();
-        while let Some(Ok((stream, peer))) = futures_util::FutureExt::now_or_never(self.socket.accept()) {
-            self.serve(stream, peer);
+        let Self { worker, listener, socket, .. } = self;
+        let Ok(queue) = socket.into_std() else { return };
+        loop {
+            match queue.accept() {
+                Ok((stream, peer)) => {
+                    if stream.set_nonblocking(true).is_ok()
+                        && let Ok(stream) = TcpStream::from_std(stream)
+                    {
+                        serve(&worker, &listener, stream, peer);
+                    }
+                }
+                Err(error) if is_about_one_connection(&error) => {}
+                Err(_) => return,
+            }
         }
+    }
+}
+
+/// Serves a connection in a task of its own.
+fn serve(worker: &Arc<Worker>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
+    let live = worker.live();
+    // Counted before the task runs, so that the next look knows of it.
+    let open = Open::new(&worker.shared.snapshot.load().stats);
+    let (worker, listener) = (Arc::clone(worker), Arc::clone(listener));
+    tokio::spawn(async move {
+        let _live = live;
+        crate::connection::serve(&worker, listener, stream, peer, open).await;
+    });
+}
+
+/// Lets the kernel begin no further connection on a listening socket, while those begun are completed. A client that comes
+/// now is not refused: it asks again after a second, when another process may listen.
+fn take_no_more(socket: &TcpListener) {
+    // Classic BPF over the TCP header: a packet whose flags are SYN without ACK is dropped.
+    let filter = [
+        SockFilter::new(0x30, 0, 0, 13),
+        SockFilter::new(0x54, 0, 0, 0x12),
+        SockFilter::new(0x15, 0, 1, 0x02),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    if let Err(error) = SockRef::from(socket).attach_filter(&filter) {
+        tracing::debug!(%error, "new connections cannot be held back");
     }
 }
 
@@ -118,4 +159,21 @@ impl Accepting {
 fn is_about_one_connection(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_takes_no_more_keeps_what_it_has_and_refuses_nobody() {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let early = TcpStream::connect(address).await.unwrap();
+        take_no_more(&socket);
+        let late = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await;
+        assert!(late.is_err(), "neither taken nor refused: {late:?}");
+        let (_, peer) = socket.accept().await.unwrap();
+        assert_eq!(peer, early.local_addr().unwrap());
+    }
 }

@@ -51,6 +51,9 @@ pub(crate) async fn handle(
     }
     ticket.answered(response.status().as_u16());
     client.state.answer_begins();
+    if client.state.is_draining() && !client.state.h2 && ticket.tunnel.is_none() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(ends) = ticket.tunnel.take() {
         tokio::spawn(ends.run(ticket));
         return Ok(response);

@@ -11,7 +11,7 @@ use std::time::Instant;
 use hyper::rt::Executor;
 use parking_lot::Mutex;
 
-use crate::client_io::ConnState;
+use crate::conn_state::ConnState;
 use crate::timer::LazyTimer;
 
 /// Pieces in which an answer is given to an HTTP/2 stream: the least that a client must take within its deadline.

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use relais_core::{Anchor, Event, Left, Pool, Snapshot};
 use relais_tls::CertStore;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::client_io::ConnState;
+use crate::conn_state::{ConnState, LAST_CALL};
 use crate::headers::Edits;
 use crate::kept::Spools;
 use crate::pool::{Connections, Slot};
@@ -81,7 +81,8 @@ pub(crate) struct Worker {
     clients: Mutex<HashMap<u64, Registered>>,
     next_client: AtomicU64,
     live: AtomicUsize,
-    pub(crate) draining: AtomicBool,
+    /// Whether the edge stops.
+    draining: watch::Sender<bool>,
 }
 
 struct Registered {
@@ -103,7 +104,7 @@ impl Worker {
             clients: Mutex::default(),
             next_client: AtomicU64::new(0),
             live: AtomicUsize::new(0),
-            draining: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
         })
     }
 
@@ -185,10 +186,22 @@ impl Worker {
     pub(crate) fn register(&self, state: &Arc<ConnState>, local: SocketAddr) -> u64 {
         let id = self.next_client.fetch_add(1, Relaxed);
         self.clients.lock().insert(id, Registered { state: Arc::clone(state), local });
-        if self.draining.load(Relaxed) {
+        if self.is_draining() {
             state.drain();
         }
         id
+    }
+
+    /// Whether the edge stops.
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Ends a while after the edge began to stop: a client that has said nothing by then is not waited for.
+    pub(crate) async fn last_call(&self) {
+        // The sender is in `self`.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+        tokio::time::sleep(LAST_CALL).await;
     }
 
     pub(crate) fn forget(&self, id: u64) {
@@ -265,8 +278,8 @@ pub async fn run_worker(shared: Arc<Shared>, index: usize, mut orders: mpsc::Unb
             WorkerOrder::Stop => break,
         }
     }
+    worker.draining.send_replace(true);
     drop(listening);
-    worker.draining.store(true, Relaxed);
     worker.drain_clients(None);
     worker.connections.drain_all();
     let limit = worker.shared.snapshot.load().config.edge.drain;
