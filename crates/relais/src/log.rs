@@ -95,6 +95,9 @@ impl Level {
 /// The words for levels.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
+/// The library that watches files: at `info` it talks about its own business at each save of the file.
+const WATCHER: &str = "notify";
+
 /// The filter of a level. Access lines do not depend on it, unless it names them itself: `warn` should silence the
 /// talk about requests, not the record of them. Whether there is such a record is `[log] access`, which workers read.
 fn filter(level: &str) -> Result<EnvFilter, String> {
@@ -104,7 +107,7 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
              `info,relais_proxy=debug`"
         )
     };
-    let mut named = false;
+    let (mut named, mut watcher) = (false, "");
     for part in level.split(',').map(str::trim) {
         let (target, word) = part.rsplit_once('=').unwrap_or(("", part));
         // The filter itself would take an unknown word for the name of a module.
@@ -112,8 +115,12 @@ fn filter(level: &str) -> Result<EnvFilter, String> {
             return Err(wrong(part));
         }
         named |= target == ACCESS;
+        if target.is_empty() && word.eq_ignore_ascii_case("info") && !level.contains(WATCHER) {
+            watcher = ",notify=warn";
+        }
     }
-    let whole = if named { level.to_owned() } else { format!("{level},{ACCESS}=info") };
+    let access = if named { String::new() } else { format!(",{ACCESS}=info") };
+    let whole = format!("{level}{access}{watcher}");
     EnvFilter::try_new(&whole).map_err(|_| wrong(level))
 }
 
@@ -124,7 +131,19 @@ mod tests {
     #[test]
     fn access_lines_do_not_depend_on_the_level_unless_it_names_them() {
         assert_eq!(filter("warn").unwrap().to_string(), "access=info,warn");
-        assert_eq!(filter("info,access=off").unwrap().to_string(), "access=off,info");
+        assert_eq!(filter("error,access=off").unwrap().to_string(), "access=off,error");
+    }
+
+    #[test]
+    fn the_watcher_of_files_speaks_only_where_it_is_asked_to() {
+        for (level, whole) in [
+            ("info", "notify=warn,access=info,info"),
+            ("debug", "access=info,debug"),
+            ("error", "access=info,error"),
+            ("info,notify=info", "notify=info,access=info,info"),
+        ] {
+            assert_eq!(filter(level).unwrap().to_string(), whole);
+        }
     }
 
     #[test]
@@ -137,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_level_of_a_running_logger_can_be_changed() {
-        let (layer, handle) = reload::Layer::<EnvFilter, Registry>::new(filter("info").unwrap());
+        let (layer, handle) = reload::Layer::<EnvFilter, Registry>::new(filter("warn").unwrap());
         let level = Level { handle: handle.clone() };
         level.set("debug").unwrap();
         assert_eq!(handle.with_current(ToString::to_string).unwrap(), "access=info,debug");
