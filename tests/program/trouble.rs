@@ -145,7 +145,7 @@ fn open_to_all(dir: &Path) {
 fn without_file_descriptors_it_pauses_and_recovers() {
     let backend = Plain::saying("x");
     let edge = Setup::to(&[&backend])
-        .and("[edge.timeout]\nhandshake = \"1h\"\nheaders = \"1h\"")
+        .and("[edge.limit]\nconnections = 1000\n[edge.timeout]\nhandshake = \"1h\"\nheaders = \"1h\"")
         .under("ulimit -n 64; exec \"$@\"")
         .start();
     let mut first = edge.connect();

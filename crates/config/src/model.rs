@@ -116,7 +116,7 @@ pub struct ClientLimits {
     pub header_count: usize,
     /// Bytes of a request target. Default 16 KiB. More is answered 414.
     pub uri_bytes: usize,
-    /// Open client connections, all listeners together; more wait in the kernel's queue. `None`: three quarters of the file descriptor limit.
+    /// Open client connections, all listeners together; more wait in the kernel's queue. `None`: half of the file descriptor limit, less what the process needs for itself.
     pub connections: Option<usize>,
     /// Concurrent HTTP/2 streams on a connection. Default 100.
     pub h2_streams: u32,

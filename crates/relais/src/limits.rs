@@ -23,9 +23,14 @@ pub fn raise_open_files() -> u64 {
     open_files()
 }
 
-/// Client connections allowed with this many open files: a quarter is kept for backends, logs and the store.
+/// Files the process needs for itself: logs, store, runtimes, listeners, the admin socket, probes.
+const OWN_FILES: u64 = 96;
+
+/// Client connections allowed with this many open files. Each may need one to a backend, so they get half of what the
+/// process does not need for itself, which is half of a small limit.
 pub(crate) fn connections(open_files: u64) -> usize {
-    usize::try_from(open_files / 4 * 3).unwrap_or(usize::MAX).max(1)
+    let own = OWN_FILES.min(open_files / 2);
+    usize::try_from((open_files - own) / 2).unwrap_or(usize::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -40,8 +45,10 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_of_the_files_is_kept_back() {
-        assert_eq!(connections(1024), 768);
+    fn each_client_leaves_a_file_for_its_backend() {
+        assert_eq!(connections(1024), 464);
+        assert_eq!(connections(262_144), 131_024);
+        assert_eq!(connections(64), 16);
         assert_eq!(connections(0), 1);
     }
 }
