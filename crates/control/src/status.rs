@@ -152,7 +152,8 @@ pub(crate) fn store_trouble(state: &StoreState) -> Option<(String, String)> {
         Mode::Fresh => {
             (detail("the old store was set aside"), "look at the directory that was set aside; a restart clears this")
         }
-        Mode::Ok | Mode::Healed if state.failed_writes > 0 => {
+        // What failed once and works again is no alarm: `failed_writes` remembers it.
+        Mode::Ok | Mode::Healed if state.is_failing => {
             (format!("{} writes failed", state.failed_writes), "check the disk of the state directory")
         }
         Mode::Ok | Mode::Healed => return None,

@@ -46,4 +46,6 @@ pub struct StoreState {
     pub skipped_records: u64,
     /// Writes that failed since start.
     pub failed_writes: u64,
+    /// The last try to write the files beside the database failed; it is tried again.
+    pub is_failing: bool,
 }

@@ -141,6 +141,7 @@ impl Store {
             unsaved: inner.unsaved(),
             skipped_records: inner.skipped,
             failed_writes: inner.failed,
+            is_failing: inner.files_failing,
         }
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) detail: String,
     pub(crate) skipped: u64,
     pub(crate) failed: u64,
+    /// The last try to write the files beside the database failed.
+    pub(crate) files_failing: bool,
 }
 
 impl Inner {
@@ -81,6 +83,7 @@ impl Inner {
             detail,
             skipped: 0,
             failed: 0,
+            files_failing: false,
         }
     }
 
@@ -256,6 +259,7 @@ impl Worker {
         inner.tried = batch.asked;
         inner.failed += failed_files + u64::from(!failed_keys.is_empty());
         inner.shelf_failed.extend(failed_keys);
+        inner.files_failing = self.files_retry.is_some();
         if matches!(fate, Fate::Failed(_) | Fate::Waiting) {
             inner.dirty.extend(batch.changes.into_iter().map(|(key, _)| key).filter(|key| *key != Key::Meta));
         }
