@@ -96,6 +96,7 @@ pub(crate) static SERVICE: Shape = shape(
         "health",
         "agent",
         "passive_fall",
+        "outlier",
         "failover_within",
         "balance",
         "sticky",
@@ -130,6 +131,10 @@ pub(crate) static TIMEOUT: Shape = shape("service.NAME.timeout", &["connect", "r
 pub(crate) static RETRY: Shape = shape(
     "service.NAME.retry",
     &["attempts", "budget_percent", "budget_floor", "replay_bytes", "spool_bytes", "hedge", "statuses"],
+);
+pub(crate) static OUTLIER: Shape = shape(
+    "service.NAME.outlier",
+    &["errors_percent", "slow_factor", "volume", "hold", "max_hold", "max_ejected_percent"],
 );
 pub(crate) static REQUEST_HEADERS: Shape = shape("service.NAME.request_headers", &["set", "set_file", "add", "remove"]);
 pub(crate) static RESPONSE_HEADERS: Shape =
@@ -168,6 +173,7 @@ pub(crate) static ALL: &[&Shape] = &[
     &STICKY,
     &TIMEOUT,
     &RETRY,
+    &OUTLIER,
     &REQUEST_HEADERS,
     &RESPONSE_HEADERS,
     &REDIRECT,

@@ -140,6 +140,12 @@ pub struct BackendRecord {
     /// The last good answer for its name; empty when it has none.
     #[serde(default)]
     pub addresses: Vec<SocketAddr>,
+    /// When the last time ends, or ended, that it is left for being much worse than its pool.
+    #[serde(default)]
+    pub ejected_until: Option<Instant>,
+    /// Such times that are not forgotten yet.
+    #[serde(default)]
+    pub ejections: u32,
 }
 
 /// The operator's word as remembered.

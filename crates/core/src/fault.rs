@@ -54,6 +54,12 @@ impl Fault {
         matches!(self, Fault::Status(_) | Fault::Malformed | Fault::BodyMismatch | Fault::Unwell)
     }
 
+    /// A living backend that does its work badly looks like this, too. A dead one has its own rules.
+    #[must_use]
+    pub fn is_gray(self) -> bool {
+        self.is_answer() || matches!(self, Fault::Reset | Fault::ResponseTimeout | Fault::Tls)
+    }
+
     /// Short word for logs, metrics and `Proxy-Status` details.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -14,6 +14,7 @@ mod fleet;
 pub mod hash;
 mod health;
 mod history;
+mod outlier;
 mod random;
 mod report;
 mod round_trip;

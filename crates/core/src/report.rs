@@ -107,8 +107,10 @@ pub struct BackendReport {
     pub addresses: Vec<SocketAddr>,
     /// Why its name does not resolve now. `addresses` are then those of the last good answer.
     pub unresolved: Option<String>,
-    /// Held down by flap history until then.
+    /// Held down until then: by flap history, or because its answers were much worse than those of its pool.
     pub held_until: Option<Instant>,
+    /// It is down because of its answers, though it may pass its checks.
+    pub ejected: bool,
     /// The shared counters, for metrics.
     #[serde(skip)]
     pub backend: Arc<Backend>,

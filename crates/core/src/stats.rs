@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::fault::Fault;
+
 /// A counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -105,10 +107,35 @@ pub struct BackendStats {
     pub succeeded: Counter,
     /// Attempts that failed.
     pub failed: Counter,
+    /// Attempts answered 5xx, wrongly, too late, or broken off, whether they count as failed or not.
+    pub errors: Counter,
+    /// Times it was left for being much worse than its pool, by reason: see [`EJECTION_REASONS`].
+    pub ejections: [Counter; EJECTION_REASONS.len()],
     /// Attempts on a kept-alive connection.
     pub reused: Counter,
     /// Attempts on a fresh connection.
     pub connected: Counter,
+}
+
+/// Why backends are ejected.
+pub const EJECTION_REASONS: [&str; 2] = ["errors", "slow"];
+
+impl BackendStats {
+    /// Counts an attempt that failed.
+    pub fn fail(&self, fault: Fault) {
+        self.failed.inc();
+        if fault.is_gray() {
+            self.errors.inc();
+        }
+    }
+
+    /// Counts a response head that does not count as failed.
+    pub fn succeed(&self, status: u16) {
+        self.succeeded.inc();
+        if status >= 500 {
+            self.errors.inc();
+        }
+    }
 }
 
 /// Counted at one service.

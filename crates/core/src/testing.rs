@@ -6,8 +6,8 @@ use std::time::Duration;
 use relais_config::{
     Acme, Action, Address, AdminSocket, Authority, AuthorityLimits, BackendDecl, Balance, Challenge, CheckKind,
     ClientLimits, ClientTimeouts, Config, Edge, Forward, HeaderEdits, HealthCheck, HostHeader, KeyKind, Listener,
-    ListenerProtocol, Log, LogFormat, Metrics, Retry, Service, ServiceTimeouts, Site, TlsSource, TlsVersion, Upstream,
-    UpstreamProtocol, Waiting,
+    ListenerProtocol, Log, LogFormat, Metrics, Outlier, Retry, Service, ServiceTimeouts, Site, TlsSource, TlsVersion,
+    Upstream, UpstreamProtocol, Waiting,
 };
 
 /// A forward with every default of the file and no backends: contract 1 s, TCP checks.
@@ -29,6 +29,7 @@ pub(crate) fn forward() -> Forward {
         },
         agent: None,
         passive_fall: None,
+        outlier: Outlier::default(),
         timeout: ServiceTimeouts {
             connect: None,
             response: Duration::from_secs(60),

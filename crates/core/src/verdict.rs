@@ -71,6 +71,8 @@ pub(crate) struct Given<'a> {
     pub(crate) excused: bool,
     /// The service can lose this backend to wrong answers and still has enough others.
     pub(crate) spare: bool,
+    /// The others of the pool fail in the same way meanwhile.
+    pub(crate) shared: bool,
     /// Nothing else of the service is usable.
     pub(crate) needed: bool,
     /// The probe had only the short, confirming deadline.
@@ -185,6 +187,9 @@ fn bad_request(before: Counters, fault: Fault, given: &Given<'_>) -> Verdict {
     }
     if !enough || before.health == Health::Probing {
         return keep(after, None);
+    }
+    if given.shared {
+        return keep(after, Some(format!("requests fail ({fault}) but so they do at the others: kept")));
     }
     if fault != Fault::Refused && !given.spare {
         return keep(after, Some(format!("requests fail ({fault}) but the service cannot spare it: kept")));

@@ -17,6 +17,7 @@ fn given(timers: &Timers) -> Given<'_> {
         patience: timers.patience,
         lived: false,
         excused: false,
+        shared: false,
         spare: true,
         needed: false,
         short: false,

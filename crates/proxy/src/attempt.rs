@@ -163,8 +163,8 @@ async fn one(exchange: &mut Exchange, forward: &Forward, connected: Connected, t
 }
 
 fn evidence(exchange: &Exchange, member: &Member, result: Result<(), Fault>) {
-    if result.is_err() {
-        member.backend.stats.failed.inc();
+    if let Err(fault) = result {
+        member.backend.stats.fail(fault);
     }
     exchange.client.worker.report(Event::Served { slot: member.backend.slot, result });
 }
@@ -239,7 +239,7 @@ fn answered(
             exchange.pool.stats.lost.inc();
         }
     } else {
-        backend.stats.succeeded.inc();
+        backend.stats.succeed(status);
         relais_core::balancer::observe_latency(backend, took, exchange.clock());
         if member.health != Health::Up {
             evidence(exchange, member, Ok(()));

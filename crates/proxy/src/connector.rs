@@ -138,7 +138,7 @@ async fn open(
         Ok(sender) => Ok(sender),
         Err(Trouble::Shortage) => Err(Fault::Reset),
         Err(Trouble::Fault(fault)) => {
-            goal.backend.stats.failed.inc();
+            goal.backend.stats.fail(fault);
             worker.report(Event::Served { slot: goal.backend.slot, result: Err(fault) });
             Err(fault)
         }

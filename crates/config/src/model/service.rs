@@ -84,6 +84,8 @@ pub struct Forward {
     pub agent: Option<Agent>,
     /// Passive detection: consecutive failed requests until `Down`. `None`: derived. `Some(0)`: off.
     pub passive_fall: Option<u32>,
+    /// Passive detection against the rest of the pool.
+    pub outlier: Outlier,
     /// Deadlines towards backends.
     pub timeout: ServiceTimeouts,
     /// Retries.
@@ -250,6 +252,46 @@ pub struct Retry {
     pub hedge: bool,
     /// Statuses of a backend's answer that are tried elsewhere when the request is replayable. Default 502, 503, 504.
     pub statuses: Vec<u16>,
+}
+
+/// `outlier`: backends that answer, but much worse than the rest of their pool, are left for a while (ejected).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlier {
+    /// Ejected from this share of wrong answers on, percent, when the pool's median is far below it. 0: never.
+    /// Default 20.
+    pub errors_percent: u32,
+    /// Ejected when most answers take longer than so many times the pool's median. 0: never, else 2 to 1000. Default 10.
+    pub slow_factor: u32,
+    /// Fewest answers of a backend that are judged, 3 to 10,000. Default 10.
+    pub volume: u32,
+    /// How long the first ejection lasts; every further one twice as long as the one before. Default 10 s.
+    pub hold: Duration,
+    /// The longest ejection, at least `hold`. Default 5 min. So long without one, and one is forgotten.
+    pub max_hold: Duration,
+    /// Nobody is ejected when more than this share of the enabled backends would be out, for whatever reason, percent.
+    /// The last one never is. Default 50.
+    pub max_ejected_percent: u32,
+}
+
+impl Outlier {
+    /// Whether anybody can be ejected at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        (self.errors_percent > 0 || self.slow_factor > 0) && self.max_ejected_percent > 0
+    }
+}
+
+impl Default for Outlier {
+    fn default() -> Self {
+        Self {
+            errors_percent: 20,
+            slow_factor: 10,
+            volume: 10,
+            hold: Duration::from_secs(10),
+            max_hold: Duration::from_secs(300),
+            max_ejected_percent: 50,
+        }
+    }
 }
 
 /// `Host` sent to the backend.

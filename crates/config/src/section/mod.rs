@@ -10,6 +10,7 @@ pub(crate) mod dns;
 pub(crate) mod edge;
 pub(crate) mod health;
 pub(crate) mod listener;
+pub(crate) mod outlier;
 pub(crate) mod policy;
 pub(crate) mod question;
 pub(crate) mod service;

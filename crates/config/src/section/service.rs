@@ -6,16 +6,17 @@ use crate::node::Node;
 use crate::reader::Reader;
 use crate::section::edge::TLS_SOURCES;
 use crate::section::site::Sites;
-use crate::section::{answer, backend, check_name, contract, health, policy, refuse_twins, timers};
+use crate::section::{answer, backend, check_name, contract, health, outlier, policy, refuse_twins, timers};
 use crate::shape;
 use crate::value::{address, http};
 use crate::{Action, Edge, Forward, Service};
 
 /// Keys that only a service with backends has.
-const FORWARD_KEYS: [&str; 15] = [
+const FORWARD_KEYS: [&str; 16] = [
     "health",
     "agent",
     "passive_fall",
+    "outlier",
     "failover_within",
     "balance",
     "sticky",
@@ -161,11 +162,13 @@ fn forward(table: &Reader<'_>, edge: &Edge, sites: &mut Sites) -> Forward {
     let failover_within = table.get("failover_within").and_then(|node| contract(&node)).unwrap_or(edge.failover_within);
     let upstream = backend::upstream(table);
     let backends = table.get("backends").map(|node| backend::read(&node, sites, &upstream.speech)).unwrap_or_default();
+    let balance = policy::balance(table);
     let forward = Forward {
         agent: health::agent(table, &backends),
         backends,
         failover_within,
-        balance: policy::balance(table),
+        outlier: outlier::read(table, &balance),
+        balance,
         sticky: policy::sticky(table),
         health: health::read(table, failover_within),
         passive_fall: table.integer("passive_fall", 0..=1000),

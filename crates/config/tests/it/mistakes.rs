@@ -444,6 +444,9 @@ fn policies() {
         "timeout = { connect = \"0ms\", idle = 5 }",
         "failover_within = \"100ms\"",
         "passive_fall = -1\nmax_inflight = 0\nfail_open = \"no\"",
+        "outlier = { errors_percent = 101, slow_factor = 1, volume = 2, max_ejected_percent = -1 }",
+        "outlier = { hold = \"1m\", max_hold = \"30s\" }",
+        "outlier = false",
     ]));
 }
 

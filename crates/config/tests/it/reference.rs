@@ -87,6 +87,7 @@ fn defaults_in_the_reference_are_the_defaults() {
     };
     let (plain_api, full_api) = (forwards(&plain, "api"), forwards(&full, "api"));
     assert_eq!(plain_api.retry, full_api.retry);
+    assert_eq!(plain_api.outlier, full_api.outlier);
     assert_eq!(plain_api.balance, full_api.balance);
     assert_eq!(plain_api.fail_open, full_api.fail_open);
     assert_eq!(plain_api.host, full_api.host);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use relais_config::{
     Action, Address, Agent, Balance, CertificateFiles, CheckKind, ClientLimits, ClientTimeouts, Edge, Exchange,
     ExecCheck, Forward, GrpcCheck, HashKey, HeaderEdits, HealthCheck, HostHeader, HttpCheck, Listener,
-    ListenerProtocol, Log, LogFormat, Redirect, Retry, ServiceTimeouts, StaticAnswer, TlsSource, TlsVersion, Upstream,
-    UpstreamProtocol, UpstreamTls,
+    ListenerProtocol, Log, LogFormat, Outlier, Redirect, Retry, ServiceTimeouts, StaticAnswer, TlsSource, TlsVersion,
+    Upstream, UpstreamProtocol, UpstreamTls,
 };
 
 use crate::{config, forward, parse, service, with};
@@ -265,6 +265,14 @@ fn a_service_has_defaults() {
         },
         agent: None,
         passive_fall: None,
+        outlier: Outlier {
+            errors_percent: 20,
+            slow_factor: 10,
+            volume: 10,
+            hold: seconds(10),
+            max_hold: seconds(300),
+            max_ejected_percent: 50,
+        },
         timeout: ServiceTimeouts {
             connect: None,
             response: seconds(60),
@@ -293,6 +301,34 @@ fn a_service_has_defaults() {
     assert_eq!(*found, expected);
     assert_eq!((found.backends[0].weight, found.backends[0].tier), (1, 1));
     assert_eq!(*found.backends[0].upstream, Upstream { protocol: UpstreamProtocol::Auto, tls: None });
+}
+
+#[test]
+fn outliers_are_set() {
+    let of = |lines: &str| forward(lines).outlier;
+    let all = "[service.api.outlier]\nerrors_percent = 0\nslow_factor = 0\nvolume = 3\nhold = \"1m\"\n\
+               max_hold = \"1h\"\nmax_ejected_percent = 100\n";
+    let expected = Outlier {
+        errors_percent: 0,
+        slow_factor: 0,
+        volume: 3,
+        hold: seconds(60),
+        max_hold: seconds(3600),
+        max_ejected_percent: 100,
+    };
+    let set = of(all);
+    assert_eq!(set, expected);
+    assert!(!set.is_on());
+    assert!(of("").is_on());
+    assert!(!of("outlier = { max_ejected_percent = 0 }").is_on());
+    let times = |lines: &str| (of(lines).hold, of(lines).max_hold);
+    assert_eq!(times("outlier = { hold = \"10m\" }"), (seconds(600), seconds(600)));
+    assert_eq!(times("outlier = { max_hold = \"5s\" }"), (seconds(5), seconds(5)));
+    let hashed = of("balance = { hash = \"uri\" }");
+    assert_eq!((hashed.errors_percent, hashed.slow_factor), (0, 0), "every path has its own backend");
+    let asked = of("balance = { hash = \"uri\" }\noutlier = { errors_percent = 30 }");
+    assert_eq!((asked.errors_percent, asked.slow_factor), (30, 0));
+    assert!(of("balance = { hash = \"client-address\" }").is_on());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use relais_config::{Action, BackendDecl, CheckKind, Config, Forward, Service};
 
 use super::agenda::Alarm;
+use super::outliers::Recently;
 use super::state::{DOWNS, Entry, ServiceState, SiteState, Word, id_of};
 use super::{Fleet, probing};
 use crate::backend::{Backend, BackendId};
@@ -197,6 +198,7 @@ impl Fleet {
                 entry.probe = None;
                 (entry.name.asked, entry.agent.asked) = (None, None);
                 (entry.probe_mark, entry.request_mark, entry.seen_mark, entry.site_mark) = (0, 0, 0, 0);
+                entry.recently = Recently::default();
                 self.agenda.set(Alarm::Probe(entry.slot()), now);
                 entry
             }
@@ -231,11 +233,14 @@ impl Fleet {
         }
     }
 
-    /// Looks up names and asks agents from now on, where there are any.
+    /// Looks up names, asks agents and compares backends from now on, where there are any.
     fn follow_all(&mut self, now: Instant) {
         for slot in self.entries.keys().copied().collect::<Vec<u32>>() {
             self.follow_name(slot, now);
             self.follow_agent(slot, now);
+        }
+        for index in 0..self.services.len() {
+            self.follow_outliers(index, now);
         }
     }
 
@@ -295,6 +300,7 @@ fn recall(entry: &mut Entry, record: BackendRecord, timers: &Timers, now: Instan
     entry.downs.sort_unstable();
     let surplus = entry.downs.len().saturating_sub(DOWNS);
     entry.downs.drain(..surplus);
+    (entry.ejected_until, entry.ejections) = (record.ejected_until, record.ejections);
     let age = now.since(record.verified);
     let fresh = record.verified <= now && age < TRUSTED;
     match record.health {
@@ -302,7 +308,10 @@ fn recall(entry: &mut Entry, record: BackendRecord, timers: &Timers, now: Instan
         Health::Up | Health::Suspect if fresh && !entry.is_nowhere() => {
             believe(entry, Health::Up, record.since, record.verified, record.why, now)
         }
-        Health::Down if fresh => believe(entry, Health::Down, record.since, record.verified, record.why, now),
+        Health::Down if fresh => {
+            entry.ejected = record.ejected_until.filter(|until| *until > now);
+            believe(entry, Health::Down, record.since, record.verified, record.why, now);
+        }
         Health::Up | Health::Suspect => {}
         Health::Down => {
             // Known dead, but long ago: no request goes there before a check passed, and one failed check is enough.
@@ -339,6 +348,7 @@ fn service_state(config: &Config, service: &Arc<Service>, old: Option<ServiceSta
             forward,
             timers,
             trouble: Vec::new(),
+            slice_from: now,
             episode: None,
             members: Vec::new(),
             stats: Arc::new(ServiceStats::default()),

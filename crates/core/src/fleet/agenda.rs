@@ -21,6 +21,8 @@ pub(super) enum Alarm {
     Acquit(u32),
     /// Nothing more was moved off lost backends of a service. The number is the service's place in the config.
     Settled(u32),
+    /// The backends of a service are to be compared. The number is the service's place in the config.
+    Compare(u32),
     /// The drill under way must be looked at.
     Drill,
 }

@@ -57,7 +57,9 @@ impl Fleet {
     fn rise(&mut self, slot: u32, now: Instant) {
         let Some(entry) = self.entries.get(&slot) else { return };
         let mut why = format!("{} passed in a row", count(entry.counters.good, "check"));
-        if let Some(until) = entry.held_until {
+        if entry.ejected.is_some() {
+            why = format!("{why}, {} after its ejection", short(now.since(entry.since)));
+        } else if let Some(until) = entry.held_until {
             why = format!("{why}, held back until {} after its return", short(until.since(entry.since)));
         }
         self.lift(slot, &why, now);
@@ -68,6 +70,7 @@ impl Fleet {
         let Some(service) = self.entries.get(&slot).map(|entry| entry.service) else { return };
         let alone = !self.anyone_usable(service, Some(slot));
         self.end_hold(slot);
+        self.acquit_backend(slot, now);
         self.turn(slot, Health::Up, why.to_owned(), now);
         if let Some(entry) = self.entries.get_mut(&slot) {
             entry.ramp_from = (!alone).then_some(now);
@@ -94,8 +97,14 @@ impl Fleet {
         self.agenda.set(Alarm::Release(slot), until);
     }
 
-    /// How long a return is held back: not at all after the first outage in ten minutes, then doubling.
+    /// How long a return is held back: by flaps or by an ejection, whichever is longer.
     fn hold(&self, entry: &Entry, now: Instant) -> Duration {
+        let ejected = entry.ejected.map_or(Duration::ZERO, |until| until.since(now));
+        self.flap_hold(entry, now).max(ejected)
+    }
+
+    /// Not at all after the first outage in ten minutes, then doubling.
+    fn flap_hold(&self, entry: &Entry, now: Instant) -> Duration {
         let timers = &self.services[entry.service].timers;
         let recent = |downs: &[Instant]| downs.iter().filter(|at| now.since(**at) < FLAP_MEMORY).count();
         let outages = recent(&entry.downs).max(recent(&self.sites[entry.site].downs));
@@ -136,5 +145,6 @@ impl Fleet {
 }
 
 fn answered_while_down(entry: &Entry) -> bool {
-    entry.admin == Admin::Enabled && entry.health() == Health::Down && entry.counters.good > 0
+    let answered = entry.counters.good > 0 || (entry.is_ejected() && entry.counters.bad == 0);
+    entry.admin == Admin::Enabled && entry.health() == Health::Down && answered
 }

@@ -46,12 +46,17 @@ impl Fleet {
             Evidence::Request(_) => entry.succeeded() > entry.request_mark,
         };
         let failed = matches!(evidence, Evidence::Probe(Err(_)) | Evidence::Request(Err(_)));
+        let shared = match evidence {
+            Evidence::Request(Err(fault)) => self.shared(entry, fault),
+            _ => false,
+        };
         let given = Given {
             timers: &self.services[entry.service].timers,
             patience: self.patience(entry),
             lived,
             excused: failed && self.excused(entry, now),
             spare: failed && self.spare(entry),
+            shared,
             needed: before.health == Health::Down && !failed && !self.anyone_usable(entry.service, Some(slot)),
             short: probe.is_some_and(|probe| probe.short),
             said: probe.and(entry.recent.back()).and_then(|probe| probe.said.as_deref()),
@@ -59,6 +64,9 @@ impl Fleet {
         let said = verdict(before, evidence, &given);
         let ready = said.ready;
         self.carry_out(slot, evidence, said, now);
+        if matches!(evidence, Evidence::Request(Err(_))) && (lived || before.failed == 0) {
+            self.begin_run(slot);
+        }
         self.learn_loss(slot, before, evidence, lived);
         match evidence {
             Evidence::Probe(Ok(())) | Evidence::Request(Ok(())) => self.site_lives(slot, now),

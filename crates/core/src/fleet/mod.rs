@@ -3,7 +3,7 @@
 //! Events and the passing of time go in, effects come out; nothing here does I/O or reads a clock. The rooms below:
 //! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload),
 //! `probing` asking, `judging` evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed
-//! return, `failover` the time each one took, `paths` measured round trips, `drill` cuts made on purpose, `operator`
+//! return, `outliers` those much worse than their pool, `failover` the time each one took, `paths` measured round trips, `drill` cuts made on purpose, `operator`
 //! admin words, `agents` those of programs beside backends, `names` where backends are, `publish` state becomes a
 //! snapshot and records, `status` the report.
 
@@ -16,6 +16,7 @@ mod failover;
 mod judging;
 mod names;
 mod operator;
+mod outliers;
 mod paths;
 mod probing;
 mod publish;
@@ -145,6 +146,7 @@ impl Fleet {
                 Alarm::Agent(slot) => self.ask_agent(slot, now),
                 Alarm::Acquit(site) => self.acquit(site, now),
                 Alarm::Settled(service) => self.settled(service),
+                Alarm::Compare(service) => self.compare(service, now),
                 Alarm::Drill => self.look_at_drill(now),
             }
         }

@@ -90,6 +90,7 @@ impl Fleet {
         entry.bad_since = None;
         entry.overruled = false;
         entry.dead = false;
+        entry.ejected = None;
         entry.cold = true;
         if entry.is_nowhere() {
             self.turn(slot, Health::Probing, "enabled, its name is looked up".to_owned(), now);

@@ -20,6 +20,7 @@ impl Fleet {
         };
         for &service in &touched {
             self.settle_service(service, now);
+            self.readmit(service, now);
             self.note_availability(service, now);
         }
         self.publish(&touched);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use relais_config::{Address, BackendDecl, Forward, Service};
 
 use super::failover::{Episode, Leaving};
+use super::outliers::Recently;
 use crate::agent::AgentWords;
 use crate::backend::Backend;
 use crate::effect::{AdminRecord, BackendRecord};
@@ -131,6 +132,14 @@ pub(super) struct Entry {
     pub(super) last_fault: Option<Fault>,
     /// Requests that left it lately, before a verdict.
     pub(super) leaving: Leaving,
+    /// What its answers lately were like.
+    pub(super) recently: Recently,
+    /// It was left for being much worse than its pool, and does not come back before then while others are left.
+    pub(super) ejected: Option<Instant>,
+    /// When the last ejection ends or ended.
+    pub(super) ejected_until: Option<Instant>,
+    /// Ejections that are not forgotten yet.
+    pub(super) ejections: u32,
     pub(super) recent: VecDeque<ProbeReport>,
     /// Slow-falling peak of how long good probes take.
     pub(super) slowest: Duration,
@@ -189,6 +198,10 @@ impl Entry {
             bad_since: None,
             last_fault: None,
             leaving: Leaving::default(),
+            recently: Recently::default(),
+            ejected: None,
+            ejected_until: None,
+            ejections: 0,
             recent: VecDeque::with_capacity(RECENT),
             slowest: Duration::ZERO,
             fastest: Duration::ZERO,
@@ -244,6 +257,8 @@ impl Entry {
             why: self.why.clone(),
             downs: self.downs.clone(),
             addresses: if self.is_named() { self.addresses.to_vec() } else { Vec::new() },
+            ejected_until: self.ejected_until,
+            ejections: self.ejections,
         }
     }
 }
@@ -319,6 +334,8 @@ pub(super) struct ServiceState {
     pub(super) timers: Timers,
     /// Why the contract cannot hold, as far as paths were measured.
     pub(super) trouble: Vec<String>,
+    /// When the present slice of what its backends are compared by began.
+    pub(super) slice_from: Instant,
     /// The failover under way.
     pub(super) episode: Option<Episode>,
     /// Slots: by tier, then as in the file.

@@ -49,7 +49,8 @@ fn site_report(fleet: &Fleet, declared: &Site, state: &SiteState) -> SiteReport 
 /// The site's own verdict, or what all its backends have in common.
 fn site_health(state: &SiteState, members: &[&Entry]) -> (Health, Instant, String) {
     let asked: Vec<&&Entry> = members.iter().filter(|entry| entry.admin != Admin::Disabled).collect();
-    let all = |health: Health| !asked.is_empty() && asked.iter().all(|entry| entry.health() == health);
+    let all =
+        |health: Health| !asked.is_empty() && asked.iter().all(|entry| entry.health() == health && !entry.is_ejected());
     let common = [Health::Down, Health::Probing].into_iter().find(|health| all(*health));
     match common {
         Some(health) if health != state.health => {
@@ -118,7 +119,8 @@ fn backend_report(fleet: &Fleet, entry: &Entry) -> BackendReport {
         }),
         addresses: if entry.is_named() { entry.addresses.to_vec() } else { Vec::new() },
         unresolved: entry.name.trouble.clone(),
-        held_until: entry.held_until,
+        held_until: entry.held_until.max(entry.ejected),
+        ejected: entry.is_ejected(),
         backend: Arc::clone(&entry.backend),
     }
 }

@@ -22,6 +22,7 @@ mod failover;
 mod memory;
 mod names;
 mod operator;
+mod outliers;
 mod paths;
 mod reload;
 mod site;
@@ -148,9 +149,9 @@ impl Rig {
     fn served(&mut self, address: &str, result: Result<(), Fault>) {
         let backend = self.member(address).backend;
         match result {
-            Ok(()) => backend.stats.succeeded.inc(),
-            Err(_) => {
-                backend.stats.failed.inc();
+            Ok(()) => backend.stats.succeed(200),
+            Err(fault) => {
+                backend.stats.fail(fault);
                 self.event(Event::Served { slot: backend.slot, result });
             }
         }

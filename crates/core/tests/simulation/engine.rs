@@ -116,6 +116,7 @@ impl Run {
             tally: BTreeMap::new(),
             setting,
         };
+        run.config = Arc::new(run.mistaken_config(run.setting.config()));
         run.boot();
         for service in 0..run.setting.services.len() {
             run.at(START, Due::Arrive(service));

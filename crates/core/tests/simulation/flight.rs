@@ -116,7 +116,10 @@ impl Flight {
             // Nobody answers; look again later whether somebody does by then.
             return Step::At(at + patience);
         }
-        let took = if let Process::Slow(time) = machine.process { time } else { Duration::from_millis(1) };
+        let took = match machine.process {
+            Process::Slow(time) if !probe || machine.page != Page::Good => time,
+            _ => Duration::from_millis(1),
+        };
         let failing = matches!(machine.process, Process::Failing(share) if dice.chance(share));
         self.coming = Some(match (probe, machine.page) {
             (true, Page::Good) => Ok(()),

@@ -67,6 +67,19 @@ fn nothing_grey_takes_a_site_down() {
 }
 
 #[test]
+fn who_answers_badly_is_left_and_what_all_share_is_borne() {
+    let total = all_hold(Kind::Sick, 0..40, 1500);
+    for rule in [
+        "who alone answers badly is left",
+        "what all share ejects nobody",
+        "no more are ejected than the pool can lose",
+        "an ejection lasts",
+    ] {
+        assert!(total.checked.get(rule).is_some_and(|n| *n > 20), "{rule}: {:?}", total.checked.get(rule));
+    }
+}
+
+#[test]
 fn a_year_passes() {
     let year = Duration::from_secs(365 * 86_400);
     let contracts = 53_000;
@@ -76,7 +89,7 @@ fn a_year_passes() {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    for kind in [Kind::Mixed, Kind::Grey] {
+    for kind in [Kind::Mixed, Kind::Grey, Kind::Sick] {
         let traces = || (0..5).map(|seed| run(Setting::draw(kind, seed, 60), None).trace).collect::<Vec<_>>();
         assert_eq!(traces(), traces());
     }
@@ -87,10 +100,14 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn every_deliberate_mistake_is_caught_within_50_seeds() {
     let mut missed = Vec::new();
-    for mistake in mistakes::ALL {
+    for mistake in mistakes::ALL.into_iter().chain(mistakes::GRAY) {
         let caught = (0..50).find_map(|seed| {
-            let kind = if seed % 4 == 3 { Kind::Grey } else { Kind::Mixed };
-            run(Setting::draw(kind, seed, 300), Some(mistake)).breach.map(|breach| (seed, breach))
+            let (kind, contracts) = match seed % 4 {
+                _ if mistakes::GRAY.contains(&mistake) => (Kind::Sick, 1000),
+                3 => (Kind::Grey, 300),
+                _ => (Kind::Mixed, 300),
+            };
+            run(Setting::draw(kind, seed, contracts), Some(mistake)).breach.map(|breach| (seed, breach))
         });
         match caught {
             Some((seed, breach)) => println!("{mistake:?}: seed {seed}: {breach}"),

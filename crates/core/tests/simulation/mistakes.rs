@@ -3,7 +3,9 @@
 //! They live here, in the edges the simulation plays, never in the code under test.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use relais_core::config::{Action, Config};
 use relais_core::{Admin, BackendRecord, Command, Event, Health, Record, Snapshot, Target};
 
 use crate::engine::{Due, Run};
@@ -48,7 +50,29 @@ pub(crate) enum Mistake {
     SuccessIsNotCounted,
     /// The timer fires only once per contract.
     SleepyClock,
+    /// Workers do not count wrong answers as such.
+    ErrorsAreNotCounted,
+    /// Wrong answers are booked on the neighbour.
+    ErrorsOnTheNeighbour,
+    /// Workers do not count how long answers take.
+    LatencyIsNotCounted,
+    /// A restart forgets who was ejected.
+    EjectionsAreForgotten,
+    /// The file lets everybody but the last be ejected.
+    EverybodyMayGo,
+    /// The file lets the ejected return at once.
+    NobodyIsHeld,
 }
+
+/// Those that only a run with sick backends can show.
+pub(crate) const GRAY: [Mistake; 6] = [
+    Mistake::ErrorsAreNotCounted,
+    Mistake::ErrorsOnTheNeighbour,
+    Mistake::LatencyIsNotCounted,
+    Mistake::EjectionsAreForgotten,
+    Mistake::EverybodyMayGo,
+    Mistake::NobodyIsHeld,
+];
 
 pub(crate) const ALL: [Mistake; 19] = [
     Mistake::ReaderIgnoresHealth,
@@ -101,6 +125,7 @@ impl Run {
             match self.mistake {
                 Some(Mistake::MemoryNeverAges) => record.verified = self.now,
                 Some(Mistake::FlapsAreForgotten) => record.downs.clear(),
+                Some(Mistake::EjectionsAreForgotten) => record.ejected_until = None,
                 _ => {}
             }
         }
@@ -122,6 +147,19 @@ impl Run {
             }
             _ => {}
         }
+    }
+
+    /// What a mistaken operator wrote.
+    pub(crate) fn mistaken_config(&self, mut config: Config) -> Config {
+        for service in &mut config.services {
+            let Action::Forward(forward) = &mut Arc::make_mut(service).action else { continue };
+            match self.mistake {
+                Some(Mistake::EverybodyMayGo) => forward.outlier.max_ejected_percent = 100,
+                Some(Mistake::NobodyIsHeld) => forward.outlier.hold = Duration::from_millis(1),
+                _ => {}
+            }
+        }
+        config
     }
 
     /// A clock that ticks once per contract.

@@ -6,11 +6,20 @@ use std::time::Duration;
 
 use relais_core::config::Config;
 use relais_core::{
-    Admin, BackendId, BackendRecord, Effect, Fault, Health, Instant, Member, ProbeOrder, Record, RecordKey, Snapshot,
-    Target, Timers, Transition,
+    Admin, BackendId, BackendRecord, Effect, Fault, Health, Instant, Member, Pool, ProbeOrder, Record, RecordKey,
+    Snapshot, Target, Timers, Transition,
 };
 
 use crate::world::World;
+
+/// The first ejection, and the longest.
+const HOLD: Duration = Duration::from_secs(10);
+const MAX_HOLD: Duration = Duration::from_secs(300);
+/// Who answers badly is left after so many answers, and not before so long.
+const ANSWERS: u64 = 150;
+const SECONDS: Duration = Duration::from_secs(5);
+/// Where little is asked, what was so long ago still counts.
+const STALE: Duration = Duration::from_secs(180);
 
 /// What is known of one backend, from outside.
 #[derive(Debug, Default)]
@@ -23,6 +32,12 @@ struct Known {
     asked: Option<Instant>,
     /// Slot and id of the probe under way, and when it is given up.
     under_way: Option<(u32, u64, Instant)>,
+    /// Answers since it last came up or began to be sick.
+    answers: u64,
+    counted_from: Instant,
+    /// When its last ejection ends.
+    ejected_until: Option<Instant>,
+    ejections: u32,
 }
 
 #[derive(Debug)]
@@ -129,6 +144,9 @@ impl Oracle {
                 }
                 Effect::Probe(order) => self.probe(order, now),
                 Effect::Save(record) => {
+                    if let Record::Backend(record) = record {
+                        self.ejection(record, now, world);
+                    }
                     self.records.insert(record.key(), record.clone());
                 }
                 Effect::Forget(key) => {
@@ -173,7 +191,9 @@ impl Oracle {
     ) {
         let id = &after.backend.id;
         if after.health == Health::Down {
-            let clean = world.clean_since(&id.address).is_some_and(|since| since + self.contract <= now);
+            // Answers tell of the past: where few are given, for some time.
+            let late = if world.was_sick(&id.address, now - STALE) { STALE } else { self.contract };
+            let clean = world.clean_since(&id.address).is_some_and(|since| since + late <= now);
             let joined = self.joined(id) + self.contract <= now;
             self.demand("nobody good goes down", !(clean && joined), || format!("{id} at {}", now.0));
             if before.health != Health::Probing {
@@ -186,11 +206,77 @@ impl Oracle {
             let others = pool.into_iter().flat_map(|pool| &pool.members).map(|member| member.backend.slot);
             let alone =
                 !others.filter(|slot| *slot != after.backend.slot).any(|slot| usable(old, slot) && usable(new, slot));
+            let Some(known) = self.known.get_mut(id) else { return };
+            (known.answers, known.counted_from) = (0, now);
+            let over = known.ejected_until.is_none_or(|until| until <= now);
+            known.ejected_until = known.ejected_until.map(|until| until.min(now));
+            let few = pool.is_some_and(|pool| too_few(&pool.members, Some(after.backend.slot)));
+            self.demand("an ejection lasts", over || alone || few, || format!("{id} at {}", now.0));
             let Some(known) = self.known.get(id) else { return };
             let hold = self.hold(recent(&known.downs, now));
             let good = known.good_since.map_or(Duration::ZERO, |since| now.since(since));
-            self.demand("a flapping backend is held down", alone || good >= hold, || {
+            self.demand("a flapping backend is held down", alone || (few && !over) || good >= hold, || {
                 format!("{id} back after {good:?} of {hold:?}")
+            });
+        }
+    }
+
+    /// What a record says of an ejection that has just begun.
+    fn ejection(&mut self, record: &BackendRecord, now: Instant, world: &World) {
+        let begun = record.health == Health::Down && record.since == now;
+        let Some(until) = record.ejected_until.filter(|until| begun && *until > now) else { return };
+        let Some(known) = self.known.get_mut(&record.id) else { return };
+        let well = known.ejected_until.map_or(Duration::ZERO, |until| now.since(until));
+        let forgotten = u32::try_from(well.as_micros() / MAX_HOLD.as_micros()).unwrap();
+        let before = known.ejections.saturating_sub(forgotten);
+        let due = (HOLD * (1 << before.min(16))).min(MAX_HOLD);
+        (known.ejected_until, known.ejections) = (Some(until), before + 1);
+        self.demand("every ejection is longer, within bounds", until.since(now) == due, || {
+            format!("{} for {:?}, not {due:?}", record.id, until.since(now))
+        });
+        let Some(published) = self.published.clone() else { return };
+        let Some(pool) = published.pools.iter().find(|pool| pool.service.name == record.id.service) else { return };
+        self.demand("no more are ejected than the pool can lose", !too_few(&pool.members, None), || {
+            record.id.to_string()
+        });
+        let process = |member: &Member| world.machines[&member.backend.id.address].process;
+        let all = pool.members.iter().all(|member| {
+            let since = world.sick_since(&member.backend.id.address);
+            let settled = since.is_some_and(|since| since + self.contract * 2 <= now);
+            settled && process(member) == process(&pool.members[0])
+        });
+        self.demand("what all share ejects nobody", !all, || record.id.to_string());
+    }
+
+    /// A backend answered a request, rightly or wrongly.
+    pub(crate) fn answered(&mut self, id: &BackendId) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.answers += 1;
+        }
+    }
+
+    /// Who alone of its pool answers badly does not get more than so many requests.
+    fn left(&mut self, pool: &Pool, now: Instant, world: &World) {
+        let sick = |member: &&Member| world.clean_since(&member.backend.id.address).is_none();
+        let mut members = pool.members.iter().filter(sick);
+        let (Some(member), None) = (members.next(), members.next()) else { return };
+        let id = &member.backend.id;
+        let Some(since) = world.sick_since(&id.address) else { return };
+        let Some(known) = self.known.get_mut(id) else { return };
+        if known.counted_from < since {
+            (known.answers, known.counted_from) = (0, since);
+        }
+        let answers = known.answers;
+        let due = answers >= ANSWERS && since.max(known.counted_from) + SECONDS <= now;
+        let settled = |id: &BackendId| {
+            let up = self.known.get(id).map_or(now, |known| known.counted_from);
+            self.joined(id).max(up) + SECONDS <= now
+        };
+        let mut others = pool.members.iter().filter(|other| other.backend.slot != member.backend.slot);
+        let others_settled = others.all(|other| other.usable() && settled(&other.backend.id));
+        if due && others_settled {
+            self.demand("who alone answers badly is left", member.health == Health::Down, || {
+                format!("{id} is {} after {answers} answers, {:?}", member.health, world.machines[&id.address])
             });
         }
     }
@@ -282,6 +368,7 @@ impl Oracle {
     pub(crate) fn tick(&mut self, now: Instant, world: &World) {
         let Some(published) = self.published.clone() else { return };
         for pool in &published.pools {
+            self.left(pool, now, world);
             let mut serving = false;
             for member in &pool.members {
                 let id = &member.backend.id;
@@ -316,10 +403,12 @@ impl Oracle {
     fn return_bound(&self, id: &BackendId, since: Instant) -> Duration {
         let own = self.known.get(id).map_or(0, |known| recent(&known.downs, since));
         let site = self.site_downs.get(&id.site).map_or(0, |downs| recent(downs, since));
+        let until = self.known.get(id).and_then(|known| known.ejected_until);
+        let ejected = until.map_or(Duration::ZERO, |until| until.since(since));
         let rounds = self.timers.rise + 1;
         self.timers.down_interval.mul_f64(1.0 + self.timers.jitter) * rounds
             + self.timers.probe_timeout * 2
-            + self.hold(own.max(site))
+            + self.hold(own.max(site)).max(ejected)
             + self.contract
     }
 
@@ -330,6 +419,13 @@ impl Oracle {
         let doublings = u32::try_from(outages - 1).unwrap().min(16);
         (self.contract * (1 << doublings)).min(Duration::from_secs(60).max(self.contract * 10))
     }
+}
+
+/// Whether more than half of the enabled backends are out, or all; `without` counts as out.
+fn too_few(members: &[Member], without: Option<u32>) -> bool {
+    let enabled = members.iter().filter(|member| member.admin == Admin::Enabled);
+    let usable = enabled.clone().filter(|m| m.usable() && Some(m.backend.slot) != without).count();
+    usable == 0 || usable * 2 < enabled.count()
 }
 
 fn recent(downs: &[Instant], now: Instant) -> usize {

@@ -49,6 +49,8 @@ const MIXED: [&str; 26] = [
     "restart",
 ];
 const GREY: [&str; 8] = ["loss", "loss", "lost packet", "pause", "slow", "fail", "late page", "all pages bad"];
+const SICK: [&str; 9] =
+    ["fail one", "fail one", "slow one", "slow one", "fail all", "slow all", "slow site", "restart", "kill"];
 const LONG: [&str; 12] = [
     "cut",
     "kill",
@@ -72,6 +74,7 @@ impl Run {
             Kind::Mixed => *self.dice.one(&MIXED),
             Kind::Cuts => "cut",
             Kind::Grey => *self.dice.one(&GREY),
+            Kind::Sick => *self.dice.one(&SICK),
             Kind::Long => *self.dice.one(&LONG),
         };
         self.count(kind);
@@ -79,7 +82,8 @@ impl Run {
         let addresses: Vec<Arc<str>> = self.world.machines.keys().cloned().collect();
         let one = Arc::clone(self.dice.one(&addresses));
         let contract = self.setting.contract;
-        let whole = self.dice.between(contract / 4, contract * 30);
+        let longest = if self.setting.kind == Kind::Sick { 200 } else { 30 };
+        let whole = self.dice.between(contract / 4, contract * longest);
         match kind {
             "cut" => self.link(site, Link::Cut, whole),
             "refuse" => self.link(site, Link::Refusing, whole),
@@ -122,6 +126,11 @@ impl Run {
                     self.page(address, Page::Bad, whole);
                 }
             }
+            "fail one" => self.sick(&[one], Process::Failing(0.3), whole),
+            "slow one" => self.sick(&[one], Process::Slow(contract), whole),
+            "fail all" => self.sick(&self.machines_of(&one), Process::Failing(0.3), whole),
+            "slow all" => self.sick(&self.machines_of(&one), Process::Slow(contract), whole),
+            "slow site" => self.sick(&self.machines_at(site), Process::Slow(contract), whole),
             "word" => self.word(site, &one, whole),
             "reload" => self.reload(),
             "restart" => self.restart(),
@@ -161,6 +170,31 @@ impl Run {
         self.world.set_process(&address, process, self.now);
         let end = self.now + time;
         self.at(end, Due::Undo(Undo::Process(address)));
+    }
+
+    /// Machines that answer badly, though their pages say that they are well: all of them, or none when one is busy.
+    fn sick(&mut self, addresses: &[Arc<str>], process: Process, time: Duration) {
+        let idle = |address: &Arc<str>| !self.busy.contains(address) && self.world.clean_since(address).is_some();
+        if !addresses.iter().all(idle) {
+            return;
+        }
+        for address in addresses {
+            self.page(Arc::clone(address), Page::Good, time);
+            self.process(Arc::clone(address), process, time);
+        }
+    }
+
+    fn machines_at(&self, site: &str) -> Vec<Arc<str>> {
+        let there = self.world.machines.iter().filter(|(_, machine)| *machine.site == *site);
+        there.map(|(address, _)| Arc::clone(address)).collect()
+    }
+
+    /// The machines of the service that this one is of.
+    fn machines_of(&self, address: &str) -> Vec<Arc<str>> {
+        let declared = crate::setting::declared(&self.config);
+        let Some((service, ..)) = declared.iter().find(|(_, _, one)| **one == *address) else { return Vec::new() };
+        let same = declared.iter().filter(|(other, ..)| other == service);
+        same.map(|(_, _, address)| Arc::clone(address)).collect()
     }
 
     fn page(&mut self, address: Arc<str>, page: Page, time: Duration) {
@@ -245,7 +279,7 @@ impl Run {
                 }
             }
         }
-        self.config = Arc::new(self.setting.config());
+        self.config = Arc::new(self.mistaken_config(self.setting.config()));
         let before = self.oracle.published.clone();
         self.oracle.configured(&self.config, self.now);
         self.mistaken_reload();

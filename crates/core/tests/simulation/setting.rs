@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Cuts,
     /// Busy, with loss, pauses, slow applications and lying checks: nothing that may take a site down.
     Grey,
+    /// Busy or quiet, with backends that answer badly though their checks pass.
+    Sick,
     /// A long quiet life at a long contract.
     Long,
 }
@@ -58,6 +60,7 @@ impl Setting {
         let mut dice = Dice::new(seed);
         let contract = match kind {
             Kind::Long => Duration::from_secs(60),
+            Kind::Sick => Duration::from_secs(1),
             _ => *dice.one(&[Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(5)]),
         };
         let (services, per_site) = match kind {
@@ -65,7 +68,7 @@ impl Setting {
             _ => (1 + dice.below(3), 1 + dice.below(2)),
         };
         // A standby site nobody asks is judged by probes alone: loss may take it for dead. The grey runs have none.
-        let tiered = kind != Kind::Grey && dice.chance(0.5);
+        let tiered = !matches!(kind, Kind::Grey | Kind::Sick) && dice.chance(0.5);
         let services = (0..services)
             .map(|index| {
                 let name = ["api", "web", "img"][index].to_owned();
@@ -81,6 +84,7 @@ impl Setting {
             Kind::Mixed => (contract / *dice.one(&[2, 10, 40]), contract * 25),
             Kind::Cuts => (contract / *dice.one(&[1, 5, 50]), contract * 20),
             Kind::Grey => (contract / 150, contract * 10),
+            Kind::Sick => (contract / *dice.one(&[1, 10, 100]), contract * 60),
             Kind::Long => (contract * 2, contract * 60),
         };
         let rtt = (contract / 60).min(Duration::from_millis(30));
@@ -150,6 +154,7 @@ pub(crate) fn machine(site: &str) -> Machine {
         changed: START,
         lives: 0,
         gone_until: Instant(0),
+        sick_until: Instant(0),
     }
 }
 

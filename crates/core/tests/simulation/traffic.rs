@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use relais_core::{Ask, Choice, Event, Fault, Health, Member, Snapshot};
+use relais_core::{Ask, Backend, Choice, Event, Fault, Health, Member, Snapshot};
 
 use crate::engine::{Due, Run};
 use crate::flight::{Flight, Purpose};
@@ -119,10 +119,16 @@ impl Run {
         let (seen, replayable, tried) = (request.seen, request.replayable, request.tried.len());
         let backend = &flight.backend;
         let slot = backend.slot;
+        if matches!(result, Ok(()) | Err(Fault::Status(_))) {
+            self.oracle.answered(&backend.id);
+            if self.mistake != Some(Mistake::LatencyIsNotCounted) {
+                backend.stats.latency.observe(self.now.since(flight.began));
+            }
+        }
         match result {
             Ok(()) => {
                 if self.mistake != Some(Mistake::SuccessIsNotCounted) {
-                    backend.stats.succeeded.inc();
+                    backend.stats.succeed(200);
                 }
                 let life = self.world.machines[&backend.id.address].lives;
                 self.warm.insert(slot, life);
@@ -133,7 +139,7 @@ impl Run {
                 }
             }
             Err(fault) => {
-                backend.stats.failed.inc();
+                self.book(backend, fault);
                 self.warm.remove(&slot);
                 self.tell(Event::Served { slot, result });
                 if (!flight.asked() || replayable)
@@ -147,6 +153,15 @@ impl Run {
                     self.count("failed");
                 }
             }
+        }
+    }
+
+    fn book(&self, backend: &Arc<Backend>, fault: Fault) {
+        let next = self.reader.as_deref().and_then(|reader| crate::oracle::member(reader, backend.slot ^ 1));
+        match (self.mistake, next) {
+            (Some(Mistake::ErrorsAreNotCounted), _) => backend.stats.failed.inc(),
+            (Some(Mistake::ErrorsOnTheNeighbour), Some(next)) => next.backend.stats.fail(fault),
+            _ => backend.stats.fail(fault),
         }
     }
 

@@ -75,6 +75,8 @@ pub(crate) struct Machine {
     pub(crate) lives: u32,
     /// When it last was silent by itself.
     pub(crate) gone_until: Instant,
+    /// When it last answered badly.
+    pub(crate) sick_until: Instant,
 }
 
 /// What happens to a packet and its answer.
@@ -153,6 +155,7 @@ impl World {
                 // Silence that ends looks like loss.
                 self.places.get_mut(&machine.site).unwrap().lossy_until = now;
             }
+            Process::Failing(_) | Process::Slow(_) => machine.sick_until = now,
             _ if process == Process::Dead => machine.lives += 1,
             _ => {}
         }
@@ -175,6 +178,19 @@ impl World {
             && machine.process == Process::Serving
             && machine.page == Page::Honest;
         good.then(|| machine.changed.max(place.changed).max(place.lossy_until))
+    }
+
+    /// Whether a machine answered badly at some moment since then.
+    pub(crate) fn was_sick(&self, address: &str, since: Instant) -> bool {
+        let machine = &self.machines[address];
+        matches!(machine.process, Process::Failing(_) | Process::Slow(_)) || machine.sick_until >= since
+    }
+
+    /// Since when a machine answers badly, though its page says that it is well.
+    pub(crate) fn sick_since(&self, address: &str) -> Option<Instant> {
+        let machine = &self.machines[address];
+        let sick = matches!(machine.process, Process::Failing(_) | Process::Slow(_)) && machine.page == Page::Good;
+        sick.then_some(machine.changed)
     }
 
     /// Whether those machines at a site that count have all been silent at some moment since `since`.

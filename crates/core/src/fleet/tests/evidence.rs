@@ -161,17 +161,45 @@ fn failed_requests_in_a_row_take_a_backend_down_and_one_success_between_does_not
 #[test]
 fn wrong_answers_never_take_more_than_the_pool_can_lose() {
     let mut rig = started(two_sites());
-    for address in [A1, A2, B1, B2, A1, A2, B1, B2, A1, A2, B1, B2, A1, A2, B1, B2] {
+    for address in [A1, A1, A1, A2, A2, A2, B1, B1, B1, B1] {
         rig.served(address, Err(Fault::Status(502)));
+        rig.served(B2, Ok(()));
     }
     let down = rig.snapshot.pools[0].members.iter().filter(|m| m.health == Health::Down).count();
     assert_eq!(down, 2, "half of the pool stays");
+    assert!(rig.why(B1).contains("cannot spare"), "{}", rig.why(B1));
     let mut alone = started(config(vec![service("api", vec![backend("a", A1, 1)], |_| {})]));
     for _ in 0..10 {
         alone.served(A1, Err(Fault::Status(502)));
     }
     assert_eq!(alone.health(A1), Health::Up);
     assert!(alone.why(A1).contains("cannot spare"), "{}", alone.why(A1));
+}
+
+#[test]
+fn failures_that_all_have_in_common_take_nobody_down() {
+    let mut rig = started(two_sites());
+    for _ in 0..20 {
+        for address in [A1, A2, B1, B2] {
+            rig.served(address, Err(Fault::Status(502)));
+        }
+    }
+    assert!([A1, A2, B1, B2].iter().all(|address| rig.health(address) == Health::Up));
+    assert_eq!(rig.why(A1), "requests fail (answered 502) but so they do at the others: kept");
+    // The others recover: now it is this one alone.
+    [A1, A2, B1, B2].iter().for_each(|address| rig.served(address, Ok(())));
+    rig.run(ms(65_000));
+    for _ in 0..3 {
+        rig.served(A1, Err(Fault::Status(502)));
+        [A2, B1, B2].iter().for_each(|address| rig.served(address, Ok(())));
+    }
+    assert_eq!(rig.health(A1), Health::Down);
+    // A process that is gone is no matter of comparison.
+    let mut rig = started(two_sites());
+    for address in [A1, B1, A1, B1, A1, B1] {
+        rig.served(address, Err(Fault::Refused));
+    }
+    assert_eq!((rig.health(A1), rig.health(B1)), (Health::Down, Health::Down));
 }
 
 #[test]

@@ -11,6 +11,8 @@ fn record(site: &str, address: &str, health: Health, age: Duration) -> Record {
         why: "as saved".to_owned(),
         downs: vec![START - ms(5_000)],
         addresses: Vec::new(),
+        ejected_until: None,
+        ejections: 0,
     })
 }
 

@@ -1,0 +1,220 @@
+//! Is a backend that answers much worse than the rest of its pool? Pure arithmetic over counts.
+//!
+//! Wrong answers and slow ones are judged alike: as a share of the answers, against the median share of the others. Two
+//! shares differ when the likelihood that one source gave both is small enough; so a hundred answers of one second and
+//! twenty of two minutes are told by the same rule, and what all have in common accuses nobody.
+
+use std::time::Duration;
+
+use relais_config::Outlier;
+
+use crate::stats::{BUCKETS, BackendStats};
+use crate::words::short;
+
+/// The likelihood ratio (natural logarithm) that tells two shares apart: by chance alone hardly one judgement in a
+/// hundred thousand goes beyond, however the whole pool fares.
+const SURE: f64 = 12.0;
+/// A share must be so many times the median of the others.
+const TIMES: f64 = 2.0;
+/// A backend is slow when more than this share of its answers is.
+const MOST: f64 = 0.5;
+/// Answers of another backend from which on it counts as one of the others.
+const LEAST: u64 = 3;
+/// Medians below this are not told apart, microseconds.
+const FASTEST: u64 = 1_000;
+
+/// What was counted at one backend: since its start, or in one span of time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Attempts that ended: with an answer, right or wrong, or without one.
+    pub(crate) attempts: u64,
+    /// Of those: answered 5xx, or wrongly, or too late, or broken off.
+    pub(crate) errors: u64,
+    /// Response heads, by bucket of their latency.
+    pub(crate) heads: [u64; BUCKETS.len() + 1],
+}
+
+impl Tally {
+    /// What a backend's counters show now.
+    pub(crate) fn read(stats: &BackendStats) -> Tally {
+        Tally {
+            attempts: stats.succeeded.get().saturating_add(stats.failed.get()),
+            errors: stats.errors.get(),
+            heads: stats.latency.read().0,
+        }
+    }
+
+    /// What came since `before`.
+    pub(crate) fn since(&self, before: &Tally) -> Tally {
+        Tally {
+            attempts: self.attempts.saturating_sub(before.attempts),
+            errors: self.errors.saturating_sub(before.errors),
+            heads: std::array::from_fn(|i| self.heads[i].saturating_sub(before.heads[i])),
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Tally) {
+        self.attempts += other.attempts;
+        self.errors += other.errors;
+        for (sum, count) in self.heads.iter_mut().zip(other.heads) {
+            *sum += count;
+        }
+    }
+
+    fn errors(&self) -> Share {
+        Share { of: self.attempts.max(self.errors), n: self.errors }
+    }
+
+    /// Heads that took longer than this for sure: a bucket that lies partly below does not count.
+    fn slower_than(&self, micros: u64) -> Share {
+        let first = BUCKETS.partition_point(|bound| *bound < micros) + 1;
+        Share { of: self.heads.iter().sum(), n: self.heads.iter().skip(first).sum() }
+    }
+
+    /// The median latency in microseconds, linear inside its bucket; `None`: nothing was answered.
+    fn median(&self) -> Option<u64> {
+        let total: u64 = self.heads.iter().sum();
+        let mut left = total.div_ceil(2);
+        let mut lower = 0;
+        for (count, upper) in self.heads.iter().zip(BUCKETS) {
+            if *count > 0 && *count >= left {
+                return Some(lower + (upper - lower) * left / count);
+            }
+            left -= (*count).min(left);
+            lower = upper;
+        }
+        (total > 0).then_some(lower)
+    }
+}
+
+/// So many of so many.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    n: u64,
+    of: u64,
+}
+
+impl Share {
+    fn part(self) -> f64 {
+        self.n as f64 / self.of.max(1) as f64
+    }
+
+    /// `12 of 40`.
+    fn told(self) -> String {
+        format!("{} of {}", self.n, self.of)
+    }
+
+    /// How sure it is that this share and `part` of `of` others do not come from one source.
+    fn apart(self, part: f64, of: u64) -> f64 {
+        let (own, other) = (self.of as f64, of as f64);
+        let common = (self.n as f64 + part * other) / (own + other).max(1.0);
+        own * divergence(self.part(), common) + other * divergence(part, common)
+    }
+}
+
+/// Kullback and Leibler's divergence of two coins, in nats.
+fn divergence(p: f64, q: f64) -> f64 {
+    let term = |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 };
+    term(p, q) + term(1.0 - p, 1.0 - q)
+}
+
+/// Why a backend is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Too many wrong answers.
+    Errors,
+    /// Too slow.
+    Slow,
+}
+
+impl Reason {
+    /// Its place in `BackendStats::ejections`.
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Reason::Errors => 0,
+            Reason::Slow => 1,
+        }
+    }
+}
+
+/// An accusation with its evidence.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Accused {
+    pub(crate) reason: Reason,
+    /// In words.
+    pub(crate) why: String,
+    /// How sure: the worst is left first.
+    pub(crate) weight: f64,
+}
+
+/// What a pool's settings and paths add to the counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) rule: &'a Outlier,
+    /// Latencies up to this are nobody's fault: the network's own time, and what users of the contract do not feel.
+    pub(crate) excused: Duration,
+}
+
+/// Judges what one backend did in a span of time against what others of its pool did in the same.
+pub(crate) fn judge(own: &Tally, others: &[Tally], terms: &Terms<'_>) -> Option<Accused> {
+    wrong(own, others, terms.rule).or_else(|| slow(own, others, terms))
+}
+
+/// Whether a backend surely has another share of wrong answers than the others together.
+pub(crate) fn differs(own: &Tally, others: &Tally) -> bool {
+    let others = others.errors();
+    own.errors().apart(others.part(), others.of) >= SURE
+}
+
+fn wrong(own: &Tally, others: &[Tally], rule: &Outlier) -> Option<Accused> {
+    let share = own.errors();
+    let limit = f64::from(rule.errors_percent) / 100.0;
+    if rule.errors_percent == 0 || share.of < u64::from(rule.volume) || share.part() < limit {
+        return None;
+    }
+    let (median, weight) = compared(share, others.iter().map(Tally::errors))?;
+    let why = format!("{} answers were errors, pool median {:.0} %", share.told(), median * 100.0);
+    Some(Accused { reason: Reason::Errors, why, weight })
+}
+
+fn slow(own: &Tally, others: &[Tally], terms: &Terms<'_>) -> Option<Accused> {
+    let rule = terms.rule;
+    if rule.slow_factor == 0 {
+        return None;
+    }
+    let typical =
+        middle(others.iter().filter(|other| other.heads.iter().sum::<u64>() >= LEAST).filter_map(Tally::median))?;
+    let excused = u64::try_from(terms.excused.as_micros()).unwrap_or(u64::MAX);
+    let limit = typical.max(FASTEST).saturating_mul(rule.slow_factor.into()).max(excused);
+    let share = own.slower_than(limit);
+    if share.of < u64::from(rule.volume) || share.part() <= MOST {
+        return None;
+    }
+    // One slow route is slow everywhere: the same share of answers is compared, not the times.
+    let (_, weight) = compared(share, others.iter().map(|other| other.slower_than(limit)))?;
+    let head = short(Duration::from_micros(own.median()?));
+    let why = format!("answers take {head}, pool median {}", short(Duration::from_micros(typical)));
+    Some(Accused { reason: Reason::Slow, why, weight })
+}
+
+/// The median share of the others and how sure it is that `share` is another, when it is.
+fn compared(share: Share, others: impl Iterator<Item = Share>) -> Option<(f64, f64)> {
+    let others: Vec<Share> = others.filter(|other| other.of >= LEAST).collect();
+    let volume = others.iter().map(|other| other.of).sum();
+    // In millionths, so that shares can be ordered.
+    let parts = others.iter().map(|other| other.n.saturating_mul(1_000_000) / other.of.max(1));
+    let median = middle(parts)? as f64 / 1e6;
+    let weight = share.apart(median, volume);
+    (share.part() >= TIMES * median && weight >= SURE).then_some((median, weight))
+}
+
+/// The median; of two in the middle the higher, so that a doubt is in favour of the accused.
+fn middle(values: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+#[path = "outlier_tests.rs"]
+mod tests;
