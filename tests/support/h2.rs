@@ -243,14 +243,19 @@ pub(crate) struct Served {
 
 impl Backend {
     pub(crate) fn plain() -> Backend {
-        Backend::start(None)
+        Backend::start(None, None)
+    }
+
+    /// Goes away (GOAWAY) after each so many requests of one connection, and answers what it took.
+    pub(crate) fn leaving_after(requests: usize) -> Backend {
+        Backend::start(None, Some(requests))
     }
 
     pub(crate) fn secure(identity: &certs::Identity) -> Backend {
-        Backend::start(Some(identity.server(&[b"h2"])))
+        Backend::start(Some(identity.server(&[b"h2"])), None)
     }
 
-    fn start(tls: Option<Arc<rustls::ServerConfig>>) -> Backend {
+    fn start(tls: Option<Arc<rustls::ServerConfig>>, leaves: Option<usize>) -> Backend {
         let background = Background::start();
         let (give, calls) = mpsc::channel();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -262,10 +267,10 @@ impl Backend {
                 let (give, handle, tls, count) = (give.clone(), handle.clone(), tls.clone(), Arc::clone(&count));
                 tokio::spawn(async move {
                     match tls {
-                        None => accept_calls(stream, give, handle, &count).await,
+                        None => accept_calls(stream, give, handle, &count, leaves).await,
                         Some(tls) => {
                             if let Ok(stream) = tokio_rustls::TlsAcceptor::from(tls).accept(stream).await {
-                                accept_calls(stream, give, handle, &count).await;
+                                accept_calls(stream, give, handle, &count, leaves).await;
                             }
                         }
                     }
@@ -291,13 +296,22 @@ impl Backend {
     }
 }
 
-async fn accept_calls<S>(stream: S, give: mpsc::Sender<Served>, handle: Handle, count: &AtomicUsize)
-where
+async fn accept_calls<S>(
+    stream: S,
+    give: mpsc::Sender<Served>,
+    handle: Handle,
+    count: &AtomicUsize,
+    leaves: Option<usize>,
+) where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
-    let mut number = None;
+    let (mut number, mut taken) = (None, 0);
     while let Some(Ok((request, respond))) = connection.accept().await {
+        taken += 1;
+        if leaves == Some(taken) {
+            connection.graceful_shutdown();
+        }
         let connection = *number.get_or_insert_with(|| count.fetch_add(1, Relaxed));
         let (head, receive) = request.into_parts();
         let request = Request::from_parts(head, ());

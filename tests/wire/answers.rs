@@ -1,6 +1,7 @@
 //! What relais answers by itself: redirects, fixed pages, the page of a service that is down.
 
 use crate::support::edge::Setup;
+use crate::support::h2::Client;
 use crate::support::raw::{Plain, Raw};
 use crate::support::wire::get;
 use crate::support::{certs, free_address};
@@ -80,6 +81,14 @@ fn a_service_can_answer_by_itself() {
     let head = client.head();
     assert_eq!((head.status(), head.get("content-length")), (200, Some("14")));
     assert_eq!(client.ask(get("/else")).status(), 410);
+    // Over HTTP/2 as well, also when nobody has the answer.
+    let client2 = Client::plain(edge.http());
+    for (path, status, length) in [("/robots.txt", 200, "14"), ("/else", 410, "4")] {
+        let mut call = client2.start(http::Request::head(client2.url(path)), true);
+        let head = call.head();
+        assert_eq!((head.status().as_u16(), &head.headers()["content-length"]), (status, &length.parse().unwrap()));
+        assert_eq!(call.finish().unwrap(), (Vec::new(), None));
+    }
     // A body nobody wants does not spoil the connection, or ends it.
     let answer = client.ask("POST /else HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc");
     assert_eq!(answer.status(), 410);

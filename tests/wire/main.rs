@@ -9,6 +9,7 @@ mod support;
 
 mod answers;
 mod balancing;
+mod bodies;
 mod deadlines;
 mod errors;
 mod framing;

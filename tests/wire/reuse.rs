@@ -1,8 +1,14 @@
 //! Connections to backends: kept, shared, given up in time.
 
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::support::certs::Authority;
 use crate::support::edge::Setup;
 use crate::support::h2::{Backend, Client};
 use crate::support::raw::{Plain, Raw};
+use crate::support::wait_for;
 use crate::support::wire::{get, ok};
 
 #[test]
@@ -117,6 +123,63 @@ fn http2_by_alpn_when_the_backend_speaks_it() {
         assert_eq!(client.answer().status(), 204);
     }
     assert_eq!(backend.connections(), 1);
+}
+
+/// The CA of the backends changes, and so does their certificate: the file is read again, nothing is restarted.
+#[test]
+fn a_new_ca_file_for_backends_is_believed_as_soon_as_it_is_there() {
+    let (before, after) = (Authority::new(), Authority::new());
+    let backend = Backend::secure(&after.issue(&["backend.test"]));
+    let setup =
+        Setup::to(&[&backend]).with("[service.web.upstream]\ntls = { sni = \"backend.test\", ca = \"ca.pem\" }");
+    let file = setup.dir().join("ca.pem");
+    std::fs::write(&file, &before.root).unwrap();
+    let edge = setup.start();
+    let status = || edge.connect().ask(get("/")).status();
+    assert_eq!(status(), 502);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                if let Some(mut served) = backend.try_call() {
+                    served.answer(http::Response::builder().status(204), true);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        let new = file.with_extension("new");
+        std::fs::write(&new, &after.root).unwrap();
+        std::fs::rename(&new, &file).unwrap();
+        let seen = std::panic::catch_unwind(AssertUnwindSafe(|| wait_for("it is believed", || status() == 204)));
+        stop.store(true, Relaxed);
+        seen.unwrap();
+    });
+}
+
+/// A backend that goes away says up to where it took requests: the others are sent elsewhere, whatever their method.
+#[test]
+fn no_request_is_lost_or_made_twice_when_a_backend_goes_away_again_and_again() {
+    let backend = Backend::leaving_after(3);
+    let edge = Setup::to(&[&backend]).with("upstream.protocol = \"h2c\"").start();
+    let client = Client::plain(edge.http());
+    let mut executed = Vec::new();
+    for round in 0..15 {
+        let post = |n| client.start(http::Request::post(client.url(&format!("/{}", round * 10 + n))), true);
+        let mut calls: Vec<_> = (0..10).map(post).collect();
+        for _ in 0..10 {
+            let mut served = backend.call();
+            executed.push(served.path().to_owned());
+            served.answer(http::Response::builder().status(204), true);
+        }
+        for (n, call) in calls.iter_mut().enumerate() {
+            assert_eq!(call.head().status(), 204, "round {round}, request {n}");
+        }
+    }
+    executed.sort();
+    executed.dedup();
+    assert_eq!(executed.len(), 150, "each was executed, and once");
+    assert!(backend.connections() > 10, "it went away: {} connections", backend.connections());
+    assert_eq!(edge.backend(&backend)["failed"], 0, "and nothing is held against it");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::support::edge::{Edge, Setup};
 use crate::support::h2::{Backend, Client};
 use crate::support::raw::Raw;
-use crate::support::wait_for;
 use crate::support::wire::{Conn, ok};
+use crate::support::{certs, wait_for};
 
 const ASK: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -124,6 +124,48 @@ fn a_websocket_that_breaks_in_the_middle_of_a_frame_is_broken_for_its_client() {
     assert_eq!(client.bytes(5), b"\x81\x05hel");
     upstream.reset();
     assert!(client.is_reset(), "nothing is put into a frame");
+}
+
+/// A drain ends streams too, each at its own moment, and clients come back to another backend.
+#[test]
+fn a_websocket_at_a_drained_backend_is_told() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).and("[edge]\ndrain = \"1s\"").start();
+    let (mut client, mut upstream) = open(&edge, &backend);
+    upstream.send(b"\x81\x02hi");
+    assert_eq!(client.bytes(4), b"\x81\x02hi");
+    edge.order("draining", &format!("web/{}", backend.address));
+    assert_eq!(client.rest(), TOLD);
+    drop(client);
+    assert_eq!(edge.access_to("/chat")["cut"], "drained");
+}
+
+/// Over TLS the versions are agreed on before the request is known: for an upgrade only the one that has upgrades is offered.
+#[test]
+fn an_upgrade_goes_over_http1_to_a_backend_that_would_choose_http2() {
+    let authority = certs::Authority::new();
+    let config = authority.issue(&["backend.test"]).server(&[b"h2", b"http/1.1"]);
+    let listener = std::net::TcpListener::bind((crate::support::own_ip(), 0)).unwrap();
+    let setup = Setup::to(&[&listener.local_addr().unwrap()])
+        .with("[service.web.upstream]\ntls = { sni = \"backend.test\", ca = \"ca.pem\" }");
+    std::fs::write(setup.dir().join("ca.pem"), &authority.root).unwrap();
+    let edge = setup.start();
+    let mut client = edge.connect();
+    client.send(ASK);
+    let mut stream = listener.accept().unwrap().0;
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    let mut session = rustls::ServerConnection::new(config).unwrap();
+    while session.is_handshaking() {
+        session.complete_io(&mut stream).unwrap();
+    }
+    assert_eq!(session.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let mut upstream = Conn::with(rustls::StreamOwned::new(session, stream));
+    assert_eq!(upstream.head().get("upgrade"), Some("websocket"));
+    upstream.send(YES).send("down");
+    assert_eq!(client.head().status(), 101);
+    assert_eq!(client.bytes(4), b"down");
+    client.send("up");
+    assert_eq!(upstream.bytes(2), b"up");
 }
 
 #[test]

@@ -1,0 +1,118 @@
+//! Request bodies between two backends, and bodies that fail to come: kept, sent again, and nobody's fault but the client's.
+
+use crate::support::edge::Setup;
+use crate::support::raw::{Plain, Raw};
+use crate::support::wire::{Conn, Head, get, ok};
+use crate::support::{assert_same, noise, until};
+
+/// The request at whichever of the two it comes to, and the other one.
+fn either<'a>(one: &'a Raw, other: &'a Raw) -> (Conn, Head, &'a Raw) {
+    let (mut conn, left) = until("a request comes to one of them", || {
+        let first = one.try_accept().map(|conn| (conn, other));
+        first.or_else(|| other.try_accept().map(|conn| (conn, one)))
+    });
+    let head = conn.head();
+    (conn, head, left)
+}
+
+fn chunked(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+/// Its beginning comes from disk, its end from the client, and both backends see it in order.
+#[test]
+fn a_body_that_is_still_on_its_way_goes_on_at_another_backend() {
+    let (one, other) = (Raw::new(), Raw::new());
+    let edge = Setup::to(&[&one, &other]).start();
+    let body = noise(700_000);
+    let (early, late) = body.split_at(500_000);
+    let mut client = edge.connect();
+    client.send("PUT /big HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for piece in early.chunks(9_999) {
+        client.send(chunked(piece));
+    }
+    let (mut first, _, left) = either(&one, &other);
+    let mut seen = Vec::new();
+    while seen.len() < early.len() {
+        seen.extend_from_slice(&first.chunk().expect("more of the body"));
+    }
+    assert_same(&seen, early);
+    drop(first);
+    let (mut second, head) = left.request();
+    for piece in late.chunks(9_999) {
+        client.send(chunked(piece));
+    }
+    client.send("0\r\n\r\n");
+    let (again, _) = second.try_body(&head).unwrap();
+    assert_same(&again, &body);
+    second.send(ok("stored"));
+    assert_eq!(client.answer().text(), "stored");
+}
+
+#[test]
+fn a_body_in_single_bytes_is_sent_again_whole() {
+    let (one, other) = (Raw::new(), Raw::new());
+    let edge = Setup::to(&[&one, &other]).start();
+    let body = noise(150_000);
+    let mut client = edge.connect();
+    let pieces: Vec<u8> = body.iter().flat_map(|byte| chunked(&[*byte])).collect();
+    let head = b"PUT /bytes HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let push = std::thread::spawn(move || {
+        client.send([head.as_slice(), &pieces, b"0\r\n\r\n"].concat());
+        client
+    });
+    let (mut first, head, left) = either(&one, &other);
+    assert_same(&first.try_body(&head).unwrap().0, &body);
+    drop(first);
+    let (mut second, head) = left.request();
+    assert_same(&second.try_body(&head).unwrap().0, &body);
+    second.send(ok("stored"));
+    assert_eq!(push.join().unwrap().answer().text(), "stored");
+}
+
+#[test]
+fn a_get_with_a_body_of_unknown_length_keeps_it() {
+    let backend = Plain::saying("x");
+    let edge = Setup::to(&[&backend]).start();
+    let mut client = edge.connect();
+    for method in ["GET", "DELETE", "OPTIONS"] {
+        client.send(format!("{method} /search HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n"));
+        client.send(chunked(b"what?")).send("0\r\n\r\n");
+        assert_eq!(client.answer().status(), 200, "{method}");
+        let seen = backend.seen().pop().unwrap();
+        assert_eq!((seen.head.method(), seen.body.as_slice()), (method, &b"what?"[..]));
+        assert_eq!(seen.head.get("transfer-encoding"), Some("chunked"));
+    }
+    assert_eq!(client.ask(get("/next")).status(), 200, "what is behind it is a request of its own");
+}
+
+/// Although one failed request is enough to take a backend out.
+#[test]
+fn clients_that_fall_silent_do_not_accuse_the_backend() {
+    let backend = Raw::new();
+    let services = format!(
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 1\nbackends = [\"{}\"]\n",
+        backend.address
+    );
+    let edge = Setup::services(&services).and("[edge]\ntimeout.body = \"300ms\"").start();
+    for request in [
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf",
+        "PUT / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n",
+    ] {
+        let mut client = edge.connect();
+        client.send(request);
+        let (mut upstream, head) = backend.request();
+        assert_eq!(client.answer().status(), 408);
+        assert!(upstream.try_body(&head).is_err(), "looks complete");
+        // Silence after the beginning of an answer, too.
+        let mut client = edge.connect();
+        client.send(request);
+        let (mut upstream, _) = backend.request();
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nearly");
+        client.until("early");
+        client.rest();
+    }
+    let told = edge.backend(&backend);
+    assert_eq!((&told["failed"], &told["health"]), (&0.into(), &"up".into()), "{told}");
+}
