@@ -9,6 +9,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
+use crate::acme::ACME_TLS;
 use crate::provider::provider;
 
 /// One ready setting per lowest version, sharing one ticket key, so that a change of `min_tls` or of a certificate does not
@@ -45,7 +46,8 @@ fn template(versions: &[&'static SupportedProtocolVersion]) -> Result<ServerConf
         .with_protocol_versions(versions)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Nobody));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // The last one is for the CA alone: whoever offers more than that gets one of the others.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
     // Tickets are stateless: resumption costs no memory here, and works on every worker. The keys change every 6 hours.
     config.ticketer = Ticketer::new()?;
     // Early data can be replayed by anyone who recorded it (RFC 8446, section 8): it stays off.

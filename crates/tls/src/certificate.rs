@@ -14,6 +14,8 @@ use crate::clock;
 pub enum CertSource {
     /// `[certificate.NAME]` files.
     Files,
+    /// Ordered from a public CA.
+    Acme,
     /// The built-in local CA.
     Internal,
 }
@@ -29,7 +31,7 @@ pub struct CertInfo {
     pub source: CertSource,
     /// Who signed it.
     pub issuer: String,
-    /// Its file; `None`: made by the local CA, held in memory.
+    /// Its file; `None`: made by the local CA or ordered, held in memory.
     pub file: Option<PathBuf>,
     /// End of its validity.
     pub not_after: Instant,
@@ -54,6 +56,11 @@ impl Certificate {
     /// Whether clients with a right clock accept its dates.
     pub(crate) fn is_current(&self, now: Instant) -> bool {
         self.not_before <= now && now <= self.not_after
+    }
+
+    /// Whether an IP address is among what it covers.
+    pub(crate) fn covers_address(&self) -> bool {
+        self.hosts.iter().any(|host| host.parse::<std::net::IpAddr>().is_ok())
     }
 
     /// What is wrong with its dates.

@@ -15,6 +15,8 @@ mod certificate;
 mod clock;
 mod files;
 pub mod internal_ca;
+mod issued;
+mod pair;
 mod pem;
 mod problem;
 mod provider;
@@ -25,5 +27,6 @@ pub mod upstream;
 mod x509;
 
 pub use certificate::{CertInfo, CertSource};
+pub use issued::Issued;
 pub use problem::CertProblem;
 pub use store::{CertStore, Checked, Loaded};

@@ -1,8 +1,4 @@
 //! Chooses the certificate for a name. Touches nothing.
-//!
-//! A further source of certificates plugs in here: what an ACME order issued becomes one more [`Certificate`] given to
-//! [`Names::new`] after those from files (its `CertSource` gets a word of its own), and the self-signed certificate of a
-//! TLS-ALPN-01 challenge (RFC 8737) is asked for before [`Names::choose`], when the client offers `acme-tls/1` alone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,7 +32,9 @@ impl Names {
                 map.entry(key.to_string()).or_default().push(Arc::clone(certificate));
             }
         }
-        names.nameless = certificates.iter().chain(&fallback).cloned().collect();
+        // Who sends no name has most likely asked for an address.
+        let (addressed, named): (Vec<_>, Vec<_>) = certificates.iter().cloned().partition(|one| one.covers_address());
+        names.nameless = addressed.into_iter().chain(named).chain(fallback.clone()).collect();
         names.unknown = fallback.into_iter().collect();
         names
     }

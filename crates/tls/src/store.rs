@@ -1,13 +1,15 @@
-//! The certificates in use: read and made for a config, replaced as a whole, chosen from at each handshake.
+//! The certificates in use: read and made for a config and replaced as a whole, or ordered and put in one by one; chosen
+//! from at each handshake.
 //!
 //! May read the files of `[certificate.NAME]` and use the folder of the local CA. Reloading is the caller's decision:
-//! when a file or the config changed, and at [`CertStore::next_change`].
+//! when a file or the config changed, and at [`CertStore::next_change`]. What was ordered stays through every reload.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use relais_core::Instant;
 use relais_core::config::{CertificateSource, Config, ListenerProtocol, UpstreamProtocol, UpstreamTls};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -15,10 +17,12 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::acceptor::Acceptor;
+use crate::acme::{ACME_TLS, Board};
 use crate::certificate::{CertInfo, CertSource, Certificate};
 use crate::clock;
 use crate::files;
 use crate::internal_ca;
+use crate::issued::Issued;
 use crate::problem::CertProblem;
 use crate::resolver::Names;
 use crate::upstream;
@@ -26,8 +30,10 @@ use crate::upstream;
 /// Everything read and made for one config.
 #[derive(Debug)]
 pub struct Loaded {
+    /// Of files in config order, then those of the local CA by host; without `fallback`.
     certificates: Vec<Arc<Certificate>>,
-    names: Names,
+    /// For names that no other one covers.
+    fallback: Option<Arc<Certificate>>,
     warnings: Vec<CertProblem>,
     acceptor: Acceptor,
 }
@@ -52,10 +58,35 @@ pub struct Checked {
 /// The certificates in use: chooses one for each handshake.
 #[derive(Debug)]
 pub struct CertStore {
-    loaded: ArcSwap<Loaded>,
+    serving: ArcSwap<Serving>,
+    /// Held while `serving` is replaced: two changes at once must not undo each other.
+    changing: Mutex<()>,
+    board: Arc<Board>,
     /// The first one loaded, kept for the life of the process: its ticket keys must outlive a reload.
     acceptor: Acceptor,
     upstream: upstream::Configs,
+}
+
+/// What handshakes are answered from.
+#[derive(Debug)]
+struct Serving {
+    loaded: Arc<Loaded>,
+    /// By the name they are kept under.
+    issued: BTreeMap<String, Arc<Certificate>>,
+    /// Files, then ordered ones, then those of the local CA.
+    certificates: Vec<Arc<Certificate>>,
+    names: Names,
+}
+
+impl Serving {
+    fn new(loaded: Arc<Loaded>, issued: BTreeMap<String, Arc<Certificate>>) -> Self {
+        let (files, internal): (Vec<_>, Vec<_>) =
+            loaded.certificates.iter().cloned().partition(|certificate| certificate.source == CertSource::Files);
+        let mut certificates: Vec<_> = files.into_iter().chain(issued.values().cloned()).chain(internal).collect();
+        let names = Names::new(&certificates, loaded.fallback.clone());
+        certificates.extend(loaded.fallback.clone());
+        Self { loaded, issued, certificates, names }
+    }
 }
 
 impl CertStore {
@@ -92,11 +123,7 @@ impl CertStore {
         }
         let acceptor = Acceptor::new().map_err(|fault| problems.push(no_acceptor(&fault)));
         match acceptor {
-            Ok(acceptor) if problems.is_empty() => {
-                let names = Names::new(&certificates, fallback.clone());
-                certificates.extend(fallback);
-                Ok(Loaded { certificates, names, warnings, acceptor })
-            }
+            Ok(acceptor) if problems.is_empty() => Ok(Loaded { certificates, fallback, warnings, acceptor }),
             _ => Err(problems),
         }
     }
@@ -117,14 +144,68 @@ impl CertStore {
     #[must_use]
     pub fn new(loaded: Loaded) -> Arc<CertStore> {
         let acceptor = loaded.acceptor.clone();
-        Arc::new(Self { loaded: ArcSwap::from_pointee(loaded), acceptor, upstream: upstream::Configs::default() })
+        Arc::new(Self {
+            serving: ArcSwap::from_pointee(Serving::new(Arc::new(loaded), BTreeMap::new())),
+            changing: Mutex::default(),
+            board: Arc::default(),
+            acceptor,
+            upstream: upstream::Configs::default(),
+        })
     }
 
     /// Serves `loaded` from the next handshake on, and reads the CA files of backends again at their next connection.
-    /// Connections in use and sessions that clients may resume are untouched.
+    /// Connections in use, sessions that clients may resume and what was ordered are untouched.
     pub fn install(&self, loaded: Loaded) {
-        self.loaded.store(Arc::new(loaded));
+        let _one = self.changing.lock();
+        let issued = self.serving.load().issued.clone();
+        self.serving.store(Arc::new(Serving::new(Arc::new(loaded), issued)));
         self.upstream.clear();
+    }
+
+    /// Serves certificates that were ordered, from the next handshake on, each in the place of the one of its name;
+    /// nothing else changes. An expired one is served until another comes, and [`CertInfo::problem`] says so. Returns what
+    /// cannot be served, which leaves the one before in its place. Many at once cost about as much as one.
+    pub fn install_issued(&self, all: &[Issued]) -> Vec<CertProblem> {
+        let mut problems = Vec::new();
+        let usable: Vec<_> = all
+            .iter()
+            .filter_map(|one| one.certificate().map_err(|problem| problems.push(problem)).ok())
+            .map(|certificate| (certificate.name.clone(), certificate))
+            .collect();
+        self.change_issued(|issued| issued.extend(usable));
+        problems
+    }
+
+    /// Serves an ordered certificate no longer. One that is not there is no error.
+    pub fn remove_issued(&self, name: &str) {
+        self.change_issued(|issued| drop(issued.remove(name)));
+    }
+
+    fn change_issued(&self, change: impl FnOnce(&mut BTreeMap<String, Arc<Certificate>>)) {
+        let _one = self.changing.lock();
+        let serving = self.serving.load();
+        let mut issued = serving.issued.clone();
+        change(&mut issued);
+        self.serving.store(Arc::new(Serving::new(Arc::clone(&serving.loaded), issued)));
+    }
+
+    /// Where orders put up the answers to challenges.
+    #[must_use]
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// As [`Board::http01`].
+    #[must_use]
+    pub fn http01(&self, host: &str, token: &str) -> Option<Arc<str>> {
+        self.board.http01(host, token)
+    }
+
+    /// Whether a handshake came from a CA that only wanted to see a challenge certificate: nothing follows it (RFC 8737,
+    /// section 3), and the connection is to be closed.
+    #[must_use]
+    pub fn is_challenge(alpn: Option<&[u8]>) -> bool {
+        alpn == Some(ACME_TLS)
     }
 
     /// Settings for acceptors: lowest version from `config`, HTTP/2 and HTTP/1.1 by ALPN, resumption by tickets, no early
@@ -134,19 +215,20 @@ impl CertStore {
         self.acceptor.server_config(config.edge.min_tls, Arc::clone(self) as Arc<dyn ResolvesServerCert>)
     }
 
-    /// The certificates in use: files in config order, then those of the local CA by host, `default` last.
+    /// The certificates in use: files in config order, then ordered ones by name, then those of the local CA by host,
+    /// `default` last.
     #[must_use]
     pub fn certificates(&self) -> Vec<CertInfo> {
         let now = clock::now();
-        self.loaded.load().certificates.iter().map(|certificate| certificate.info(now)).collect()
+        self.serving.load().certificates.iter().map(|certificate| certificate.info(now)).collect()
     }
 
     /// When [`CertStore::load`] and [`CertStore::install`] should be called although nothing changed: the certificates of
     /// the local CA are made anew 10 days before their end. `None`: there are none.
     #[must_use]
     pub fn next_change(&self) -> Option<Instant> {
-        let loaded = self.loaded.load();
-        let internal = loaded.certificates.iter().filter(|certificate| certificate.source == CertSource::Internal);
+        let serving = self.serving.load();
+        let internal = serving.certificates.iter().filter(|certificate| certificate.source == CertSource::Internal);
         internal.map(|certificate| certificate.not_after - internal_ca::RENEW_BEFORE).min()
     }
 
@@ -162,10 +244,13 @@ impl CertStore {
 
 impl ResolvesServerCert for CertStore {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let loaded = self.loaded.load();
+        if hello.alpn().is_some_and(|mut offered| offered.next() == Some(ACME_TLS) && offered.next().is_none()) {
+            return self.board.tls_alpn01(hello.server_name()?);
+        }
+        let serving = self.serving.load();
         let can_sign =
             |certificate: &Certificate| certificate.key.key.choose_scheme(hello.signature_schemes()).is_some();
-        let chosen = loaded.names.choose(hello.server_name(), clock::now(), can_sign)?;
+        let chosen = serving.names.choose(hello.server_name(), clock::now(), can_sign)?;
         Some(Arc::clone(&chosen.key))
     }
 }

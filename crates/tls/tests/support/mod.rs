@@ -80,6 +80,15 @@ impl Ca {
         self.sign_for(hosts, -DAY, 90 * DAY, &KeyPair::generate().unwrap())
     }
 
+    /// What a request asks for, valid for 90 days: the chain, PEM.
+    pub(crate) fn sign_csr(&self, csr: &[u8]) -> String {
+        let mut request = rcgen::CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
+        let dates = params(&[], -DAY, 90 * DAY);
+        (request.params.not_before, request.params.not_after) = (dates.not_before, dates.not_after);
+        request.params.use_authority_key_identifier_extension = true;
+        request.signed_by(&self.issuer).unwrap().pem() + &self.pem
+    }
+
     /// Valid from and until seconds from now.
     pub(crate) fn sign_for(&self, hosts: &[&str], from: i64, until: i64, key: &KeyPair) -> Pair {
         let certificate = params(hosts, from, until).signed_by(key, &self.issuer).unwrap();
@@ -113,6 +122,21 @@ impl Pair {
         private(&files.key);
         files
     }
+}
+
+/// Whether a program is there; says visibly what to install when it is not. Where a change is judged it must be there.
+pub(crate) fn have(program: &str, package: &str) -> bool {
+    let found = ["/usr/bin", "/usr/local/bin"].iter().any(|dir| Path::new(dir).join(program).exists());
+    assert!(found || std::env::var_os("CI").is_none(), "{program} is missing: it is in Debian's package `{package}`");
+    if !found {
+        let name = std::thread::current().name().unwrap_or("a test").to_owned();
+        let line = format!("SKIPPED: {name}: needs Debian package {package} ({program})\n");
+        // Test output is captured; the file is not.
+        if let Ok(mut stderr) = std::fs::OpenOptions::new().append(true).open("/dev/stderr") {
+            std::io::Write::write_all(&mut stderr, line.as_bytes()).unwrap();
+        }
+    }
+    found
 }
 
 /// Settings of a plain TLS server with this certificate.

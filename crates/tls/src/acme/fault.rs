@@ -1,0 +1,226 @@
+//! Why an order did not succeed: what kind of failure, the CA's own sentence, and what is likely behind it in ours.
+//! Touches nothing.
+
+use std::time::Duration;
+
+use instant_acme::{Error, Problem};
+use relais_core::config::Challenge;
+
+use super::client::ClientFault;
+
+/// Whose fault it is, and so what to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// The CA cannot be reached, hangs or is broken: another CA may do.
+    Unreachable,
+    /// The CA allows no more for now.
+    RateLimited,
+    /// The CA will not, as long as things are as they are: its rules, CAA, the account.
+    Refused,
+    /// The CA could not validate that the name is ours.
+    Challenge,
+    /// The record for `dns-01` could not be written.
+    Dns,
+    /// Something of ours: a key that cannot be made, an account that cannot be kept.
+    Internal,
+}
+
+/// Why an order did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderFault {
+    /// Whose fault it is.
+    pub kind: FaultKind,
+    /// The CA's own sentence where it said one, else ours.
+    pub said: String,
+    /// What is likely behind it, and the way out.
+    pub likely: Option<String>,
+    /// The CA's word on when to come again, from now.
+    pub retry_after: Option<Duration>,
+    /// The challenge that failed, so that another one can be tried first.
+    pub challenge: Option<Challenge>,
+}
+
+impl OrderFault {
+    pub(super) fn new(kind: FaultKind, said: impl Into<String>) -> Self {
+        Self { kind, said: said.into(), likely: None, retry_after: None, challenge: None }
+    }
+
+    pub(super) fn likely(mut self, likely: impl Into<String>) -> Self {
+        self.likely = Some(likely.into());
+        self
+    }
+
+    /// Of a call to the CA, outside of a validation.
+    pub(super) fn of(error: &Error) -> Self {
+        match error {
+            Error::Api(problem) => Self::refusal(problem),
+            Error::Other(fault) => match fault.downcast_ref::<ClientFault>() {
+                Some(fault) => Self::new(FaultKind::Unreachable, fault.message.clone()),
+                None => Self::new(FaultKind::Unreachable, fault.to_string()),
+            },
+            Error::Crypto | Error::KeyRejected => Self::new(FaultKind::Internal, error.to_string()),
+            Error::Unsupported(what) => Self::new(FaultKind::Refused, format!("the CA does not know {what}")),
+            // No ACME: a portal, a proxy, another kind of server.
+            _ => Self::new(FaultKind::Unreachable, format!("the answer of the CA is not understood: {error}"))
+                .likely("check `directory`: something else than an ACME server may answer there"),
+        }
+    }
+
+    fn refusal(problem: &Problem) -> Self {
+        let kind = kind_of(problem);
+        let fault = Self::new(kind, sentence(problem));
+        match hint(word(problem)) {
+            Some(likely) => fault.likely(likely),
+            None => fault,
+        }
+    }
+
+    /// Of a validation of `host`.
+    pub(super) fn validation(problem: &Problem, host: &str, challenge: Challenge) -> Self {
+        let fault = match word(problem) {
+            "rateLimited" | "serverInternal" | "caa" | "rejectedIdentifier" => Self::refusal(problem),
+            _ => Self::new(FaultKind::Challenge, sentence(problem)).likely(cause(word(problem), host, challenge)),
+        };
+        Self { challenge: Some(challenge), ..fault }
+    }
+}
+
+impl std::fmt::Display for OrderFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.said)?;
+        match &self.likely {
+            Some(likely) => write!(f, "; {likely}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for OrderFault {}
+
+/// The last part of `urn:ietf:params:acme:error:WORD` (RFC 8555, section 6.7).
+pub(super) fn word(problem: &Problem) -> &str {
+    problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next()).unwrap_or_default()
+}
+
+/// What the CA says, with what it says of each name.
+fn sentence(problem: &Problem) -> String {
+    let mut parts: Vec<String> = problem.detail.iter().cloned().collect();
+    for sub in &problem.subproblems {
+        let of = sub.identifier.as_ref().map(|name| format!("{}: ", name.authorized(false))).unwrap_or_default();
+        parts.extend(sub.detail.as_ref().map(|detail| format!("{of}{detail}")));
+    }
+    if parts.is_empty() {
+        parts.push(match (&problem.r#type, problem.status) {
+            (Some(kind), _) => kind.clone(),
+            (None, Some(status)) => format!("the CA answered {status} and said nothing"),
+            (None, None) => "the CA refused and said nothing".to_string(),
+        });
+    }
+    parts.join("; ")
+}
+
+fn kind_of(problem: &Problem) -> FaultKind {
+    match word(problem) {
+        "rateLimited" => FaultKind::RateLimited,
+        "badNonce" | "serverInternal" => FaultKind::Unreachable,
+        _ if problem.status.is_some_and(|status| status >= 500) => FaultKind::Unreachable,
+        _ if problem.status == Some(429) => FaultKind::RateLimited,
+        _ => FaultKind::Refused,
+    }
+}
+
+fn hint(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "caa" => {
+            "a CAA record of the name or of a domain above it does not name this CA: add `CAA 0 issue \"CA\"` for it"
+        }
+        "rejectedIdentifier" | "unsupportedIdentifier" => {
+            "this CA signs no such name: take it out of `hosts`, or give it another source with `tls`"
+        }
+        "externalAccountRequired" => "set `eab_key_id` and `eab_hmac` for this authority, from the CA's web page",
+        "invalidContact" | "unsupportedContact" => "correct `email` in `[edge]`",
+        "badCSR" | "badPublicKey" | "badSignatureAlgorithm" => {
+            "this CA does not take this kind of key: set `key = \"p256\"` in `[acme]`"
+        }
+        "invalidProfile" => "this CA has no such profile: correct `profile`",
+        "rateLimited" => "nothing is broken: what is there serves on until the CA allows more",
+        "userActionRequired" => "the CA has new terms: read them on its web page and agree to them",
+        "accountDoesNotExist" => "the CA has forgotten or closed the account; a new one is made at the next order",
+        _ => return None,
+    })
+}
+
+/// What an operator has to look at.
+fn cause(word: &str, host: &str, challenge: Challenge) -> String {
+    match (challenge, word) {
+        (Challenge::Http01 | Challenge::TlsAlpn01, "dns") => {
+            format!("{host} has no A or AAAA record that the CA can see: add one that points here")
+        }
+        (Challenge::Http01, "connection") => {
+            format!(
+                "port 80 of {host} cannot be reached from outside: a firewall closes it, or the DNS of {host} points elsewhere"
+            )
+        }
+        (Challenge::TlsAlpn01, "connection") => {
+            format!(
+                "port 443 of {host} cannot be reached from outside: a firewall closes it, or the DNS of {host} points elsewhere"
+            )
+        }
+        (Challenge::Http01, _) => format!(
+            "another server answered on port 80: the DNS of {host} (A and AAAA) points elsewhere, or something in front of relais keeps /.well-known/acme-challenge/ to itself"
+        ),
+        (Challenge::TlsAlpn01, _) => format!(
+            "the CA's handshake on port 443 did not reach relais: a firewall closes it, the DNS of {host} (A and AAAA) points elsewhere, or something in front of relais ends TLS"
+        ),
+        (Challenge::Dns01, _) => format!(
+            "the CA did not see the TXT record of _acme-challenge.{host}: a name server may be slow or not answer; raise `propagation_timeout`"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(word: &str, detail: &str) -> Problem {
+        let text = format!(r#"{{"type": "urn:ietf:params:acme:error:{word}", "detail": "{detail}", "status": 403}}"#);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn the_ca_is_quoted_and_the_cause_is_named() {
+        let refused = problem("connection", "Fetching http://a.fr/: Connection refused");
+        let fault = OrderFault::validation(&refused, "a.fr", Challenge::Http01);
+        assert_eq!(fault.kind, FaultKind::Challenge);
+        assert_eq!(fault.said, "Fetching http://a.fr/: Connection refused");
+        assert!(fault.to_string().contains("port 80 of a.fr cannot be reached"), "{fault}");
+        let fault = OrderFault::validation(&refused, "a.fr", Challenge::TlsAlpn01);
+        assert!(fault.to_string().contains("port 443"), "{fault}");
+        let fault = OrderFault::validation(&problem("unauthorized", "wrong"), "a.fr", Challenge::Http01);
+        assert!(fault.to_string().contains("another server answered on port 80"), "{fault}");
+        let fault = OrderFault::validation(&problem("caa", "CAA forbids"), "a.fr", Challenge::Http01);
+        assert_eq!(fault.kind, FaultKind::Refused);
+        assert!(fault.to_string().contains("CAA record"), "{fault}");
+    }
+
+    #[test]
+    fn the_kind_says_what_to_do_next() {
+        let kind = |word| OrderFault::of(&Error::Api(problem(word, "x"))).kind;
+        assert_eq!(kind("rateLimited"), FaultKind::RateLimited);
+        assert_eq!(kind("serverInternal"), FaultKind::Unreachable);
+        assert_eq!(kind("badNonce"), FaultKind::Unreachable);
+        assert_eq!(kind("rejectedIdentifier"), FaultKind::Refused);
+        assert_eq!(kind("unauthorized"), FaultKind::Refused);
+        let silent: Problem = serde_json::from_str(r#"{"status": 503}"#).unwrap();
+        let fault = OrderFault::of(&Error::Api(silent));
+        assert_eq!((fault.kind, fault.said.as_str()), (FaultKind::Unreachable, "the CA answered 503 and said nothing"));
+    }
+
+    #[test]
+    fn what_is_said_of_each_name_is_told() {
+        let text = r#"{"type": "urn:ietf:params:acme:error:malformed", "detail": "Some names were rejected",
+            "subproblems": [{"type": "x", "detail": "Forbidden by policy", "identifier": {"type": "dns", "value": "b.fr"}}]}"#;
+        let fault = OrderFault::of(&Error::Api(serde_json::from_str(text).unwrap()));
+        assert_eq!(fault.said, "Some names were rejected; b.fr: Forbidden by policy");
+    }
+}

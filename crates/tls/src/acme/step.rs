@@ -1,0 +1,80 @@
+//! What an order tells while it is under way: for the log, and what must be kept before it goes on. Touches nothing.
+
+use relais_core::config::{Challenge, Secret};
+use tokio::sync::{mpsc, oneshot};
+
+use super::fault::{FaultKind, OrderFault};
+
+/// One step of an order. `Display` is its line in the log.
+#[derive(Debug)]
+pub enum Step {
+    /// The account as it must be kept now, durably. The order goes on when `kept` is answered; dropping it ends the order.
+    KeepAccount {
+        /// Replaces what was kept before.
+        account: Secret,
+        /// Answered when it is on the disk.
+        kept: oneshot::Sender<()>,
+    },
+    /// The CA has taken the order.
+    Placed {
+        /// Its URL there.
+        url: String,
+    },
+    /// The answer to a challenge is up, and the CA is told so.
+    Answering {
+        /// Which name it proves.
+        host: String,
+        /// How.
+        challenge: Challenge,
+    },
+    /// Every name is proven.
+    Proven,
+    /// The certificate is asked for.
+    Finalized,
+    /// The order goes on without what the CA did not want.
+    Without {
+        /// `replaces` or `profile`.
+        what: &'static str,
+        /// Why, in the CA's words where it said any.
+        why: String,
+    },
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::KeepAccount { .. } => f.write_str("account to be kept"),
+            Self::Placed { url } => write!(f, "order placed: {url}"),
+            Self::Answering { host, challenge } => write!(f, "challenge answered: {} for {host}", challenge.as_str()),
+            Self::Proven => f.write_str("every name is proven"),
+            Self::Finalized => f.write_str("certificate asked for"),
+            Self::Without { what, why } => write!(f, "ordering without `{what}`: {why}"),
+        }
+    }
+}
+
+/// Where the steps go.
+#[derive(Debug, Clone)]
+pub struct Steps(mpsc::UnboundedSender<Step>);
+
+impl Steps {
+    /// With the end the caller reads.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Step>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// For the log: nobody listening is no fault.
+    pub(super) fn tell(&self, step: Step) {
+        let _ = self.0.send(step);
+    }
+
+    /// Waits until the account is kept.
+    pub(super) async fn keep_account(&self, account: Secret) -> Result<(), OrderFault> {
+        let lost = || OrderFault::new(FaultKind::Internal, "the account could not be kept, so it is not used");
+        let (kept, answer) = oneshot::channel();
+        self.0.send(Step::KeepAccount { account, kept }).map_err(|_| lost())?;
+        answer.await.map_err(|_| lost())
+    }
+}

@@ -1,0 +1,184 @@
+//! The library's way to the CA: our client below it, retries above it. Knows HTTP, and nothing of orders.
+//!
+//! The library tries a call three times when the CA rejects its nonce and then gives up, forgets `Retry-After`, and takes
+//! an error page for broken JSON: all three are made good here.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
+use parking_lot::Mutex;
+
+use super::client::{Client, ClientFault};
+use super::fault::{self, FaultKind, OrderFault};
+use crate::clock;
+
+/// Rejected nonces in one call before we give up. Each is three rejections for the library.
+const NONCES: u32 = 12;
+/// Failures of the network in one call before we give up.
+const BREAKS: u32 = 3;
+/// Pause before the second try after a failure of the network; doubled each time.
+const PAUSE: Duration = Duration::from_millis(400);
+/// A CA that wants us back later than this is taken at its word only so far.
+const LONGEST: Duration = Duration::from_secs(7 * 86_400);
+
+/// Speaks to one CA. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Wire {
+    client: Arc<Client>,
+    /// Deadline of one call.
+    call: Duration,
+    /// `Retry-After` of the last answer.
+    later: Arc<Mutex<Option<Duration>>>,
+}
+
+impl Wire {
+    pub(super) fn new(client: Client, call: Duration) -> Self {
+        Self { client: Arc::new(client), call, later: Arc::default() }
+    }
+
+    /// Sends one request; an answer that is an error but no problem document (RFC 7807) is a fault.
+    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ClientFault> {
+        *self.later.lock() = None;
+        let answer = self.client.send(request, self.call).await?;
+        *self.later.lock() = retry_after(answer.headers());
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let explained = answer
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.to_str().is_ok_and(|kind| kind.contains("json")));
+        if explained && serde_json::from_slice::<Problem>(answer.body()).is_ok() {
+            return Ok(answer);
+        }
+        Err(ClientFault { message: format!("the CA answered {status}"), sent: true })
+    }
+
+    /// `Retry-After` of the last answer.
+    pub(super) fn later(&self) -> Option<Duration> {
+        *self.later.lock()
+    }
+
+    /// The fault of a call that failed, with what its answer said besides.
+    pub(super) fn fault(&self, error: &Error) -> OrderFault {
+        let fault = OrderFault::of(error);
+        let retry_after = if fault.kind == FaultKind::Internal { None } else { self.later() };
+        OrderFault { retry_after, ..fault }
+    }
+
+    /// Whether a call that failed should be made again now; waits a little where that is wise. `safe`: made twice it does
+    /// no more than once.
+    pub(super) async fn again(&self, error: &Error, tries: &mut Tries, safe: bool) -> bool {
+        match error {
+            Error::Api(problem) if fault::word(problem) == "badNonce" => {
+                tries.nonces += 1;
+                tries.nonces < NONCES
+            }
+            Error::Api(problem) if safe && fault::word(problem) == "serverInternal" => tries.pause().await,
+            Error::Other(fault) => match fault.downcast_ref::<ClientFault>() {
+                Some(fault) if safe || !fault.sent => tries.pause().await,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// How often one call was made in vain.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    nonces: u32,
+    breaks: u32,
+}
+
+impl Tries {
+    /// Whether the CA may have acted on an earlier try.
+    pub(super) fn broke(&self) -> bool {
+        self.breaks > 0
+    }
+
+    async fn pause(&mut self) -> bool {
+        self.breaks += 1;
+        if self.breaks >= BREAKS {
+            return false;
+        }
+        tokio::time::sleep(PAUSE * 2_u32.pow(self.breaks - 1)).await;
+        true
+    }
+}
+
+/// Makes a call until it succeeds or fails for good: `persist!(wire, safe, call)`. A macro, because the call borrows the
+/// order anew each time.
+macro_rules! persist {
+    ($wire:expr, $safe:expr, $call:expr) => {{
+        let mut tries = $crate::acme::wire::Tries::default();
+        persist!($wire, $safe, tries, $call)
+    }};
+    ($wire:expr, $safe:expr, $tries:ident, $call:expr) => {
+        loop {
+            match $call.await {
+                Err(error) if $wire.again(&error, &mut $tries, $safe).await => {}
+                result => break result,
+            }
+        }
+    };
+}
+pub(super) use persist;
+
+impl HttpClient for Wire {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let wire = self.clone();
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            let answer = wire.send(Request::from_parts(head, body)).await;
+            let (parts, body) = answer.map_err(|fault| Error::Other(Box::new(fault)))?.into_parts();
+            Ok(BytesResponse { parts, body: Box::new(body) })
+        })
+    }
+}
+
+/// Seconds, or a date (RFC 9110, section 10.2.3).
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match value.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::parse(value).ok()?;
+            clock::from_unix(date.timestamp().as_second()).since(clock::now())
+        }
+    };
+    Some(wait.min(LONGEST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(value: &str) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, value.parse().unwrap());
+        retry_after(&headers)
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_bounded() {
+        assert_eq!(parsed("120"), Some(Duration::from_secs(120)));
+        assert_eq!(parsed("99999999999"), Some(LONGEST));
+        assert_eq!(parsed("soon"), None);
+        assert_eq!(parsed("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
+        let day = parsed("Fri, 31 Dec 2100 23:59:59 GMT");
+        assert_eq!(day, Some(LONGEST));
+    }
+}

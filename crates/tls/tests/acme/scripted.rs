@@ -1,0 +1,183 @@
+//! What a real CA does rarely, and `pebble` never: by script.
+
+use std::time::Duration;
+
+use relais_core::config::{Authority, Challenge, ExternalAccount};
+use relais_tls::acme::{self, FaultKind, Job};
+use serde_json::json;
+
+use crate::clerk::{self, Clerk, job};
+use crate::edge::Edge;
+use crate::fake::{Fake, Script, hurried, problem, some_ari_id};
+
+fn wanted() -> Job {
+    job(&["s.a.test"], Challenge::Http01)
+}
+
+async fn ordered(fake: &Fake, job: &Job) -> (Clerk, Result<acme::Product, acme::OrderFault>) {
+    let (clerk, edge) = (Clerk::default(), Edge::new().await);
+    let result = clerk.order(&fake.ca(), job, &edge.certs).await;
+    (clerk, result)
+}
+
+#[tokio::test]
+async fn a_limit_of_the_ca_is_told_with_its_word_on_when_to_come_again() {
+    let script = Script::default();
+    let said = "too many certificates already issued for a.test";
+    let answer = problem(429, "rateLimited", said, "retry-after: 7200\r\n");
+    script.instead.lock().insert("/order".into(), vec![answer]);
+    let fake = Fake::start(script).await;
+    let fault = ordered(&fake, &wanted()).await.1.unwrap_err();
+    assert_eq!((fault.kind, fault.said.as_str()), (FaultKind::RateLimited, said));
+    assert_eq!(fault.retry_after, Some(Duration::from_secs(7_200)));
+    assert_eq!(fake.seen("/order").len(), 1, "an order that was refused is not tried again at once");
+}
+
+#[tokio::test]
+async fn a_ca_that_is_down_behind_its_front_is_unreachable_and_says_until_when() {
+    let script = Script::default();
+    let page = (503, "content-type: text/html\r\nretry-after: 60\r\n".to_string(), "<h1>maintenance</h1>".to_string());
+    script.instead.lock().insert("/dir".into(), vec![page.clone(), page.clone(), page]);
+    let fake = Fake::start(script).await;
+    let fault = ordered(&fake, &wanted()).await.1.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Unreachable);
+    assert!(fault.said.contains("the CA answered 503"), "{fault}");
+    assert_eq!(fault.retry_after, Some(Duration::from_secs(60)));
+    // A page in passing costs nothing: the next order meets the good directory.
+    ordered(&fake, &wanted()).await.1.unwrap();
+}
+
+#[tokio::test]
+async fn what_answers_and_is_no_ca_is_told() {
+    let script = Script::default();
+    let portal = (200, "content-type: text/html\r\n".to_string(), "<html>Welcome</html>".to_string());
+    script.instead.lock().insert("/dir".into(), vec![portal]);
+    let fake = Fake::start(script).await;
+    let fault = ordered(&fake, &wanted()).await.1.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Unreachable);
+    assert!(fault.to_string().contains("check `directory`"), "{fault}");
+}
+
+#[tokio::test]
+async fn an_order_that_never_ends_is_ended_and_nothing_stays_up() {
+    let fake = Fake::start(Script { never: true, ..Script::default() }).await;
+    let (clerk, edge) = (Clerk::default(), Edge::new().await);
+    let fault = clerk.order(&hurried(fake.ca()), &wanted(), &edge.certs).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Unreachable);
+    assert!(fault.said.contains("did not finish the order in 1.5s"), "{fault}");
+    assert!(clerk.logged().contains("challenge answered"), "{}", clerk.logged());
+    assert_eq!(edge.certs.http01("s.a.test", "t"), None);
+}
+
+#[tokio::test]
+async fn a_ca_that_takes_its_time_is_waited_for() {
+    let fake = Fake::start(Script { slow_looks: 3, ..Script::default() }).await;
+    ordered(&fake, &wanted()).await.1.unwrap();
+}
+
+#[tokio::test]
+async fn a_profile_is_asked_for_where_there_are_any() {
+    let short = Job { profile: Some("shortlived".into()), ..wanted() };
+    let fake = Fake::start(Script { profiles: vec!["classic", "shortlived"], ..Script::default() }).await;
+    ordered(&fake, &short).await.1.unwrap();
+    assert_eq!(fake.seen("/order")[0]["profile"], "shortlived");
+
+    let fake = Fake::start(Script { profiles: vec!["tlsserver", "classic"], ..Script::default() }).await;
+    let fault = ordered(&fake, &short).await.1.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Refused);
+    assert_eq!(fault.to_string(), "the CA has no profile `shortlived`; it has: classic, tlsserver");
+
+    let fake = Fake::start(Script::default()).await;
+    let (clerk, result) = ordered(&fake, &short).await;
+    result.unwrap();
+    assert!(clerk.logged().contains("ordering without `profile`"), "{}", clerk.logged());
+    assert_eq!(fake.seen("/order")[0].get("profile"), None);
+}
+
+#[tokio::test]
+async fn what_is_replaced_is_named_and_never_in_the_way() {
+    let id = some_ari_id();
+    let renewal = Job { replaces: Some(id.clone()), ..wanted() };
+    let knows = || Script { renewal: Some(json!({})), ..Script::default() };
+    let fake = Fake::start(knows()).await;
+    ordered(&fake, &renewal).await.1.unwrap();
+    assert_eq!(fake.seen("/order")[0]["replaces"], id.as_str());
+
+    let twice = Script { replaced: vec![id.clone()], ..knows() };
+    for (script, placed) in [(twice, 2), (Script { deaf: true, ..knows() }, 2), (Script::default(), 1)] {
+        let fake = Fake::start(script).await;
+        let (clerk, result) = ordered(&fake, &renewal).await;
+        result.unwrap();
+        assert!(clerk.logged().contains("ordering without `replaces`"), "{}", clerk.logged());
+        let orders: Vec<_> =
+            fake.seen("/order").into_iter().filter(|order| order.get("identifiers").is_some()).collect();
+        assert_eq!(orders.len(), placed);
+        assert_eq!(orders.last().unwrap().get("replaces"), None);
+    }
+}
+
+#[tokio::test]
+async fn the_ca_says_when_to_renew() {
+    let answer = json!({
+        "suggestedWindow": {"start": "2026-01-02T04:00:00Z", "end": "2026-01-03T04:00:00Z"},
+        "explanationURL": "https://ca.example/why",
+    });
+    let fake = Fake::start(Script { renewal: Some(answer.clone()), again: Some("21600"), ..Script::default() }).await;
+    let info = acme::renewal_info(&fake.ca(), "aki.serial").await.unwrap().unwrap();
+    assert_eq!(info.end.since(info.start), Duration::from_secs(86_400));
+    assert_eq!(info.start.0, 1_767_326_400_000_000);
+    assert_eq!(info.explanation.as_deref(), Some("https://ca.example/why"));
+    assert_eq!(info.ask_again, Duration::from_secs(21_600));
+    assert_eq!(fake.seen("/ari/aki.serial").len(), 1);
+
+    // Too often, or never again: bounded.
+    for (again, meant) in [("1", 60), ("9999999", 86_400)] {
+        let fake = Fake::start(Script { renewal: Some(answer.clone()), again: Some(again), ..Script::default() }).await;
+        let info = acme::renewal_info(&fake.ca(), "aki.serial").await.unwrap().unwrap();
+        assert_eq!(info.ask_again, Duration::from_secs(meant));
+    }
+    let fake = Fake::start(Script::default()).await;
+    assert_eq!(acme::renewal_info(&fake.ca(), "aki.serial").await.unwrap(), None);
+    let turned = json!({"suggestedWindow": {"start": "2026-01-03T04:00:00Z", "end": "2026-01-02T04:00:00Z"}});
+    let fake = Fake::start(Script { renewal: Some(turned), ..Script::default() }).await;
+    let fault = acme::renewal_info(&fake.ca(), "aki.serial").await.unwrap_err();
+    assert!(fault.said.contains("ends before it begins"), "{fault}");
+}
+
+#[tokio::test]
+async fn an_external_account_is_fetched_by_e_mail() {
+    let fake = Fake::start(Script::default()).await;
+    let url = format!("http://{}/eab", fake.address);
+    let directory = format!("http://{}/dir", fake.address);
+    let external_account = Some(ExternalAccount::ByEmail { url });
+    let mut ca = clerk::ca(Authority { external_account, ..clerk::authority(directory) });
+    let edge = Edge::new().await;
+    Clerk::default().order(&ca, &wanted(), &edge.certs).await.unwrap();
+    let account = &fake.seen("/account")[0];
+    assert_eq!(account["contact"], json!(["mailto:ops@a.test"]));
+    let bound = account["externalAccountBinding"]["protected"].as_str().unwrap();
+    assert!(!bound.is_empty());
+
+    ca.email = Some("nobody".into());
+    let fault = Clerk::default().order(&ca, &wanted(), &edge.certs).await.unwrap_err();
+    assert!(fault.to_string().contains("invalid_email") && fault.kind == FaultKind::Refused, "{fault}");
+    ca.email = None;
+    let fault = Clerk::default().order(&ca, &wanted(), &edge.certs).await.unwrap_err();
+    assert!(fault.to_string().contains("set `email` in `[edge]`"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_rehearsal_goes_to_the_staging_directory() {
+    let (live, staging) = (Fake::start(Script::default()).await, Fake::start(Script::default()).await);
+    let declared = clerk::authority(format!("http://{}/dir", live.address));
+    let rehearsal = format!("http://{}/dir", staging.address);
+    let mut ca = clerk::ca(Authority { staging: Some(rehearsal), ..declared.clone() });
+    ca.staging = true;
+    let edge = Edge::new().await;
+    Clerk::default().order(&ca, &wanted(), &edge.certs).await.unwrap();
+    assert_eq!((live.seen("/").len(), staging.seen("/order").is_empty()), (0, false));
+    let mut without = clerk::ca(declared);
+    without.staging = true;
+    let fault = Clerk::default().order(&without, &wanted(), &edge.certs).await.unwrap_err();
+    assert!(fault.to_string().contains("the authority `test` has no staging"), "{fault}");
+}

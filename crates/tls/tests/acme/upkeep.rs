@@ -1,0 +1,81 @@
+//! What is done with what is there: a new key for the account, taking a certificate back, an account the CA forgot.
+
+use relais_core::config::Challenge;
+use relais_tls::acme::{self, FaultKind, Reason};
+
+use crate::clerk::{Clerk, job};
+use crate::pebble::{Manner, Pebble};
+
+#[tokio::test]
+async fn an_account_gets_a_new_key_and_the_old_one_opens_nothing() {
+    let Some(pebble) = Pebble::start(Manner::default()).await else { return };
+    let (clerk, ca, certs) = (Clerk::default(), pebble.ca(), &pebble.edge.certs);
+    let wanted = job(&["r.a.test"], Challenge::Http01);
+    clerk.order(&ca, &wanted, certs).await.unwrap();
+    let old = clerk.held().unwrap();
+    let new = acme::rollover(&ca, &old, &clerk.steps()).await.unwrap();
+    assert_ne!(old, new);
+    assert_eq!(clerk.held().as_ref(), Some(&new));
+    let kept = clerk.kept.lock().len();
+    clerk.order(&ca, &wanted, certs).await.unwrap();
+    assert_eq!(clerk.kept.lock().len(), kept, "the account is used as it is");
+    let late = Clerk::default();
+    *late.account.lock() = Some(old);
+    let fault = late.order(&ca, &wanted, certs).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Refused, "{fault}");
+}
+
+#[tokio::test]
+async fn a_change_of_the_key_that_was_cut_off_anywhere_loses_no_account() {
+    let Some(pebble) = Pebble::start(Manner::default()).await else { return };
+    let (clerk, ca, certs) = (Clerk::default(), pebble.ca(), &pebble.edge.certs);
+    let wanted = job(&["c.a.test"], Challenge::Http01);
+    clerk.order(&ca, &wanted, certs).await.unwrap();
+    let before = clerk.kept.lock().len();
+    // Keeping fails: before the CA learns of the new key, and after it has learnt of it.
+    for survives in [0, 1] {
+        let held = clerk.held().unwrap();
+        let kept = clerk.kept.lock().len();
+        *clerk.fails_after.lock() = Some(kept + survives);
+        let fault = acme::rollover(&ca, &held, &clerk.steps()).await.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Internal, "{fault}");
+        *clerk.fails_after.lock() = None;
+        clerk.order(&ca, &wanted, certs).await.unwrap();
+    }
+    assert!(clerk.kept.lock().len() > before);
+    let accounts = |secret: &relais_core::config::Secret| {
+        let kept: serde_json::Value = serde_json::from_str(secret.expose()).unwrap();
+        kept["id"].as_str().map(str::to_string)
+    };
+    let mut ids: Vec<String> = clerk.kept.lock().iter().filter_map(accounts).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "one account all along: {ids:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_is_taken_back_once() {
+    let Some(pebble) = Pebble::start(Manner::default()).await else { return };
+    let (clerk, ca) = (Clerk::default(), pebble.ca());
+    let product = clerk.order(&ca, &job(&["v.a.test"], Challenge::Http01), &pebble.edge.certs).await.unwrap();
+    let held = clerk.held().unwrap();
+    acme::revoke(&ca, &held, &product.chain_pem, Reason::Superseded, &clerk.steps()).await.unwrap();
+    let fault = acme::revoke(&ca, &held, &product.chain_pem, Reason::Unspecified, &clerk.steps()).await.unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Refused);
+    assert!(fault.said.to_lowercase().contains("revoked"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_ca_that_forgot_the_account_is_given_it_again() {
+    let Some(mut pebble) = Pebble::start(Manner::default()).await else { return };
+    let (clerk, ca) = (Clerk::default(), pebble.ca());
+    let wanted = job(&["f.a.test"], Challenge::Http01);
+    clerk.order(&ca, &wanted, &pebble.edge.certs).await.unwrap();
+    pebble.restart().await;
+    clerk.order(&ca, &wanted, &pebble.edge.certs).await.unwrap();
+    let key = |secret: &relais_core::config::Secret| {
+        let kept: serde_json::Value = serde_json::from_str(secret.expose()).unwrap();
+        kept["key_pkcs8"].as_str().unwrap().to_string()
+    };
+    let kept = clerk.kept.lock();
+    assert!(kept.iter().all(|one| key(one) == key(&kept[0])), "the same key is registered again");
+}
