@@ -4,6 +4,7 @@ use instant_acme::{AuthorizationStatus, ChallengeStatus, ChallengeType, Error, O
 use relais_core::config::Challenge;
 
 use super::board::Notice;
+use super::dns::{DnsFault, Failed, Presented, Undo};
 use super::fault::{FaultKind, OrderFault};
 use super::order::Desk;
 use super::step::Step;
@@ -14,12 +15,15 @@ pub(super) struct Answers {
     /// By the place of the authorisation in the order; `None`: proven before.
     chosen: Vec<Option<(String, Challenge)>>,
     _up: Vec<Notice>,
+    /// For `dns-01`. Removed in the background where the order is cut off.
+    records: Option<Presented>,
 }
 
 /// Chooses a challenge for each host and puts the answers up.
 pub(super) async fn put_up(desk: &Desk<'_>, order: &mut Order) -> Result<Answers, OrderFault> {
     load(desk, order).await?;
-    let mut answers = Answers { chosen: Vec::new(), _up: Vec::new() };
+    let mut answers = Answers { chosen: Vec::new(), _up: Vec::new(), records: None };
+    let mut values = Vec::new();
     let mut all = order.authorizations();
     while let Some(authorization) = all.next().await {
         let mut authorization = authorization.map_err(|error| desk.wire.fault(&error))?;
@@ -42,14 +46,52 @@ pub(super) async fn put_up(desk: &Desk<'_>, order: &mut Order) -> Result<Answers
                 let notice = desk.board.put_tls_alpn01(&host, answer.digest().as_ref());
                 answers._up.push(notice.map_err(|why| OrderFault::new(FaultKind::Internal, why))?);
             }
-            Challenge::Dns01 => {}
+            Challenge::Dns01 => values.push((host.clone(), answer.dns_value())),
         }
         answers.chosen.push(Some((host, challenge)));
+    }
+    if !values.is_empty() {
+        answers.records = Some(write(desk, &values).await?);
     }
     Ok(answers)
 }
 
+/// Writes the records for `dns-01`; they are noted before, so that they are removed even after a kill.
+async fn write(desk: &Desk<'_>, values: &[(String, String)]) -> Result<Presented, OrderFault> {
+    let fault = |DnsFault { message, help }: DnsFault| OrderFault {
+        challenge: Some(Challenge::Dns01),
+        ..OrderFault::new(FaultKind::Dns, message).likely(help)
+    };
+    let Some(dns) = desk.dns else {
+        let said = "`dns-01` is needed, and nobody is declared who changes the DNS";
+        return Err(OrderFault::new(FaultKind::Dns, said).likely("declare an `[acme.dns.NAME]`"));
+    };
+    let plan = dns.plan(values).await.map_err(fault)?;
+    desk.steps.keep_records(plan.clone()).await?;
+    match dns.present(plan.clone()).await {
+        Ok(presented) => Ok(presented),
+        Err(Failed { fault: why, left }) => {
+            removed(desk, plan, left);
+            Err(fault(why))
+        }
+    }
+}
+
+fn removed(desk: &Desk<'_>, mut records: Vec<Undo>, left: Vec<Undo>) {
+    records.retain(|record| !left.contains(record));
+    desk.steps.tell(Step::RecordsRemoved { records, left });
+}
+
 impl Answers {
+    /// Removes the records, now that the CA has seen them or never will.
+    pub(super) async fn take_down(self, desk: &Desk<'_>) {
+        if let Some(presented) = self.records {
+            let records = presented.undos().to_vec();
+            let left = presented.clean().await;
+            removed(desk, records, left);
+        }
+    }
+
     /// Tells the CA that the answers are up.
     pub(super) async fn announce(&self, desk: &Desk<'_>, order: &mut Order) -> Result<(), OrderFault> {
         let mut all = order.authorizations();

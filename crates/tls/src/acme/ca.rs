@@ -22,11 +22,13 @@ pub struct Patience {
     pub call: Duration,
     /// For a whole order, DNS records apart. Default 5 min.
     pub order: Duration,
+    /// For DNS records to be written, seen and removed, on top of it. Default 10 min.
+    pub records: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { call: Duration::from_secs(30), order: Duration::from_secs(300) }
+        Self { call: Duration::from_secs(30), order: Duration::from_secs(300), records: Duration::from_secs(600) }
     }
 }
 

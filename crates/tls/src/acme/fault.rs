@@ -173,7 +173,8 @@ fn cause(word: &str, host: &str, challenge: Challenge) -> String {
             "the CA's handshake on port 443 did not reach relais: a firewall closes it, the DNS of {host} (A and AAAA) points elsewhere, or something in front of relais ends TLS"
         ),
         (Challenge::Dns01, _) => format!(
-            "the CA did not see the TXT record of _acme-challenge.{host}: a name server may be slow or not answer; raise `propagation_timeout`"
+            "the CA did not see the TXT record of _acme-challenge.{}: a name server may be slow or not answer; raise `propagation_timeout`",
+            host.trim_start_matches("*.")
         ),
     }
 }

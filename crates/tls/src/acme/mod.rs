@@ -1,7 +1,7 @@
 //! Certificates from public CAs by ACME (RFC 8555): carries out one order at a time, decides nothing about when.
 //!
 //! May talk to the CA and to DNS providers. Keeps nothing: what must survive is handed to the caller, and where it must
-//! survive before the next step, the caller is waited for ([`Step::KeepAccount`]).
+//! survive before the next step, the caller is waited for ([`Step::KeepAccount`], [`Step::KeepRecords`]).
 //!
 //! Read [`order`] first: `account` opens the account, `answer` puts the answers to challenges on the [`Board`], `wire`
 //! carries the calls of the ACME library over [`client`] and repeats what may be repeated, `product` reads what came.

@@ -11,6 +11,7 @@ use super::account;
 use super::answer;
 use super::board::Board;
 use super::ca::Ca;
+use super::dns::Dns;
 use super::fault::{self, FaultKind, OrderFault};
 use super::key;
 use super::product::{self, Product};
@@ -44,25 +45,29 @@ pub(super) struct Desk<'a> {
     pub(super) ca: &'a Ca,
     pub(super) job: &'a Job,
     pub(super) board: &'a Arc<Board>,
+    pub(super) dns: Option<&'a Dns>,
     pub(super) steps: &'a Steps,
     pub(super) wire: Wire,
 }
 
 /// Orders one certificate. `account` is what was kept of an account at this CA; a new or changed one is handed out by
-/// [`Step::KeepAccount`] before it is used.
+/// [`Step::KeepAccount`] before it is used, and so are the DNS records of `dns-01` ([`Step::KeepRecords`]).
 ///
 /// # Errors
-/// Why there is none. Takes at most [`super::Patience::order`].
+/// Why there is none. Takes at most [`super::Patience::order`], and [`super::Patience::records`] more where it may write
+/// DNS records.
 pub async fn order(
     ca: &Ca,
     job: &Job,
     account: Option<&Secret>,
     board: &Arc<Board>,
+    dns: Option<&Dns>,
     steps: &Steps,
 ) -> Result<Product, OrderFault> {
     let wire = ca.wire()?;
-    let desk = Desk { ca, job, board, steps, wire };
-    let within = ca.patience.order;
+    let desk = Desk { ca, job, board, dns, steps, wire };
+    let writes = dns.is_some() && job.challenges.contains(&Challenge::Dns01);
+    let within = ca.patience.order + if writes { ca.patience.records } else { Duration::ZERO };
     match tokio::time::timeout(within, desk.order(account)).await {
         Ok(result) => result,
         Err(_) => {
@@ -141,9 +146,15 @@ impl Desk<'_> {
     async fn prove(&self, order: &mut Order) -> Result<(), OrderFault> {
         // What is up stays up until the CA has decided.
         let answers = answer::put_up(self, order).await?;
+        let result = self.believed(order, &answers).await;
+        answers.take_down(self).await;
+        result
+    }
+
+    async fn believed(&self, order: &mut Order, answers: &answer::Answers) -> Result<(), OrderFault> {
         answers.announce(self, order).await?;
         match self.until(order, |status| !matches!(status, OrderStatus::Pending)).await? {
-            OrderStatus::Invalid => Err(answer::why_invalid(self, order, &answers).await),
+            OrderStatus::Invalid => Err(answer::why_invalid(self, order, answers).await),
             _ => {
                 self.steps.tell(Step::Proven);
                 Ok(())

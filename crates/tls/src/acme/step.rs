@@ -3,6 +3,7 @@
 use relais_core::config::{Challenge, Secret};
 use tokio::sync::{mpsc, oneshot};
 
+use super::dns::Undo;
 use super::fault::{FaultKind, OrderFault};
 
 /// One step of an order. `Display` is its line in the log.
@@ -14,6 +15,21 @@ pub enum Step {
         account: Secret,
         /// Answered when it is on the disk.
         kept: oneshot::Sender<()>,
+    },
+    /// DNS records that are about to be written: to be noted durably, so that they are removed ([`super::dns::Dns::clean`])
+    /// even after a kill. The order goes on when `kept` is answered; dropping it ends the order.
+    KeepRecords {
+        /// To be noted beside all others.
+        records: Vec<Undo>,
+        /// Answered when they are on the disk.
+        kept: oneshot::Sender<()>,
+    },
+    /// DNS records that need not be noted any longer.
+    RecordsRemoved {
+        /// These are gone.
+        records: Vec<Undo>,
+        /// These may still be there, because removing them failed: for the next start.
+        left: Vec<Undo>,
     },
     /// The CA has taken the order.
     Placed {
@@ -44,6 +60,11 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::KeepAccount { .. } => f.write_str("account to be kept"),
+            Self::KeepRecords { records, .. } => write!(f, "{} DNS records to be written", records.len()),
+            Self::RecordsRemoved { records, left } if left.is_empty() => {
+                write!(f, "{} DNS records removed", records.len())
+            }
+            Self::RecordsRemoved { left, .. } => write!(f, "{} DNS records could not be removed", left.len()),
             Self::Placed { url } => write!(f, "order placed: {url}"),
             Self::Answering { host, challenge } => write!(f, "challenge answered: {} for {host}", challenge.as_str()),
             Self::Proven => f.write_str("every name is proven"),
@@ -72,9 +93,19 @@ impl Steps {
 
     /// Waits until the account is kept.
     pub(super) async fn keep_account(&self, account: Secret) -> Result<(), OrderFault> {
-        let lost = || OrderFault::new(FaultKind::Internal, "the account could not be kept, so it is not used");
+        self.keep(|kept| Step::KeepAccount { account, kept }, "the account could not be kept, so it is not used").await
+    }
+
+    /// Waits until the records are noted.
+    pub(super) async fn keep_records(&self, records: Vec<Undo>) -> Result<(), OrderFault> {
+        let lost = "the DNS records could not be noted, so they are not written";
+        self.keep(|kept| Step::KeepRecords { records, kept }, lost).await
+    }
+
+    async fn keep(&self, step: impl FnOnce(oneshot::Sender<()>) -> Step, lost: &str) -> Result<(), OrderFault> {
+        let lost = || OrderFault::new(FaultKind::Internal, lost);
         let (kept, answer) = oneshot::channel();
-        self.0.send(Step::KeepAccount { account, kept }).map_err(|_| lost())?;
+        self.0.send(step(kept)).map_err(|_| lost())?;
         answer.await.map_err(|_| lost())
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use relais_core::config::{Authority, AuthorityLimits, Challenge, KeyKind, Secret};
 use relais_tls::CertStore;
+use relais_tls::acme::dns::{Dns, Undo};
 use relais_tls::acme::{self, Ca, Job, OrderFault, Patience, Product, Step, Steps};
 
 /// Keeps the account and the log of one CA.
@@ -15,6 +16,10 @@ pub(crate) struct Clerk {
     /// Every text that was to be kept, in order.
     pub(crate) kept: Arc<Mutex<Vec<Secret>>>,
     pub(crate) log: Arc<Mutex<Vec<String>>>,
+    /// DNS records noted and not yet removed.
+    pub(crate) records: Arc<Mutex<Vec<Undo>>>,
+    /// Who writes them.
+    pub(crate) dns: Option<Dns>,
     /// How many accounts are kept before keeping fails.
     pub(crate) fails_after: Arc<Mutex<Option<usize>>>,
 }
@@ -27,17 +32,29 @@ impl Clerk {
         tokio::spawn(async move {
             while let Some(step) = told.recv().await {
                 clerk.log.lock().push(step.to_string());
-                if let Step::KeepAccount { account, kept } = step {
-                    if clerk.fails_after.lock().is_some_and(|after| clerk.kept.lock().len() >= after) {
-                        continue;
-                    }
-                    clerk.kept.lock().push(account.clone());
-                    *clerk.account.lock() = Some(account);
-                    let _ = kept.send(());
-                }
+                clerk.keep(step);
             }
         });
         steps
+    }
+
+    fn keep(&self, step: Step) {
+        match step {
+            Step::KeepAccount { account, kept } => {
+                if self.fails_after.lock().is_some_and(|after| self.kept.lock().len() >= after) {
+                    return;
+                }
+                self.kept.lock().push(account.clone());
+                *self.account.lock() = Some(account);
+                let _ = kept.send(());
+            }
+            Step::KeepRecords { records, kept } => {
+                self.records.lock().extend(records);
+                let _ = kept.send(());
+            }
+            Step::RecordsRemoved { records, .. } => self.records.lock().retain(|one| !records.contains(one)),
+            _ => {}
+        }
     }
 
     pub(crate) fn held(&self) -> Option<Secret> {
@@ -45,7 +62,7 @@ impl Clerk {
     }
 
     pub(crate) async fn order(&self, ca: &Ca, job: &Job, certs: &CertStore) -> Result<Product, OrderFault> {
-        acme::order(ca, job, self.held().as_ref(), certs.board(), &self.steps()).await
+        acme::order(ca, job, self.held().as_ref(), certs.board(), self.dns.as_ref(), &self.steps()).await
     }
 
     pub(crate) fn logged(&self) -> String {
@@ -77,6 +94,6 @@ pub(crate) fn authority(directory: String) -> Authority {
 }
 
 pub(crate) fn ca(authority: Authority) -> Ca {
-    let patience = Patience { call: Duration::from_secs(20), order: Duration::from_secs(90) };
+    let patience = Patience { call: Duration::from_secs(20), order: Duration::from_secs(90), ..Patience::default() };
     Ca { authority: Arc::new(authority), staging: false, email: Some("ops@a.test".to_string()), patience }
 }

@@ -74,7 +74,8 @@ async fn a_ca_that_hangs_or_refuses_connections_costs_a_bounded_time() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for (address, said) in [(silent.local_addr().unwrap(), "gave no answer in 200ms"), (closed, "refused")] {
         let mut ca = clerk::ca(clerk::authority(format!("http://{address}/dir")));
-        ca.patience = Patience { call: Duration::from_millis(200), order: Duration::from_secs(60) };
+        ca.patience =
+            Patience { call: Duration::from_millis(200), order: Duration::from_secs(60), ..Patience::default() };
         let fault = Clerk::default().order(&ca, &job(&["h.a.test"], Challenge::Http01), &edge.certs).await.unwrap_err();
         assert_eq!(fault.kind, FaultKind::Unreachable, "{fault}");
         assert!(fault.said.contains(said), "{fault}");

@@ -10,6 +10,7 @@ mod fake;
 mod pebble;
 
 mod failures;
+mod names;
 mod orders;
 mod scripted;
 mod upkeep;

@@ -38,6 +38,8 @@ pub(crate) struct Pebble {
     management: SocketAddr,
     manner: Manner,
     dns: SocketAddr,
+    /// Where TXT records are set.
+    pub(crate) dns_management: SocketAddr,
     ca: Running,
     _names: Running,
     dir: tempfile::TempDir,
@@ -84,7 +86,7 @@ impl Pebble {
         write_config(dir.path(), listen, management, manner, ports);
         let ca = spawn(dir.path(), dns, manner);
         let directory = format!("https://{listen}/dir");
-        let pebble = Self { edge, root, directory, management, manner, dns, ca, _names: names, dir };
+        let pebble = Self { edge, root, directory, management, manner, dns, dns_management, ca, _names: names, dir };
         pebble.until_there().await;
         Some(pebble)
     }
