@@ -16,7 +16,7 @@ mod row;
 mod scenario;
 mod world;
 
-use scenario::Step::{Again, Behave, Crash, Cut, Freeze, Kill, Lose, Mend, Reload, Thaw};
+use scenario::Step::{Again, Behave, Crash, Cut, Forget, Freeze, Kill, Lose, Mend, Reload, Thaw};
 use scenario::{Outage, Scenario};
 use world::Direction::{self, FromSite, ToSite};
 
@@ -82,6 +82,35 @@ fn nothing_arrives_at_a_site() {
         bad: DIJON,
         steps: vec![(0, Cut(0, &[ToSite])), (4000, Mend(0, &[ToSite]))],
         down: Some(0),
+        told: SAID,
+        ..Scenario::default()
+    }
+    .run();
+}
+
+#[test]
+fn the_preferred_site_is_cut_silently_with_a_contract_of_300_ms() {
+    Scenario {
+        name: "preferred site cut, failover_within = 300ms",
+        preferred: Some(0),
+        contract: Some(300),
+        bad: DIJON,
+        steps: vec![(0, Cut(0, BOTH)), (4000, Mend(0, BOTH))],
+        down: Some(0),
+        told: SAID,
+        ..Scenario::default()
+    }
+    .run();
+}
+
+#[test]
+fn a_firewall_forgets_the_connections_of_a_site() {
+    Scenario {
+        name: "firewall forgets a site's connections",
+        fast: true,
+        bad: DIJON,
+        // The site lives, and says so to every new connection: only what is open to it is dead.
+        steps: vec![(0, Forget(0))],
         told: SAID,
         ..Scenario::default()
     }

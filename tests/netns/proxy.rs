@@ -21,6 +21,8 @@ pub(crate) struct Service {
     pub(crate) preferred: Option<usize>,
     /// Whether 500 is tried elsewhere too. Peers always do where they can.
     pub(crate) retry_500: bool,
+    /// `failover_within`, milliseconds. Peers have no such thing.
+    pub(crate) contract: Option<u64>,
 }
 
 /// What serves the users.
@@ -115,9 +117,10 @@ fn relais(world: &World, backends: &[Backend], service: &Service) -> Edge {
         })
         .collect();
     let retry = if service.retry_500 { "[service.web.retry]\nstatuses = [500, 502, 503, 504]\n" } else { "" };
+    let contract = service.contract.map(|millis| format!("failover_within = \"{millis}ms\"\n")).unwrap_or_default();
     let under = tied(&world.edge()).join(" ");
     let edge = Setup::services(&format!(
-        "[sites]\n{sites}[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n{retry}\
+        "[sites]\n{sites}[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n{contract}{retry}\
          [service.web.response_headers]\nset = {{ X-Gen = \"0\" }}\n[service.web.backends]\n{places}"
     ))
     .listening(&format!("[listener.http]\naddress = \"{EDGE}\"\nprotocol = \"http\"\nredirect = false\n"))

@@ -20,8 +20,6 @@ const NOISE: f64 = 3.0;
 /// What users may still feel after a killed edge serves again, microseconds.
 const SETTLES: u64 = 500_000;
 
-const CONTRACT: f64 = 1.0;
-
 /// Milliseconds of load before the fault.
 const BEFORE: u64 = 2000;
 
@@ -30,6 +28,8 @@ const BEFORE: u64 = 2000;
 pub(crate) enum Step {
     Cut(usize, &'static [Direction]),
     Mend(usize, &'static [Direction]),
+    /// Every connection to a site that is open now is lost without a word; new ones are not.
+    Forget(usize),
     /// Percent of the packets of a site, each way; 0 ends it.
     Lose(usize, u64),
     Kill(&'static [usize]),
@@ -50,6 +50,8 @@ pub(crate) struct Scenario {
     pub(crate) fast: bool,
     pub(crate) preferred: Option<usize>,
     pub(crate) retry_500: bool,
+    /// `failover_within`, milliseconds; unset: what it is by itself.
+    pub(crate) contract: Option<u64>,
     /// The backends that fail.
     pub(crate) bad: &'static [usize],
     /// Milliseconds after the fault.
@@ -82,6 +84,7 @@ impl Default for Scenario {
             fast: false,
             preferred: None,
             retry_500: false,
+            contract: None,
             bad: &[],
             steps: Vec::new(),
             repair: 4000,
@@ -154,6 +157,11 @@ impl Scenario {
         }
     }
 
+    /// The contract and the noise, seconds.
+    fn limit(&self) -> f64 {
+        self.contract.unwrap_or(1000) as f64 / 1e3 + NOISE
+    }
+
     fn judge(&self, row: &Row, seen: &Seen, site_down: Option<f64>, fault: u64, outage: Option<&Range<u64>>) {
         assert_eq!(row.twice, 0, "POSTs executed twice");
         let corrupt = |asked: &&Asked| ["corrupt", "wrong_answer"].contains(&asked.end.as_str());
@@ -170,13 +178,13 @@ impl Scenario {
         }
         if let Some(site) = self.down {
             let at = site_down.unwrap_or_else(|| panic!("{} was never declared down", SITES[site]));
-            assert!(at < CONTRACT + NOISE, "{} was declared down after {at} s", SITES[site]);
+            assert!(at < self.limit(), "{} was declared down after {at} s", SITES[site]);
         }
         if let Some(ways) = self.told {
             assert_eq!(row.told.len(), row.hit, "streams that were told");
             assert!(row.hit > 0, "streams were there to be told");
             for (at, how) in &row.told {
-                assert!(*at < CONTRACT + NOISE, "a stream was told after {at} s");
+                assert!(*at < self.limit(), "a stream was told after {at} s");
                 assert!(ways.contains(&how.as_str()), "a stream was told by {how}");
             }
         }
@@ -188,7 +196,8 @@ impl Stage {
         let dir = tempfile::tempdir().unwrap();
         let world = World::new();
         let backends = backend::all(&world, dir.path());
-        let service = Service { preferred: scenario.preferred, retry_500: scenario.retry_500 };
+        let Scenario { preferred, retry_500, contract, .. } = *scenario;
+        let service = Service { preferred, retry_500, contract };
         let proxy = Proxy::start(&world, &backends, &service, dir.path());
         let load = Load::start(&world, dir.path());
         Stage { load, proxy, backends, world, down: [None; 3], again: None, _dir: dir }
@@ -214,6 +223,7 @@ impl Stage {
         match step {
             Step::Cut(site, directions) => self.world.cut(site, directions),
             Step::Mend(site, directions) => self.world.mend(site, directions),
+            Step::Forget(site) => self.world.forget(site),
             Step::Lose(site, 0) => self.world.lose_nothing(site),
             Step::Lose(site, percent) => {
                 let cannot = |why| format!("this kernel or its tc cannot lose packets at random: {why}");

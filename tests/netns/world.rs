@@ -127,6 +127,23 @@ impl World {
         batch(&self.hub(), &lines.join("\n"));
     }
 
+    /// Drops every packet of the connections that are open between the edge and a site, silently and for good.
+    pub(crate) fn forget(&self, site: usize) {
+        let mut command = inside(&self.edge(), Path::new("ss"));
+        let output = command.args(["-Htn", "dst", &format!("10.200.{site}.0/24")]).output().unwrap();
+        let open = String::from_utf8_lossy(&output.stdout).into_owned();
+        let ports = open.lines().filter_map(|line| line.split_whitespace().nth(3)?.rsplit_once(':'));
+        let lines: Vec<String> = ports
+            .flat_map(|(_, port)| {
+                let rule =
+                    |device: &str, end: &str| format!("rule add iif {device} ipproto tcp {end} {port} blackhole");
+                [rule("edge", "sport"), rule(SITES[site], "dport")]
+            })
+            .collect();
+        assert!(!lines.is_empty(), "connections are open: {open}");
+        batch(&self.hub(), &lines.join("\n"));
+    }
+
     /// Loses this share of the packets of a site, in each direction. The error says what the kernel or `tc` cannot do.
     pub(crate) fn lose(&self, site: usize, percent: u64) -> Result<(), String> {
         // Load a random number; below the threshold drop (2), else go on (-1).

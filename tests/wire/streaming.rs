@@ -1,9 +1,11 @@
 //! Bodies are passed on as they come, both ways, whole or visibly cut.
 
+use std::time::Duration;
+
 use crate::support::edge::{Edge, Setup};
 use crate::support::h2::{Backend, Client};
 use crate::support::raw::{Plain, Raw};
-use crate::support::wire::get;
+use crate::support::wire::{get, ok};
 use crate::support::{assert_same, noise, wait_for};
 
 #[test]
@@ -366,4 +368,24 @@ fn a_request_body_cut_by_the_client_never_looks_complete_to_the_backend() {
         let rest = upstream.rest();
         assert!(rest.len() < 96 && !rest.ends_with(b"0\r\n\r\n"), "looks complete: {rest:?}");
     }
+}
+
+/// Linux would end a connection for unacknowledged bytes although its peer's kernel says all the time that it lives.
+#[test]
+fn a_backend_that_does_not_read_for_a_while_is_busy_and_not_dead() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).with("failover_within = \"300ms\"").start();
+    let body = noise(16 << 20);
+    let (mut client, expected) = (edge.connect(), body.clone());
+    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", body.len()));
+    let sender = std::thread::spawn(move || {
+        client.send(&body);
+        client.answer().status()
+    });
+    let (mut upstream, _) = backend.request();
+    // Longer than bytes may stay unacknowledged.
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(upstream.bytes(expected.len()) == expected, "all of it came");
+    upstream.send(ok("done"));
+    assert_eq!(sender.join().unwrap(), 200);
 }

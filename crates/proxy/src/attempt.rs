@@ -156,6 +156,10 @@ async fn one(exchange: &mut Exchange, forward: &Forward, connected: Connected, t
         }
         Outcome::Failed(fault) => {
             evidence(exchange, &member, Err(fault));
+            if fault == Fault::Unacknowledged {
+                let worker = &exchange.client.worker;
+                worker.connections.slot(&member.backend).distrust(worker.now());
+            }
             failed(exchange, forward, &member, fault, fault.as_str(), started, ticket)
         }
         Outcome::Rescued(fault) => failed(exchange, forward, &member, fault, "rescued", started, ticket),

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use relais_core::config::{Address, Forward, UpstreamProtocol, UpstreamTls};
 use relais_core::{Backend, Event, Fault, Member};
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
@@ -20,12 +19,14 @@ use tokio_rustls::TlsConnector;
 
 use crate::cut::Gated;
 use crate::exchange::Exchange;
+use crate::line::{Carries, Line};
 use crate::pool::Slot;
 use crate::sender::{H2Sender, Sender};
 use crate::worker::Worker;
 
-/// Sent bytes may stay unacknowledged for three contracts, and no less than this: a lossy link needs several
-/// retransmissions, and a dead site is found by its verdict long before. This only bounds what no verdict covers.
+/// What may be repeated waits for one contract until what was sent is acknowledged. The rest waits for three, and no less
+/// than this: a lossy link needs several retransmissions, and a dead site is found by its verdict long before. This only
+/// bounds what no verdict covers, as when a firewall on the way forgets its connections.
 const LEAST_UNACKNOWLEDGED: Duration = Duration::from_secs(3);
 
 /// What a connect task needs to know.
@@ -41,6 +42,7 @@ pub(crate) struct Goal {
     deadline: Duration,
     /// How long sent bytes may stay unacknowledged.
     unacknowledged: Duration,
+    carries: Carries,
     /// The request's host, for TLS server names.
     host: Arc<str>,
     keep_idle: usize,
@@ -79,6 +81,18 @@ impl Goal {
             UpstreamProtocol::Auto if exchange.upgrade.is_some() => UpstreamProtocol::H1,
             protocol => protocol,
         };
+        // What comes of ALPN may be HTTP/2, and then all kinds of requests share the connection.
+        let tls = member.backend.upstream.tls.is_some();
+        let shared = protocol == UpstreamProtocol::H2 || (protocol == UpstreamProtocol::Auto && tls);
+        let (short, long) = (timers.failover_within, (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED));
+        let repeatable = exchange.replayable() && exchange.upgrade.is_none() && !shared;
+        let carries = if exchange.upgrade.is_some() {
+            Carries::Bytes
+        } else {
+            // The first answer must be one to a request: neither of a handshake nor to `Expect: 100-continue`.
+            let plain = !shared && !tls && !exchange.expects_continue;
+            Carries::Requests(plain.then_some(short))
+        };
         Self {
             backend: Arc::clone(&member.backend),
             slot: Arc::clone(slot),
@@ -86,7 +100,8 @@ impl Goal {
             moves: slot.verdicts().moves,
             protocol,
             deadline: timers.connect,
-            unacknowledged: (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED),
+            unacknowledged: if repeatable { short } else { long },
+            carries,
             host: Arc::clone(&exchange.host.original),
             keep_idle: forward.keep_idle,
             // Half the contract: what waits behind it at a backend that serves one connection at a time is served in it.
@@ -176,25 +191,17 @@ async fn dial(worker: &Arc<Worker>, goal: &Goal) -> Result<UpstreamIo, Trouble> 
 }
 
 /// Tries the addresses of a backend one after another, each with its share of the time.
-async fn dial_any(goal: &Goal) -> Result<TcpStream, Trouble> {
+async fn dial_any(goal: &Goal) -> Result<Line, Trouble> {
     let mut last = Trouble::Fault(Fault::Unresolved);
     for address in goal.addresses.iter() {
         let share = goal.deadline / u32::try_from(goal.addresses.len()).unwrap_or(u32::MAX).max(1);
-        last = match tokio::time::timeout(share, dial_tcp(*address, goal.unacknowledged)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(trouble)) => trouble,
+        last = match tokio::time::timeout(share, TcpStream::connect(*address)).await {
+            Ok(Ok(stream)) => return Ok(Line::new(stream, goal.unacknowledged, goal.carries)),
+            Ok(Err(error)) => trouble(&error),
             Err(_) => Trouble::Fault(Fault::ConnectTimeout),
         };
     }
     Err(last)
-}
-
-async fn dial_tcp(address: SocketAddr, unacknowledged: Duration) -> Result<TcpStream, Trouble> {
-    let stream = TcpStream::connect(address).await.map_err(|error| trouble(&error))?;
-    // Not fatal where refused: both only shorten waits.
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(unacknowledged));
-    Ok(stream)
 }
 
 async fn secure(
@@ -295,7 +302,7 @@ async fn handshake(goal: &Goal, io: UpstreamIo) -> Result<Sender, Fault> {
 /// A connection without TLS.
 #[derive(Debug)]
 pub(crate) enum Plain {
-    Tcp(TcpStream),
+    Tcp(Line),
     Unix(UnixStream),
 }
 

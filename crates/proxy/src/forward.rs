@@ -100,6 +100,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
         before,
         gate: gate.as_ref(),
         asked: now,
+        asked_first: exchange.client.worker.now(),
         seen: 0,
         pressed: false,
         backend: member.backend.slot,
@@ -141,6 +142,7 @@ struct Wait<'a> {
     before: Verdicts,
     gate: Option<&'a Gate>,
     asked: Instant,
+    asked_first: relais_core::Instant,
     /// Body bytes read at the last look.
     seen: u64,
     /// The fleet was told that something waits here.
@@ -162,6 +164,12 @@ impl Wait<'_> {
             if now.downs != self.before.downs {
                 return Outcome::Rescued(Fault::ResponseTimeout);
             }
+            // Another connection there was found dead meanwhile: after one contract this one counts as dead too.
+            let contract = self.exchange.pool.timers.failover_within;
+            let doubted = self.slot.distrusted() > self.asked_first && self.exchange.replayable();
+            if doubted && self.asked.elapsed() >= contract {
+                return Outcome::Rescued(Fault::Unacknowledged);
+            }
             let gated = self.gate.is_some_and(|gate| gate.lock().is_some());
             let overdue = self.exchange.pool.timers.overdue();
             let patience = if !self.pressed {
@@ -171,12 +179,16 @@ impl Wait<'_> {
             } else {
                 self.forward.timeout.response
             };
+            let patience = if doubted { patience.min(contract) } else { patience };
             tokio::select! {
                 () = verdict => {}
                 () = tokio::time::sleep_until((self.asked + patience).into()) => {
                     if !self.pressed {
                         self.pressed = true;
                         self.exchange.client.worker.press(self.slot, self.backend, overdue);
+                        continue;
+                    }
+                    if doubted {
                         continue;
                     }
                     if gated {

@@ -21,6 +21,7 @@ mod headers;
 mod hedge;
 mod interim;
 mod kept;
+mod line;
 mod listener;
 mod obtain;
 mod pool;

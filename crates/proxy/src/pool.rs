@@ -43,6 +43,8 @@ pub(crate) struct Slot {
     drains: AtomicU64,
     /// Grows each time the backend's name no longer leads to an address it led to.
     moves: AtomicU64,
+    /// When a connection was last found dead, as core counts time.
+    distrusted: AtomicU64,
     /// The backend hangs: streams there that stay silent end.
     hung: AtomicBool,
     /// The backend asked to be left alone until then (`Retry-After`), as core counts time.
@@ -151,6 +153,18 @@ impl Slot {
         self.idle.lock().push(Idle { send, since, spare_until: Some(since + time) });
         tokio::time::sleep(time).await;
         self.expire(Duration::MAX);
+    }
+
+    /// Closes idle connections: one like them was found dead, though the backend may live.
+    pub(crate) fn distrust(&self, now: relais_core::Instant) {
+        self.distrusted.store(now.0, Relaxed);
+        self.idle.lock().clear();
+        self.verdict.notify_waiters();
+    }
+
+    /// When a connection to the backend was last found dead.
+    pub(crate) fn distrusted(&self) -> relais_core::Instant {
+        relais_core::Instant(self.distrusted.load(Relaxed))
     }
 
     /// Shares an HTTP/2 connection, unless the backend has moved since it was asked for.

@@ -23,6 +23,9 @@ use crate::streams::{PIECE, Turn};
 use crate::timer::LazyTimer;
 use crate::worker::Worker;
 
+/// What is buffered for a client may hide the silence of a backend for so many contracts.
+const HIDDEN: u32 = 10;
+
 /// The body of an answer.
 pub(crate) struct ResponseBody {
     kind: Kind,
@@ -148,12 +151,25 @@ impl FromBackend {
         let until = since + self.patience;
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
         let hung_until = (self.events && self.slot.is_hung()).then(|| self.silent_until(since));
-        let reasons =
-            [(self.timing.drained_at, "drained"), (hung_until, "backend_down"), (Some(until), "backend_stalled")];
+        // What can be continued elsewhere does not wait on a connection whose neighbour was found dead.
+        let dead_until = (self.exchange.is_some() && self.neighbour_died(since)).then(|| since + self.contract);
+        let reasons = [
+            (self.timing.drained_at, "drained"),
+            (hung_until, "backend_down"),
+            (dead_until, "backend_stalled"),
+            (Some(until), "backend_stalled"),
+        ];
         let first = reasons.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min_by_key(|(at, _)| *at);
         let (at, reason) = first.unwrap_or((until, "backend_stalled"));
         ready!(self.timing.timer.poll_expired(cx, at));
         Poll::Ready(Cut(reason))
+    }
+
+    /// Whether another connection to this backend was found dead, since this one fell silent or not long before: what its
+    /// client had not taken yet hid the silence.
+    fn neighbour_died(&self, since: Instant) -> bool {
+        let ago = self.worker.now().since(self.slot.distrusted());
+        ago <= since.elapsed() + self.contract * HIDDEN
     }
 
     /// When a backend that hangs has been silent for a contract: here, and on every other stream from it.
