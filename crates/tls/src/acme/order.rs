@@ -51,7 +51,8 @@ pub(super) struct Desk<'a> {
 }
 
 /// Orders one certificate. `account` is what was kept of an account at this CA; a new or changed one is handed out by
-/// [`Step::KeepAccount`] before it is used, and so are the DNS records of `dns-01` ([`Step::KeepRecords`]).
+/// [`Step::KeepAccount`] before it is used, and so are the DNS records of `dns-01` ([`Step::KeepRecords`]). While there is
+/// no account, one order at a time: two would make two accounts.
 ///
 /// # Errors
 /// Why there is none. Takes at most [`super::Patience::order`], and [`super::Patience::records`] more where it may write

@@ -26,6 +26,8 @@ pub(crate) type Answer = (u16, String, String);
 pub(crate) struct Script {
     /// Answers to requests to a path, each used once, before the good ones.
     pub(crate) instead: Arc<Mutex<BTreeMap<String, Vec<Answer>>>>,
+    /// Paths whose next answer is lost on the way, after the request was carried out.
+    pub(crate) lost: Arc<Mutex<Vec<&'static str>>>,
     /// The profiles of the directory.
     pub(crate) profiles: Vec<&'static str>,
     /// Whether the directory knows renewal information; it is the answer.
@@ -122,6 +124,11 @@ async fn talk(stream: TcpStream, state: &State) -> Option<()> {
         let payload = payload(&body);
         state.seen.lock().push((path.clone(), payload.clone()));
         let (status, headers, body) = state.answer(&path, &payload);
+        let lost = state.script.lost.lock().iter().position(|lost| *lost == path);
+        if let Some(at) = lost {
+            state.script.lost.lock().remove(at);
+            return None;
+        }
         let length = if head.starts_with("HEAD") { 0 } else { body.len() };
         let text = format!(
             "HTTP/1.1 {status} X\r\nreplay-nonce: n{}\r\ncontent-length: {length}\r\n{headers}\r\n",

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use relais_core::config::{Authority, Challenge, ExternalAccount};
+use relais_core::config::{Authority, Challenge, ExternalAccount, KeyKind};
+use relais_tls::Issued;
 use relais_tls::acme::{self, FaultKind, Job};
+use rustls::version::TLS13;
 use serde_json::json;
 
 use crate::clerk::{self, Clerk, job};
 use crate::edge::Edge;
 use crate::fake::{Fake, Script, hurried, problem, some_ari_id};
+use crate::support::{curious, shake};
 
 fn wanted() -> Job {
     job(&["s.a.test"], Challenge::Http01)
@@ -73,6 +76,38 @@ async fn an_order_that_never_ends_is_ended_and_nothing_stays_up() {
 async fn a_ca_that_takes_its_time_is_waited_for() {
     let fake = Fake::start(Script { slow_looks: 3, ..Script::default() }).await;
     ordered(&fake, &wanted()).await.1.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_lost_on_the_way_costs_neither_the_order_nor_a_second_one() {
+    for path in ["/dir", "/account", "/authz/0", "/chall/0", "/order/0", "/finalize/0", "/cert/0"] {
+        let script = Script::default();
+        script.lost.lock().push(path);
+        let fake = Fake::start(script.clone()).await;
+        let (clerk, result) = ordered(&fake, &wanted()).await;
+        result.unwrap_or_else(|fault| panic!("{path}: {fault}\n{}", clerk.logged()));
+        assert!(script.lost.lock().is_empty(), "{path} was asked for");
+        let placed = fake.seen("/order").into_iter().filter(|order| order.get("identifiers").is_some()).count();
+        assert_eq!((placed, fake.seen("/finalize").len()), (1, 1), "{path}");
+    }
+    // Whether it was placed is not known: placing it again at once would count twice.
+    let script = Script::default();
+    script.lost.lock().push("/order");
+    let fake = Fake::start(script).await;
+    let fault = ordered(&fake, &wanted()).await.1.unwrap_err();
+    assert_eq!((fault.kind, fake.seen("/order").len()), (FaultKind::Unreachable, 1), "{fault}");
+}
+
+#[tokio::test]
+async fn every_kind_of_key_is_asked_for_and_served() {
+    let fake = Fake::start(Script::default()).await;
+    let (clerk, edge) = (Clerk::default(), Edge::new().await);
+    for key in [KeyKind::P256, KeyKind::P384, KeyKind::Ed25519, KeyKind::Rsa2048, KeyKind::Rsa4096] {
+        let product = clerk.order(&fake.ca(), &Job { key, ..wanted() }, &edge.certs).await.unwrap();
+        let issued = Issued { name: "s".into(), chain_pem: product.chain_pem, key_pem: product.key_pem };
+        assert_eq!(edge.certs.install_issued(&[issued]), [], "{key:?}");
+        shake(&edge.server, &curious(&[&TLS13]), "s.a.test").await.unwrap();
+    }
 }
 
 #[tokio::test]
