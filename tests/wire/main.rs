@@ -10,7 +10,6 @@ mod support;
 mod answers;
 mod balancing;
 mod bodies;
-mod client_tls;
 mod deadlines;
 mod errors;
 mod framing;

@@ -24,7 +24,7 @@ pub mod words;
 pub use model::*;
 pub use pace::Pace;
 pub use render::{Severity, render_problems};
-pub use source::CertificateSource;
+pub use source::{CertificateSource, address_of};
 
 use std::path::Path;
 

@@ -35,6 +35,24 @@ impl Config {
         source(&self.acme, any.map_or(self.edge.tls, |service| service.tls), "*")
     }
 
+    /// Where the certificate of a name comes from that a client asks for, when no file covers it.
+    #[must_use]
+    pub fn source_of_name(&self, name: &str) -> CertificateSource {
+        let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        let claims = |service: &&Arc<Service>, host: &str| service.hosts.iter().any(|own| own == host);
+        for pattern in [Some(name.to_owned()), wildcard].into_iter().flatten() {
+            let services = self.services.iter().filter(|service| claims(service, &pattern));
+            if let Some(best) = services
+                .map(|service| (self.certificate_source(service, &pattern), service))
+                .max_by_key(|(source, _)| *source)
+            {
+                return asked_for(best.0, best.1.tls, name);
+            }
+        }
+        let any = self.services.iter().find(|service| claims(service, "*"));
+        asked_for(self.unknown_source(), any.map_or(self.edge.tls, |service| service.tls), name)
+    }
+
     /// Where the certificate of each host of the file comes from, when no file covers it. Empty without an HTTPS listener.
     /// A host of several services has the best of their sources. `*` is in it when a service claims it.
     #[must_use]
@@ -70,7 +88,7 @@ impl Acme {
     /// The ways in which a host can be proven to be ours, in order of trial. Empty: there is none.
     #[must_use]
     pub fn challenges_for(&self, host: &str) -> Vec<Challenge> {
-        let has_dns = address(host).is_none() && self.dns_for(host).is_some();
+        let has_dns = address_of(host).is_none() && self.dns_for(host).is_some();
         let possible = |kind: &&Challenge| match kind {
             Challenge::Dns01 => has_dns,
             Challenge::Http01 | Challenge::TlsAlpn01 => !host.starts_with("*."),
@@ -80,8 +98,15 @@ impl Acme {
 }
 
 /// The address a host is, when it is one (IPv6 in brackets).
-pub(crate) fn address(host: &str) -> Option<IpAddr> {
+#[must_use]
+pub fn address_of(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host).parse().ok()
+}
+
+/// With `tls = "auto"` a CA is asked for no name that it cannot certify.
+fn asked_for(source: CertificateSource, tls: TlsSource, name: &str) -> CertificateSource {
+    let possible = tls == TlsSource::Acme || can_be_public(name);
+    if source == CertificateSource::OnDemand && !possible { CertificateSource::Internal } else { source }
 }
 
 /// Whether `name` is `zone` or below it.
@@ -100,7 +125,7 @@ fn source(acme: &Acme, tls: TlsSource, host: &str) -> CertificateSource {
     if host == "*" {
         return on_demand;
     }
-    if !said && (address(host).is_some() || !can_be_public(host)) {
+    if !said && (address_of(host).is_some() || !can_be_public(host)) {
         return CertificateSource::Internal;
     }
     if host.starts_with("*.") && acme.challenges_for(host).is_empty() {
@@ -134,7 +159,7 @@ pub(crate) fn can_be_public(host: &str) -> bool {
     ];
     let name = host.strip_prefix("*.").unwrap_or(host);
     host != "*"
-        && address(host).is_none()
+        && address_of(host).is_none()
         && name.contains('.')
         && !name.contains('_')
         && !NEVER.into_iter().any(|ending| under(name, ending))

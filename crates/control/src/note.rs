@@ -1,6 +1,7 @@
 //! Tells people: one log line per transition, with the evidence in fields that a log search can use.
 
-use relais_core::{Admin, DrillRecord, FailoverRecord, Health, Transition};
+use relais_core::certs::CertOrder;
+use relais_core::{Admin, CertificateStep, DrillRecord, FailoverRecord, Health, Transition};
 
 /// Writes the line of one transition. Loss is a warning, return is information.
 pub(crate) fn write(transition: &Transition) {
@@ -59,6 +60,11 @@ pub(crate) fn write(transition: &Transition) {
                 None => tracing::info!(service, "the contract can hold again"),
             }
         }
+        Transition::Certificate { name, step } => certificate(name, step),
+        Transition::Authority { name, until, why } => {
+            let (authority, until_micros) = (&**name, until.0);
+            tracing::warn!(authority, until_micros, why, "an authority fails and is left alone for a while");
+        }
         Transition::Service { service, available } => {
             let service = &**service;
             if *available {
@@ -67,6 +73,36 @@ pub(crate) fn write(transition: &Transition) {
                 tracing::warn!(service, available, "service has no backend left");
             }
         }
+    }
+}
+
+/// Orders cannot be carried out yet.
+pub(crate) fn cannot_order(order: &CertOrder) {
+    let (name, authority) = (&*order.name, &*order.authority.name);
+    tracing::warn!(name, authority, "certificates cannot be ordered yet: this name has one of the local CA");
+}
+
+fn certificate(name: &str, step: &CertificateStep) {
+    match step {
+        CertificateStep::Ordered { authority, renewal } => {
+            tracing::info!(name, authority = &**authority, renewal, "certificate ordered");
+        }
+        CertificateStep::Issued { authority, not_after, renew_at, took } => {
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let (until_micros, renew_micros) = (not_after.0, renew_at.0);
+            let authority = &**authority;
+            tracing::info!(name, authority, until_micros, renew_micros, took_ms, "certificate issued");
+        }
+        CertificateStep::Failed { authority, fault } => {
+            let (authority, kind, said) = (&**authority, fault.kind.as_str(), &*fault.said);
+            let likely = fault.likely.as_deref().unwrap_or_default();
+            tracing::warn!(name, authority, kind, said, likely, "no certificate: {said}");
+        }
+        CertificateStep::Urgent { not_after, left } => {
+            let (until_micros, left_s) = (not_after.0, left.as_secs());
+            tracing::warn!(name, until_micros, left_s, "a certificate ends soon and could not be renewed");
+        }
+        CertificateStep::Forgotten => tracing::info!(name, "a certificate is not needed any longer"),
     }
 }
 

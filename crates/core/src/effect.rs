@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, BackendId};
+use crate::certs::{AuthorityRecord, CertOrder, CertificateRecord, OrderFault, RenewalQuestion};
 use crate::event::Target;
 use crate::health::{Admin, Health};
 use crate::history::{DrillRecord, FailoverRecord, KEPT, Shape};
@@ -24,6 +25,10 @@ pub enum Effect {
     Resolve(ResolveOrder),
     /// Ask the agent beside a backend and answer with `Event::Agent`.
     Agent(AgentOrder),
+    /// Order a certificate; answer with `Event::Issued` when it is durable, or with `Event::OrderFailed`.
+    Order(Box<CertOrder>),
+    /// Ask a CA when it wants a certificate renewed, and answer with `Event::RenewalInfo`.
+    AskRenewalInfo(RenewalQuestion),
     /// Must survive a restart.
     Save(Record),
     /// Need not survive any longer (the config no longer names it).
@@ -93,6 +98,10 @@ pub enum Record {
     Failover(Box<FailoverRecord>),
     /// One drill.
     Drill(Box<DrillRecord>),
+    /// The schedule of one certificate.
+    Certificate(Box<CertificateRecord>),
+    /// How an authority has done.
+    Authority(AuthorityRecord),
 }
 
 /// Key of a record.
@@ -107,6 +116,10 @@ pub enum RecordKey {
     Failover(u64),
     /// A drill, by its place among those that are kept.
     Drill(u64),
+    /// The schedule of the certificate of this name.
+    Certificate(Arc<str>),
+    /// How the authority of this name has done.
+    Authority(Arc<str>),
 }
 
 impl Record {
@@ -118,6 +131,8 @@ impl Record {
             Record::Admin(r) => RecordKey::Admin(r.target.clone()),
             Record::Failover(r) => RecordKey::Failover(r.number % KEPT),
             Record::Drill(r) => RecordKey::Drill(r.number % KEPT),
+            Record::Certificate(r) => RecordKey::Certificate(Arc::clone(&r.name)),
+            Record::Authority(r) => RecordKey::Authority(Arc::clone(&r.name)),
         }
     }
 }
@@ -256,4 +271,59 @@ pub enum Transition {
         /// Whether any backend can be picked.
         available: bool,
     },
+    /// A step of a certificate.
+    Certificate {
+        /// Its name.
+        name: Arc<str>,
+        /// Which step.
+        step: CertificateStep,
+    },
+    /// An authority failed as a whole and is left alone for a while.
+    Authority {
+        /// Its name.
+        name: Arc<str>,
+        /// Until when.
+        until: Instant,
+        /// Why, in its own words.
+        why: String,
+    },
+}
+
+/// A step of a certificate.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CertificateStep {
+    /// An order was placed.
+    Ordered {
+        /// With whom.
+        authority: Arc<str>,
+        /// There is one from the same authority already.
+        renewal: bool,
+    },
+    /// There is a new certificate.
+    Issued {
+        /// From whom.
+        authority: Arc<str>,
+        /// Valid until.
+        not_after: Instant,
+        /// When it will be renewed.
+        renew_at: Instant,
+        /// How long the order took.
+        took: Duration,
+    },
+    /// An order brought none. What is held is served on.
+    Failed {
+        /// From whom.
+        authority: Arc<str>,
+        /// Why.
+        fault: Box<OrderFault>,
+    },
+    /// Little time is left: an alarm.
+    Urgent {
+        /// Valid until.
+        not_after: Instant,
+        /// How much is left.
+        left: Duration,
+    },
+    /// Nobody wants it any longer.
+    Forgotten,
 }

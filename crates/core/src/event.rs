@@ -8,6 +8,7 @@ use relais_config::Config;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::BackendId;
+use crate::certs::{HeldCertificate, Inventory, OrderFault, RenewalAnswer};
 use crate::fault::Fault;
 use crate::health::Admin;
 use crate::history::Left;
@@ -73,6 +74,50 @@ pub enum Event {
         began: Instant,
         /// What became of the request.
         how: Left,
+    },
+    /// The certificates there are. Nothing is ordered before it was told once. With a new config it comes before its
+    /// `Reload`, so that nothing is ordered that a new file covers.
+    Inventory(Inventory),
+    /// An order brought a certificate, and it is durable.
+    Issued {
+        /// Which order.
+        id: u64,
+        /// What it brought.
+        held: HeldCertificate,
+    },
+    /// An order brought none.
+    OrderFailed {
+        /// Which order.
+        id: u64,
+        /// Of which certificate.
+        name: Arc<str>,
+        /// Why.
+        fault: OrderFault,
+    },
+    /// The answer to `Effect::AskRenewalInfo`.
+    RenewalInfo {
+        /// Which question; an answer to any but the latest is ignored.
+        id: u64,
+        /// About which certificate.
+        name: Arc<str>,
+        /// When the CA wants it renewed, or why that is not known.
+        answer: Result<RenewalAnswer, OrderFault>,
+    },
+    /// The operator wants a certificate renewed now.
+    RenewNow {
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A client asked for a name that only on-demand certificates cover, and `ask` allows it. To be told again, at most
+    /// once an hour, while clients go on asking.
+    Wanted {
+        /// The name.
+        host: String,
+    },
+    /// The wall clock, read just now: once a minute. Certificates are dated by it; it may jump, `now` does not.
+    WallClock {
+        /// What it says.
+        wall: Instant,
     },
     /// The connect of a probe was answered: one round trip of the path to its site.
     Connected {

@@ -1,4 +1,5 @@
-//! Floor 1: what to do about what happened: route, balance, health, site verdict, failover, failback, timers.
+//! Floor 1: what to do about what happened: route, balance, health, site verdict, failover, failback, timers,
+//! certificates.
 //!
 //! Pure: time, events and random numbers come in as arguments, effects go out as values. No I/O, no clock, no threads,
 //! no locks, no global randomness (see `clippy.toml`). Readers' atomics in `backend` and `stats` are the only shared state.
@@ -7,6 +8,7 @@ mod agent;
 mod backend;
 pub mod balancer;
 mod budget;
+pub mod certs;
 mod effect;
 mod event;
 mod fault;
@@ -32,7 +34,8 @@ use relais_config::words;
 pub use backend::{Backend, BackendId, InFlight};
 pub use budget::Budget;
 pub use effect::{
-    AdminRecord, AgentOrder, BackendRecord, Effect, ProbeOrder, Record, RecordKey, ResolveOrder, Saved, Transition,
+    AdminRecord, AgentOrder, BackendRecord, CertificateStep, Effect, ProbeOrder, Record, RecordKey, ResolveOrder,
+    Saved, Transition,
 };
 pub use event::{Command, Event, Resolved, Target};
 pub use fault::Fault;

@@ -19,7 +19,6 @@ mod forward;
 mod forwarded;
 mod headers;
 mod hedge;
-mod identity;
 mod interim;
 mod kept;
 mod line;

@@ -95,7 +95,11 @@ impl Contents {
     pub(crate) fn admin(&self) -> Vec<AdminRecord> {
         let words = self.records.values().filter_map(|record| match record {
             Record::Admin(word) => Some(word.clone()),
-            Record::Backend(_) | Record::Failover(_) | Record::Drill(_) => None,
+            Record::Backend(_)
+            | Record::Failover(_)
+            | Record::Drill(_)
+            | Record::Certificate(_)
+            | Record::Authority(_) => None,
         });
         words.collect()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::context::{Context, Span};
 use crate::fault::Fault;
 use crate::section::service::ServiceRead;
-use crate::source::{address, can_be_public};
+use crate::source::{address_of, can_be_public};
 use crate::{Acme, CertificateFiles, Listener, ListenerProtocol, TlsSource};
 
 /// What the file says about certificates.
@@ -53,7 +53,7 @@ impl Certificates<'_> {
                 let help = "add `[acme.on_demand]` with `ask`, or write `tls = \"internal\"`";
                 cx.missing(span.clone(), fault.help(help));
             }
-        } else if !self.declared && address(host).is_none() && !can_be_public(host) {
+        } else if !self.declared && address_of(host).is_none() && !can_be_public(host) {
             let fault = Fault::new(format!("no public CA certifies `{host}`")).label("not a public name");
             let help = "write `tls = \"internal\"`, or name a CA of your own: `[authority.house]` with its `directory`";
             cx.missing(span.clone(), fault.help(help));
@@ -87,7 +87,7 @@ impl Certificates<'_> {
         let kinds = words.join(", ");
         fault.help(if host.starts_with("*.") {
             "a wildcard is certified by `dns-01` only: add `[acme.dns.ovh]` with the keys of your provider".to_owned()
-        } else if address(host).is_some() {
+        } else if address_of(host).is_some() {
             format!("an address is proven by `http-01` or `tls-alpn-01`; `challenges` of [acme] has only: {kinds}")
         } else {
             format!("`challenges` of [acme] has only: {kinds}; no [acme.dns.NAME] has a zone with this host")

@@ -48,6 +48,8 @@ impl Fleet {
                     self.words.insert(record.target, word);
                 }
                 Record::Failover(_) | Record::Drill(_) => self.past.take(record),
+                // Taken by `certs` already.
+                Record::Certificate(_) | Record::Authority(_) => {}
             }
         }
         self.past.order();
@@ -74,6 +76,7 @@ impl Fleet {
             let servers = config.edge.nameservers != self.config.edge.nameservers;
             self.config = Arc::clone(config);
             self.router = Arc::new(Router::new(config));
+            self.certs.reload(config, now);
             self.forget_unnamed_words();
             self.refresh_admin();
             for &slot in &difference.added {

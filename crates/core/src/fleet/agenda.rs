@@ -25,6 +25,8 @@ pub(super) enum Alarm {
     Compare(u32),
     /// The drill under way must be looked at.
     Drill,
+    /// A certificate must be looked at.
+    Certificates,
 }
 
 /// All deadlines. Setting an alarm again moves it.

@@ -71,7 +71,7 @@ impl Past {
         match record {
             Record::Failover(record) => self.failovers.push_back(*record),
             Record::Drill(record) => self.drills.push_back(*record),
-            Record::Backend(_) | Record::Admin(_) => {}
+            Record::Backend(_) | Record::Admin(_) | Record::Certificate(_) | Record::Authority(_) => {}
         }
     }
 

@@ -3,13 +3,14 @@
 //! Events and the passing of time go in, effects come out; nothing here does I/O or reads a clock. The rooms below:
 //! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload),
 //! `probing` asking, `judging` evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed
-//! return, `outliers` those much worse than their pool, `failover` the time each one took, `paths` measured round trips, `drill` cuts made on purpose, `operator`
-//! admin words, `agents` those of programs beside backends, `names` where backends are, `publish` state becomes a
-//! snapshot and records, `status` the report.
+//! return, `outliers` those much worse than their pool, `failover` the time each one took, `paths` measured round trips,
+//! `drill` cuts made on purpose, `operator` admin words, `agents` those of programs beside backends, `names` where
+//! backends are, `certificates` those of CAs, `publish` state becomes a snapshot and records, `status` the report.
 
 mod adopt;
 mod agenda;
 mod agents;
+mod certificates;
 mod comeback;
 mod drill;
 mod failover;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use relais_config::Config;
 
 use crate::backend::BackendId;
+use crate::certs::Certs;
 use crate::effect::{Effect, Record, RecordKey, Saved, Transition};
 use crate::event::{Event, Target};
 use crate::random::Random;
@@ -45,6 +47,9 @@ use drill::Drill;
 pub use drill::{DrillOrder, DrillRefused};
 use failover::Past;
 use state::{Entry, ServiceState, SiteState, Words};
+
+/// Makes the random numbers of certificates others than those of backends.
+const CERTS: u64 = 0x6365_7274;
 
 /// The one writer's state.
 #[derive(Debug)]
@@ -65,6 +70,7 @@ pub struct Fleet {
     stats: Arc<EdgeStats>,
     past: Past,
     drill: Option<Box<Drill>>,
+    certs: Certs,
     snapshot: Option<Arc<Snapshot>>,
     effects: VecDeque<Effect>,
     changes: Changes,
@@ -94,6 +100,7 @@ impl Fleet {
     /// `seed` drives jitter. Emits the first `Publish` and plans the first probes within 100 ms.
     #[must_use]
     pub fn new(config: Arc<Config>, saved: Saved, now: Instant, seed: u64) -> Self {
+        let certs = Certs::new(&config, &saved, seed ^ CERTS, now);
         let mut fleet = Self {
             router: Arc::new(Router::new(&config)),
             config,
@@ -110,6 +117,7 @@ impl Fleet {
             stats: Arc::new(EdgeStats::default()),
             past: Past::default(),
             drill: None,
+            certs,
             snapshot: None,
             effects: VecDeque::new(),
             changes: Changes::default(),
@@ -131,6 +139,13 @@ impl Fleet {
             Event::Admin(command) => self.command(command, now),
             Event::Moved { slot, began, how } => self.moved(slot, began, how, now),
             Event::Connected { slot, took } => self.connected(slot, took),
+            Event::Inventory(inventory) => self.certs.inventory(inventory, now),
+            Event::Issued { id, held } => self.certs.issued(id, held, now),
+            Event::OrderFailed { id, name, fault } => self.certs.order_failed(id, &name, fault, now),
+            Event::RenewalInfo { id, name, answer } => self.certs.renewal_info(id, &name, answer, now),
+            Event::RenewNow { name } => self.certs.renew_now(&name, now),
+            Event::Wanted { host } => self.certs.wanted(&host, now),
+            Event::WallClock { wall } => self.certs.wall_clock(wall, now),
         }
         self.flush(now);
     }
@@ -148,6 +163,7 @@ impl Fleet {
                 Alarm::Settled(service) => self.settled(service),
                 Alarm::Compare(service) => self.compare(service, now),
                 Alarm::Drill => self.look_at_drill(now),
+                Alarm::Certificates => self.certs.due(now),
             }
         }
         self.flush(now);

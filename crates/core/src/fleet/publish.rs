@@ -25,6 +25,7 @@ impl Fleet {
         }
         self.publish(&touched);
         self.open_failovers(now);
+        self.collect_certificates();
         let changes = std::mem::take(&mut self.changes);
         for slot in changes.save {
             let Some(entry) = self.entries.get_mut(&slot) else { continue };

@@ -81,7 +81,7 @@ impl Rig {
                     self.snapshot = Arc::clone(snapshot);
                 }
                 Effect::Probe(order) => self.ask(order),
-                Effect::Resolve(_) | Effect::Agent(_) | Effect::Save(_) | Effect::Forget(_) | Effect::Note(_) => {}
+                _ => {}
             }
             first = false;
             self.said.push(effect);

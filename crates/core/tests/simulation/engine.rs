@@ -218,9 +218,9 @@ impl Run {
                 Effect::Forget(key) => {
                     self.store.remove(&key);
                 }
-                // Addresses only, and no agents.
                 Effect::Note(_) => {}
-                Effect::Resolve(_) | Effect::Agent(_) => {}
+                // No names, no agents, no certificates.
+                Effect::Resolve(_) | Effect::Agent(_) | Effect::Order(_) | Effect::AskRenewalInfo(_) => {}
             }
         }
     }
@@ -236,9 +236,10 @@ impl Run {
                 Effect::Save(Record::Admin(record)) => fold(record.target.to_string().as_bytes()),
                 Effect::Save(Record::Failover(record)) => fold(&record.took_micros.to_le_bytes()),
                 Effect::Save(Record::Drill(record)) => fold(&record.number.to_le_bytes()),
+                Effect::Save(_) => fold(b"save"),
                 Effect::Forget(_) => fold(b"forget"),
                 Effect::Note(note) => fold(format!("{note:?}").as_bytes()),
-                Effect::Resolve(_) | Effect::Agent(_) => {}
+                Effect::Resolve(_) | Effect::Agent(_) | Effect::Order(_) | Effect::AskRenewalInfo(_) => {}
             }
         }
     }

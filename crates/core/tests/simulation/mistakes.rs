@@ -172,6 +172,6 @@ impl Run {
 fn word_of(record: &Record) -> Option<Target> {
     match record {
         Record::Admin(record) => Some(record.target.clone()),
-        Record::Backend(_) | Record::Failover(_) | Record::Drill(_) => None,
+        _ => None,
     }
 }

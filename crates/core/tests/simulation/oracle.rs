@@ -153,7 +153,7 @@ impl Oracle {
                     self.records.remove(key);
                 }
                 Effect::Note(note) => self.note(note, now, world),
-                Effect::Resolve(_) | Effect::Agent(_) => {}
+                Effect::Resolve(_) | Effect::Agent(_) | Effect::Order(_) | Effect::AskRenewalInfo(_) => {}
             }
         }
     }

@@ -29,6 +29,8 @@ pub(crate) fn value(record: &Record) -> u64 {
         Record::Admin(record) => record.since.0,
         Record::Failover(record) => record.began.0,
         Record::Drill(record) => record.began.0,
+        Record::Certificate(record) => record.got.unwrap_or_default().0,
+        Record::Authority(record) => record.at.0,
     }
 }
 
