@@ -27,9 +27,9 @@ pub fn raise_open_files() -> u64 {
 const OWN_FILES: u64 = 96;
 
 /// Client connections allowed with this many open files. Each may need one to a backend, so they get half of what the
-/// process does not need for itself, which is half of a small limit.
+/// process does not need for itself, which is most of a small limit.
 pub(crate) fn connections(open_files: u64) -> usize {
-    let own = OWN_FILES.min(open_files / 2);
+    let own = OWN_FILES.min(open_files / 4 * 3);
     usize::try_from((open_files - own) / 2).unwrap_or(usize::MAX).max(1)
 }
 
@@ -48,7 +48,7 @@ mod tests {
     fn each_client_leaves_a_file_for_its_backend() {
         assert_eq!(connections(1024), 464);
         assert_eq!(connections(262_144), 131_024);
-        assert_eq!(connections(64), 16);
+        assert_eq!(connections(64), 8);
         assert_eq!(connections(0), 1);
     }
 }
