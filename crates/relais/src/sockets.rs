@@ -54,9 +54,18 @@ impl SharedSockets {
 pub(crate) struct Sockets {
     workers: Vec<UnboundedSender<WorkerOrder>>,
     open: Vec<Open>,
-    prepared: Option<Vec<Open>>,
+    prepared: Option<Prepared>,
     /// Closed a moment ago: workers may still hold their sockets.
     closed: Vec<(SocketAddr, Instant)>,
+}
+
+/// What a commit will do, with everything that can fail done.
+#[derive(Debug)]
+struct Prepared {
+    next: Vec<Open>,
+    /// The workers' duplicates of each socket; none where workers need not hear of it. Made before anything changes: a
+    /// socket in its group that nobody accepts on would hold its share of the clients for ever.
+    handed: Vec<Vec<TcpListener>>,
 }
 
 /// How long a worker may take to close a socket it was told to close.
@@ -100,8 +109,22 @@ impl Sockets {
             return Err(problems);
         }
         fill_redirects(&mut next);
-        self.prepared = Some(next);
+        let handed =
+            next.iter().map(|open| self.duplicates(open)).collect::<Result<_, _>>().map_err(|problem| vec![problem])?;
+        self.prepared = Some(Prepared { next, handed });
         Ok(())
+    }
+
+    /// Duplicates of a socket for all workers, if they shall hear of it.
+    fn duplicates(&self, open: &Open) -> Result<Vec<TcpListener>, String> {
+        if self.open.iter().any(|old| old.is_same_as(open)) {
+            return Ok(Vec::new());
+        }
+        let duplicates = open.group.sockets.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
+        duplicates.map_err(|error| {
+            let (name, address) = (&open.listener.name, open.group.local);
+            format!("listener `{name}`: the workers cannot be given {address}: {error}; raise the file descriptor limit (`LimitNOFILE=`)")
+        })
     }
 
     /// The socket that serves this address already, or a new one; `None`: left out for want of IPv6.
@@ -132,16 +155,16 @@ impl Sockets {
 
     /// Starts what `prepare` bound and closes what the config no longer names.
     pub(crate) fn commit(&mut self) {
-        let Some(next) = self.prepared.take() else { return };
+        let Some(Prepared { next, handed }) = self.prepared.take() else { return };
         for open in &self.open {
             let kept = next.iter().any(|n| n.is_same_as(open));
             if !kept {
                 self.tell_close(open);
             }
         }
-        for open in &next {
-            if !self.open.iter().any(|old| old.is_same_as(open)) {
-                self.tell_listen(open);
+        for (open, handed) in next.iter().zip(handed) {
+            for (worker, socket) in self.workers.iter().zip(handed) {
+                let _ = worker.send(WorkerOrder::Listen { socket, listener: Arc::clone(&open.listener) });
             }
         }
         let gone = self.open.iter().map(|open| open.group.local);
@@ -171,20 +194,6 @@ impl Sockets {
             let order = WorkerOrder::Close { listener: open.listener.name.clone(), address: open.group.local };
             // A worker that is gone has closed its sockets.
             let _ = worker.send(order);
-        }
-    }
-
-    fn tell_listen(&self, open: &Open) {
-        for (worker, socket) in self.workers.iter().zip(&open.group.sockets) {
-            match TcpListener::try_clone(socket) {
-                Ok(socket) => {
-                    let _ = worker.send(WorkerOrder::Listen { socket, listener: Arc::clone(&open.listener) });
-                }
-                Err(error) => tracing::error!(
-                    listener = open.listener.name, address = %open.group.local,
-                    "one worker cannot accept here: {error}; raise the file descriptor limit (`LimitNOFILE=`) and reload"
-                ),
-            }
         }
     }
 }
