@@ -10,6 +10,7 @@ mod support;
 mod answers;
 mod balancing;
 mod bodies;
+mod client_tls;
 mod deadlines;
 mod errors;
 mod framing;

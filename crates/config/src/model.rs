@@ -62,14 +62,24 @@ pub struct Edge {
     pub workers: Option<usize>,
     /// Where certificates come from for hosts that no `[certificate]` and no service names.
     pub tls: TlsSource,
-    /// Lowest TLS version accepted.
+    /// Lowest TLS version accepted where a service names none.
     pub min_tls: TlsVersion,
+    /// Clients that send no name, or one that no service has, are refused at the handshake. Default false.
+    pub strict_sni: bool,
     /// Name servers asked for the names of backends; empty: those of the system.
     pub nameservers: Vec<SocketAddr>,
     /// Deadlines towards clients.
     pub client: ClientTimeouts,
     /// Limits on what clients may send.
     pub limit: ClientLimits,
+}
+
+impl Edge {
+    /// What is asked of clients that ask for no host of a service.
+    #[must_use]
+    pub fn client_tls(&self) -> ClientTls {
+        ClientTls { lowest: self.min_tls, certificate: None }
+    }
 }
 
 /// Where the certificate of a host comes from.
@@ -86,7 +96,7 @@ pub enum TlsSource {
 }
 
 /// Lowest TLS version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TlsVersion {
     /// TLS 1.2.
     Tls12,

@@ -5,7 +5,7 @@ use toml::de::DeTable;
 use crate::check;
 use crate::context::Context;
 use crate::reader::Reader;
-use crate::section::{acme, authority, edge, listener, service, site};
+use crate::section::{acme, authority, client_tls, edge, listener, service, site};
 use crate::shape;
 use crate::syntax;
 use crate::{Config, ConfigErrors, Lookup, Parsed};
@@ -45,6 +45,7 @@ fn config(cx: &Context<'_>, tree: &DeTable<'_>, text: &str) -> Config {
     let services = service::read(&root, &edge, &mut sites);
     check::some_service(&root, text);
     check::claims(cx, &services);
+    client_tls::agree(cx, &services);
     let declared = authorities.declared;
     let found =
         check::Certificates { listeners: &listeners, files: &certificates, edge_span: tls_span, acme: &acme, declared };

@@ -33,6 +33,7 @@ pub(crate) static EDGE: Shape = shape(
         "workers",
         "tls",
         "min_tls",
+        "strict_sni",
         "redirect",
         "timeout",
         "limit",
@@ -90,6 +91,9 @@ pub(crate) static SERVICE: Shape = shape(
         "paths",
         "canonical",
         "tls",
+        "min_tls",
+        "client_certificate",
+        "hsts",
         "backends",
         "redirect",
         "respond",
@@ -113,6 +117,8 @@ pub(crate) static SERVICE: Shape = shape(
         "upstream",
     ],
 );
+pub(crate) static CLIENT_CERTIFICATE: Shape = shape("service.NAME.client_certificate", &["ca", "required"]);
+pub(crate) static HSTS: Shape = shape("service.NAME.hsts", &["max_age", "subdomains", "preload"]);
 pub(crate) static BACKEND: Shape = shape("service.NAME.backends.SITE", &["addr", "weight", "tier", "tls", "protocol"]);
 pub(crate) static UPSTREAM: Shape =
     shape("service.NAME.upstream", &["protocol", "tls", "host", "keep_idle", "keep_idle_for"]);
@@ -164,6 +170,8 @@ pub(crate) static ALL: &[&Shape] = &[
     &AUTHORITY,
     &AUTHORITY_LIMITS,
     &SERVICE,
+    &CLIENT_CERTIFICATE,
+    &HSTS,
     &BACKEND,
     &UPSTREAM,
     &UPSTREAM_TLS,

@@ -82,6 +82,14 @@ impl Router {
         !self.any.0.is_empty() || self.exact.contains_key(host) || self.wildcard_of(host).is_some()
     }
 
+    /// Index of a service that takes this host (lower case, no port) on some path.
+    #[must_use]
+    pub fn service_of(&self, host: &str) -> Option<usize> {
+        let some = |paths: &Paths| paths.0.first().map(|(_, service)| *service);
+        let exact = self.exact.get(host).and_then(some);
+        exact.or_else(|| self.wildcard_of(host).and_then(some)).or_else(|| some(&self.any))
+    }
+
     /// A wildcard stands for exactly one label: `x.a.fr` belongs to `*.a.fr`, `x.y.a.fr` and `a.fr` do not.
     fn wildcard_of(&self, host: &str) -> Option<&Paths> {
         let (label, parent) = host.split_once('.')?;

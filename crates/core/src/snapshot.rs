@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use relais_config::{Config, Service};
+use relais_config::{ClientTls, Config, Service};
 
 use crate::backend::Backend;
 use crate::budget::Budget;
@@ -34,6 +34,14 @@ impl Snapshot {
     #[must_use]
     pub fn route(&self, host: &str, path: &str) -> Option<&Arc<Pool>> {
         self.router.route(host, path).and_then(|index| self.pools.get(index))
+    }
+
+    /// What is asked of clients that ask for this host (lower case, no port); `None`: no service has it. Services that
+    /// share a host agree in it.
+    #[must_use]
+    pub fn client_tls(&self, host: &str) -> Option<&ClientTls> {
+        let index = self.router.service_of(host)?;
+        self.pools.get(index).map(|pool| &pool.service.client_tls)
     }
 
     /// Whether any service takes this host, whatever the path: decides between 404 and 421.

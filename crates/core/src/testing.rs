@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use relais_config::{
     Acme, Action, Address, AdminSocket, Authority, AuthorityLimits, BackendDecl, Balance, Challenge, CheckKind,
-    ClientLimits, ClientTimeouts, Config, Edge, Forward, HeaderEdits, HealthCheck, HostHeader, KeyKind, Listener,
-    ListenerProtocol, Log, LogFormat, Metrics, Outlier, Retry, Service, ServiceTimeouts, Site, TlsSource, TlsVersion,
-    Upstream, UpstreamProtocol, Waiting,
+    ClientLimits, ClientTimeouts, ClientTls, Config, Edge, Forward, HeaderEdits, HealthCheck, HostHeader, KeyKind,
+    Listener, ListenerProtocol, Log, LogFormat, Metrics, Outlier, Retry, Service, ServiceTimeouts, Site, TlsSource,
+    TlsVersion, Upstream, UpstreamProtocol, Waiting,
 };
 
 /// A forward with every default of the file and no backends: contract 1 s, TCP checks.
@@ -78,6 +78,8 @@ pub(crate) fn service(name: &str, backends: Vec<BackendDecl>, edit: impl FnOnce(
         paths: vec!["/".to_owned()],
         canonical: None,
         tls: TlsSource::Internal,
+        client_tls: ClientTls { lowest: TlsVersion::Tls12, certificate: None },
+        hsts: None,
         action: Action::Forward(Box::new(forward)),
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
@@ -151,6 +153,7 @@ fn edge() -> Edge {
         workers: None,
         tls: TlsSource::Internal,
         min_tls: TlsVersion::Tls12,
+        strict_sni: false,
         nameservers: Vec::new(),
         client: ClientTimeouts {
             handshake: Duration::from_secs(10),

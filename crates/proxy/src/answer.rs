@@ -24,6 +24,8 @@ pub(crate) enum Failure {
     HeadTooLarge,
     /// The client's: this connection's certificate is not for that host (421).
     Misdirected,
+    /// The client's: this service wants a client certificate, and it came in plain text (403).
+    CertificateWanted,
     /// The client's: no service has this host or path (404).
     NoRoute,
     /// The client's: a method a reverse proxy does not serve (405).
@@ -45,8 +47,8 @@ impl Failure {
     /// Status, RFC 9209 error token and a word for people.
     fn parts(self) -> (StatusCode, &'static str, String) {
         use Failure::{
-            Backend, BadRequest, BodyStalled, BodyTooLarge, HeadTooLarge, MethodNotServed, Misdirected, NoBackend,
-            NoRoute, RequestTimeout, TargetTooLong,
+            Backend, BadRequest, BodyStalled, BodyTooLarge, CertificateWanted, HeadTooLarge, MethodNotServed,
+            Misdirected, NoBackend, NoRoute, RequestTimeout, TargetTooLong,
         };
         match self {
             BadRequest(why) => (StatusCode::BAD_REQUEST, "http_request_error", why.to_owned()),
@@ -60,6 +62,9 @@ impl Failure {
             ),
             Misdirected => {
                 (StatusCode::MISDIRECTED_REQUEST, "http_request_denied", "no service for this host here".to_owned())
+            }
+            CertificateWanted => {
+                (StatusCode::FORBIDDEN, "http_request_denied", "this host wants a client certificate".to_owned())
             }
             NoRoute => (StatusCode::NOT_FOUND, "destination_not_found", "no service for this host and path".to_owned()),
             MethodNotServed => (StatusCode::METHOD_NOT_ALLOWED, "http_request_denied", "method not served".to_owned()),

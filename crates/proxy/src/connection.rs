@@ -10,14 +10,19 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use relais_core::config::{Config, Listener, ListenerProtocol};
+use relais_core::Snapshot;
+use relais_core::config::{ClientTls, Config, Listener, ListenerProtocol};
 use relais_core::stats::EdgeStats;
+use relais_tls::CertStore;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::{HandshakeKind, server};
+use tokio_rustls::server::TlsStream;
 
 use crate::answer::Failure;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::conn_state::{ConnState, Deadlines};
+use crate::identity::Identity;
 use crate::ready::{Asked, Peer};
 use crate::service;
 use crate::streams::Streams;
@@ -29,14 +34,31 @@ pub(crate) struct Client {
     pub(crate) state: Arc<ConnState>,
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: Peer,
-    pub(crate) tls: bool,
+    /// What the handshake said; `None`: plain.
+    pub(crate) tls: Option<Secured>,
     /// The host asked for last.
     asked: Mutex<Option<Arc<Asked>>>,
     /// Counts the connection as open, also while it carries a tunnel.
     _open: Open,
 }
 
+/// What is known of a client since its TLS handshake.
+pub(crate) struct Secured {
+    /// The name it asked for, lower case; `None`: it sent none.
+    pub(crate) server_name: Option<String>,
+    /// What was asked of it.
+    pub(crate) asked: ClientTls,
+    /// Who its certificate says it is.
+    pub(crate) identity: Option<Identity>,
+}
+
 impl Client {
+    /// Whether a request for this host belongs on this connection: its certificate is that of the name in the handshake.
+    pub(crate) fn may_ask_for(&self, host: &str) -> bool {
+        let shown_for = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        shown_for.is_none_or(|name| name == host || self.worker.shared.certs.covers_both(name, host))
+    }
+
     /// A host as sent, split.
     ///
     /// # Errors
@@ -46,7 +68,7 @@ impl Client {
         if let Some(last) = last.as_ref().filter(|last| &*last.original == original) {
             return Ok(Arc::clone(last));
         }
-        let asked = Arc::new(Asked::new(original, &self.peer)?);
+        let asked = Arc::new(Asked::new(original, &self.peer, |host| self.may_ask_for(host))?);
         *last = Some(Arc::clone(&asked));
         Ok(asked)
     }
@@ -73,31 +95,48 @@ pub(crate) async fn serve(
     match listener.protocol {
         ListenerProtocol::Http => {
             let Ok(h2) = tokio::time::timeout_at(by, begins_with_preface(&stream)).await else { return };
-            drive(worker, listener, &snapshot.config, stream, (peer, local), (false, h2), open).await;
+            drive(worker, listener, &snapshot.config, stream, (peer, local), (None, h2), open).await;
         }
-        ListenerProtocol::Https => {
-            let acceptor = TlsAcceptor::from(worker.shared.certs.server_config(&snapshot.config));
-            match tokio::time::timeout_at(by, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    let session = stream.get_ref().1;
-                    snapshot.stats.handshakes.inc();
-                    if session.handshake_kind() == Some(tokio_rustls::rustls::HandshakeKind::Resumed) {
-                        snapshot.stats.handshakes_resumed.inc();
-                    }
-                    let h2 = session.alpn_protocol() == Some(b"h2");
-                    drive(worker, listener, &snapshot.config, stream, (peer, local), (true, h2), open).await;
+        ListenerProtocol::Https => match tokio::time::timeout_at(by, shake(worker, &snapshot, stream)).await {
+            Ok(Ok((stream, secured))) => {
+                let session = stream.get_ref().1;
+                snapshot.stats.handshakes.inc();
+                if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+                    snapshot.stats.handshakes_resumed.inc();
                 }
-                Ok(Err(error)) => {
-                    snapshot.stats.handshakes_failed.inc();
-                    tracing::debug!(%peer, %error, "TLS handshake failed");
-                }
-                Err(_) => {
-                    snapshot.stats.handshakes_failed.inc();
-                    tracing::debug!(%peer, "TLS handshake took too long");
-                }
+                let h2 = session.alpn_protocol() == Some(b"h2");
+                drive(worker, listener, &snapshot.config, stream, (peer, local), (Some(secured), h2), open).await;
             }
-        }
+            Ok(Err(error)) => {
+                snapshot.stats.handshakes_failed.inc();
+                tracing::debug!(%peer, %error, "TLS handshake failed");
+            }
+            Err(_) => {
+                snapshot.stats.handshakes_failed.inc();
+                tracing::debug!(%peer, "TLS handshake took too long");
+            }
+        },
     }
+}
+
+/// The TLS handshake. What is asked of the client depends on the name it asks for.
+async fn shake(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    stream: TcpStream,
+) -> std::io::Result<(TlsStream<TcpStream>, Secured)> {
+    let start = LazyConfigAcceptor::new(server::Acceptor::default(), stream).await?;
+    let hello = start.client_hello();
+    let server_name = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    // A CA that looks at a challenge has no certificate to show.
+    let challenge = hello.alpn().is_some_and(CertStore::wants_challenge);
+    let asked = server_name.as_deref().filter(|_| !challenge).and_then(|name| snapshot.client_tls(name)).cloned();
+    let asked = asked.unwrap_or_else(|| snapshot.config.edge.client_tls());
+    let config = worker.shared.certs.server_config(&asked).map_err(std::io::Error::other)?;
+    let stream = start.into_stream(config).await?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let identity = shown.map(|certificate| Identity::of(certificate));
+    Ok((stream, Secured { server_name, asked, identity }))
 }
 
 /// Whether the client speaks HTTP/2 without being asked (RFC 9113 3.3): its first three bytes tell, no HTTP/1 method
@@ -120,7 +159,7 @@ async fn drive<S>(
     config: &Config,
     stream: S,
     (peer, local): (SocketAddr, SocketAddr),
-    (tls, h2): (bool, bool),
+    (tls, h2): (Option<Secured>, bool),
     open: Open,
 ) where
     S: ClientStream + Send + 'static,
@@ -134,7 +173,7 @@ async fn drive<S>(
         worker: Arc::clone(worker),
         state: Arc::clone(&state),
         listener,
-        peer: Peer::new(peer.ip(), tls),
+        peer: Peer::new(peer.ip(), tls.is_some()),
         tls,
         asked: Mutex::new(None),
         _open: open,

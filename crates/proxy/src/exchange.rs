@@ -18,7 +18,7 @@ use crate::headers::{self, Hop, Present};
 use crate::kept::Allowance;
 use crate::ready::{Asked, Ready};
 use crate::worker::Prepared;
-use crate::{forwarded, sticky};
+use crate::{forwarded, identity, sticky};
 
 /// What is known of a request before its service is.
 #[derive(Clone, Copy)]
@@ -109,6 +109,12 @@ impl Exchange {
         let body = (!incoming.is_end_stream()).then(|| ClientBody::new(incoming, keep, limit, edge.client.body));
         if present.cookie {
             headers::join_cookies(&mut head.headers);
+        }
+        // A service that asks for certificates believes its own handshake only; another one, trusted peers.
+        let identity = client.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+        let asks = pool.service.client_tls.certificate.is_some();
+        if asks || (present.identity && !trusted) {
+            identity::set(&mut head.headers, identity.filter(|_| asks));
         }
         forwarded::set(&mut head.headers, &client.peer, host, present.forwarded, trusted);
         if let Some(via) = ready.via(version) {

@@ -382,7 +382,7 @@ fn dress(exchange: &Exchange, forward: &Forward, member: &Member, fields: &mut H
                 &worker.shared.sticky_key,
                 &exchange.service.name,
                 member.backend.hash,
-                exchange.client.tls,
+                exchange.client.tls.is_some(),
             )
         {
             fields.append(HeaderName::from_static("set-cookie"), cookie);

@@ -94,7 +94,7 @@ mod tests {
 
     fn asked(headers: &mut HeaderMap, peer: &str, tls: bool, trusted: bool) {
         let peer = Peer::new(peer.parse().unwrap(), tls);
-        set(headers, &peer, &Asked::new("a.fr", &peer).unwrap(), true, trusted);
+        set(headers, &peer, &Asked::new("a.fr", &peer, |_| true).unwrap(), true, trusted);
     }
 
     const EVIL: &[(&str, &str)] = &[

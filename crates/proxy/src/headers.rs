@@ -35,6 +35,8 @@ pub(crate) struct Present {
     pub(crate) expect: bool,
     pub(crate) idempotency_key: bool,
     pub(crate) cookie: bool,
+    /// A field that says who the client is by its certificate, see `identity`.
+    pub(crate) identity: bool,
 }
 
 impl Present {
@@ -49,6 +51,7 @@ impl Present {
                 "expect" => present.expect = true,
                 "idempotency-key" => present.idempotency_key = true,
                 "cookie" => present.cookie = true,
+                "client-cert" | "client-cert-chain" | "x-client-cert-subject" => present.identity = true,
                 _ => {}
             }
         }

@@ -19,6 +19,7 @@ mod forward;
 mod forwarded;
 mod headers;
 mod hedge;
+mod identity;
 mod interim;
 mod kept;
 mod line;

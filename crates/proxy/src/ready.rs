@@ -73,6 +73,8 @@ pub(crate) struct Asked {
     pub(crate) field: Option<HeaderValue>,
     /// Our element of `Forwarded` (RFC 7239) for a request of this peer to this host.
     pub(crate) forwarded: Option<HeaderValue>,
+    /// It may be asked for on this connection, as far as certificates go.
+    pub(crate) belongs_here: bool,
 }
 
 impl Asked {
@@ -80,8 +82,9 @@ impl Asked {
     ///
     /// # Errors
     /// It is none.
-    pub(crate) fn new(original: &str, peer: &Peer) -> Result<Self, Failure> {
+    pub(crate) fn new(original: &str, peer: &Peer, may_ask_for: impl Fn(&str) -> bool) -> Result<Self, Failure> {
         let (name, port) = split(original)?;
+        let belongs_here = may_ask_for(&name);
         let node = match peer.address {
             IpAddr::V4(v4) => v4.to_string(),
             IpAddr::V6(v6) => format!("\"[{v6}]\""),
@@ -93,6 +96,7 @@ impl Asked {
             port,
             field: HeaderValue::from_str(original).ok(),
             forwarded: HeaderValue::from_str(&forwarded).ok(),
+            belongs_here,
         })
     }
 }

@@ -46,6 +46,11 @@ pub(crate) async fn handle(
     if let Some(name) = &ready.request_id {
         response.headers_mut().insert(name, ticket.request_id.clone());
     }
+    if client.tls.is_some()
+        && let Some(hsts) = ticket.pool.as_ref().and_then(|pool| client.worker.prepared(pool).hsts.clone())
+    {
+        response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
+    }
     if ticket.method == Method::HEAD {
         ResponseBody::only_head(&mut response);
     }
@@ -83,10 +88,13 @@ async fn respond(
     let host = client.asked(admit(&snapshot.config, &request)?)?;
     ticket.host = Some(Arc::clone(&host));
     let Some(pool) = snapshot.route(&host.name, routed_path(request.uri())) else {
-        let misdirected = client.tls && !snapshot.knows_host(&host.name);
+        let misdirected = client.tls.is_some() && !snapshot.knows_host(&host.name);
         return Err(if misdirected { Failure::Misdirected } else { Failure::NoRoute });
     };
     ticket.routed(pool);
+    if let Some(failure) = unfit(client, pool, &host) {
+        return Err(failure);
+    }
     if let Some(port) = client.listener.redirect_to {
         return Ok(to_https(&host.name, port, request.uri()));
     }
@@ -101,6 +109,21 @@ async fn respond(
             let exchange = Exchange::new(client, snapshot, pool, forward, request, admitted)?;
             attempt::run(exchange, ticket).await
         }
+    }
+}
+
+/// Whether the connection is not the one this host must be asked on: another certificate was shown than that of the host,
+/// another thing asked of the client (RFC 9110 7.4).
+fn unfit(client: &Client, pool: &Pool, host: &Asked) -> Option<Failure> {
+    let asked = &pool.service.client_tls;
+    match &client.tls {
+        Some(tls) if tls.asked != *asked || !host.belongs_here => Some(Failure::Misdirected),
+        None if asked.certificate.as_ref().is_some_and(|rule| rule.required)
+            && client.listener.redirect_to.is_none() =>
+        {
+            Some(Failure::CertificateWanted)
+        }
+        _ => None,
     }
 }
 
@@ -178,7 +201,7 @@ fn to_canonical(client: &Client, pool: &Pool, host: &Asked, uri: &Uri) -> Option
     if &*host.name == canonical {
         return None;
     }
-    let scheme = if client.tls { "https" } else { "http" };
+    let scheme = client.peer.scheme;
     let port = host.port.map_or_else(String::new, |port| format!(":{port}"));
     Some(format!("{scheme}://{canonical}{port}{}", target_of(uri)))
 }

@@ -8,8 +8,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use parking_lot::Mutex;
-use relais_core::config::{Config, Listener, Service};
+use relais_core::config::{Config, Hsts, Listener, Service};
 use relais_core::{Anchor, Event, Left, Pool, Snapshot};
 use relais_tls::CertStore;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -66,6 +67,8 @@ pub enum WorkerOrder {
 pub(crate) struct Prepared {
     pub(crate) request: Edits,
     pub(crate) response: Edits,
+    /// `Strict-Transport-Security` (RFC 6797 section 6.1).
+    pub(crate) hsts: Option<HeaderValue>,
 }
 
 /// One worker's state.
@@ -177,6 +180,7 @@ impl Worker {
         let prepared = Arc::new(Prepared {
             request: Edits::new(&pool.service.request_headers),
             response: Edits::new(&pool.service.response_headers),
+            hsts: pool.service.hsts.as_ref().and_then(hsts),
         });
         known.insert(key, (Arc::downgrade(&pool.service), Arc::clone(&prepared)));
         prepared
@@ -240,6 +244,12 @@ impl Worker {
             }
         }
     }
+}
+
+fn hsts(rule: &Hsts) -> Option<HeaderValue> {
+    let subdomains = if rule.subdomains { "; includeSubDomains" } else { "" };
+    let preload = if rule.preload { "; preload" } else { "" };
+    HeaderValue::from_str(&format!("max-age={}{subdomains}{preload}", rule.max_age.as_secs())).ok()
 }
 
 /// A connection or tunnel that keeps the worker from ending.

@@ -15,7 +15,7 @@ use relais_core::config::Config;
 use relais_core::{Anchor, Snapshot};
 use relais_proxy::{Shared, Spools, WorkerOrder};
 use relais_store::Store;
-use relais_tls::CertStore;
+use relais_tls::{CertStore, Tickets};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{mpsc, watch};
 
@@ -33,6 +33,9 @@ const EVENTS: usize = 8192;
 /// Bytes of the key that signs sticky cookies.
 const STICKY_KEY: usize = 32;
 
+/// The name under which the store keeps the keys of session tickets.
+const TICKETS: &str = "tickets";
+
 /// Everything but the config, which the plan holds.
 pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
     let remembered = plan.config_path.is_some().then(|| plan.text.clone());
@@ -43,7 +46,7 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
         make_dir(parent, 0o755);
     }
     let store = Arc::new(Store::open(&plan.state_dir));
-    let certs = certificates(&config, &plan.state_dir)?;
+    let certs = certificates(&config, &plan.state_dir, &store)?;
     let anchor = Anchor::new(Instant::now(), SystemTime::now());
     let spools = Spools::new(&plan.state_dir);
     let sticky_key: Arc<[u8]> = store.secret("sticky", STICKY_KEY).into();
@@ -140,12 +143,15 @@ fn spawn(
 }
 
 /// Reads the certificates, and tells what is doubtful about them.
-fn certificates(config: &Config, state_dir: &Path) -> Result<Arc<CertStore>, StartError> {
+fn certificates(config: &Config, state_dir: &Path, store: &Arc<Store>) -> Result<Arc<CertStore>, StartError> {
     let loaded = CertStore::load(config, state_dir).map_err(StartError::Certificates)?;
     for warning in loaded.warnings() {
         tracing::warn!("{warning}");
     }
-    Ok(CertStore::new(loaded))
+    let kept = store.known_secret(TICKETS).unwrap_or_default();
+    let keeper = Arc::clone(store);
+    let tickets = Tickets::new(&kept, Box::new(move |keys| keeper.keep_secret(TICKETS, keys)));
+    Ok(CertStore::new(loaded, tickets))
 }
 
 const NO_LEVEL: &str = "logging belongs to the program that embeds relais: set its level there";

@@ -129,6 +129,20 @@ impl Store {
         secret
     }
 
+    /// The secret kept under a name; `None`: none.
+    #[must_use]
+    pub fn known_secret(&self, name: &str) -> Option<Vec<u8>> {
+        self.inner().contents.secrets.get(name).cloned()
+    }
+
+    /// Remembers a secret in the place of the one with the same name. Never waits.
+    pub fn keep_secret(&self, name: &str, secret: &[u8]) {
+        self.change(Some(Key::Secret(name.to_string())), true, |contents| {
+            let before = contents.secrets.insert(name.to_string(), secret.to_vec());
+            before.as_deref() != Some(secret)
+        });
+    }
+
     /// How well it works.
     #[must_use]
     pub fn state(&self) -> StoreState {

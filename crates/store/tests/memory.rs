@@ -175,3 +175,14 @@ fn the_word_given_last_wins_whatever_copy_holds_it() {
     std::fs::write(&mirror, &one).unwrap();
     assert_eq!(words(&Store::open(dir.path())), []);
 }
+
+#[test]
+fn a_secret_that_changes_is_remembered_as_it_is_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path());
+    assert_eq!(store.known_secret("turning"), None);
+    store.keep_secret("turning", b"first");
+    store.keep_secret("turning", b"second");
+    drop(store);
+    assert_eq!(Store::open(dir.path()).known_secret("turning").as_deref(), Some(&b"second"[..]));
+}

@@ -23,6 +23,7 @@ mod provider;
 mod resolver;
 mod store;
 pub mod takeover;
+mod tickets;
 pub mod upstream;
 mod x509;
 
@@ -30,3 +31,5 @@ pub use certificate::{CertInfo, CertSource};
 pub use issued::Issued;
 pub use problem::CertProblem;
 pub use store::{CertStore, Checked, Loaded};
+pub use tickets::{KeepTickets, Tickets};
+pub use x509::subject;

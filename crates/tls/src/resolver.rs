@@ -47,21 +47,34 @@ impl Names {
         }
     }
 
-    /// The certificate for a name as the client sent it. Among several the first with good dates whose key the client
+    /// The certificate for a name as the client sent it; `strict`: none for a client without a known name. Among several the first with good dates whose key the client
     /// understands wins, so that a renewed one beside an expired one, or RSA beside ECDSA, work as meant.
     pub(crate) fn choose(
         &self,
         name: Option<&str>,
+        strict: bool,
         now: Instant,
         can_sign: impl Fn(&Certificate) -> bool,
     ) -> Option<&Arc<Certificate>> {
         let name = name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
         match name {
+            None if strict => None,
+            Some(name) if strict => best(self.of_name(&name), now, &can_sign),
             None => best(self.nameless.iter(), now, can_sign),
             Some(name) => {
                 best(self.of_name(&name), now, &can_sign).or_else(|| best(self.unknown.iter(), now, &can_sign))
             }
         }
+    }
+
+    /// Whether one certificate that may be shown for `shown_for` covers `host` as well.
+    pub(crate) fn cover_both(&self, shown_for: &str, host: &str) -> bool {
+        let shown: Vec<_> = self.of_name(shown_for).collect();
+        if shown.is_empty() {
+            // Shown the certificate for unknown names: as good, or as bad, for any other unknown one.
+            return self.of_name(host).next().is_none();
+        }
+        self.of_name(host).any(|certificate| shown.iter().any(|other| Arc::ptr_eq(other, certificate)))
     }
 
     /// Exact ones first.

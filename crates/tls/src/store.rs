@@ -11,12 +11,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use relais_core::Instant;
-use relais_core::config::{CertificateSource, Config, ListenerProtocol, UpstreamProtocol, UpstreamTls};
+use relais_core::config::{CertificateSource, ClientTls, Config, ListenerProtocol, UpstreamProtocol, UpstreamTls};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::acceptor::Acceptor;
+use crate::acceptor::{self, Acceptor};
 use crate::acme::{ACME_TLS, Board};
 use crate::certificate::{CertInfo, CertSource, Certificate};
 use crate::clock;
@@ -25,6 +25,7 @@ use crate::internal_ca;
 use crate::issued::Issued;
 use crate::problem::CertProblem;
 use crate::resolver::Names;
+use crate::tickets::Tickets;
 use crate::upstream;
 
 /// Everything read and made for one config.
@@ -35,7 +36,8 @@ pub struct Loaded {
     /// For names that no other one covers.
     fallback: Option<Arc<Certificate>>,
     warnings: Vec<CertProblem>,
-    acceptor: Acceptor,
+    /// Clients that send no name, or one that no certificate is for, are refused.
+    strict: bool,
 }
 
 impl Loaded {
@@ -62,7 +64,6 @@ pub struct CertStore {
     /// Held while `serving` is replaced: two changes at once must not undo each other.
     changing: Mutex<()>,
     board: Arc<Board>,
-    /// The first one loaded, kept for the life of the process: its ticket keys must outlive a reload.
     acceptor: Acceptor,
     upstream: upstream::Configs,
 }
@@ -121,34 +122,34 @@ impl CertStore {
                 Err(problem) => problems.push(problem),
             }
         }
-        let acceptor = Acceptor::new().map_err(|fault| problems.push(no_acceptor(&fault)));
-        match acceptor {
-            Ok(acceptor) if problems.is_empty() => Ok(Loaded { certificates, fallback, warnings, acceptor }),
-            _ => Err(problems),
+        problems.extend(client_cas(config));
+        if !problems.is_empty() {
+            return Err(problems);
         }
+        Ok(Loaded { certificates, fallback, warnings, strict: config.edge.strict_sni })
     }
 
     /// Reads the files of `config` and says what `load` would say of them. Writes nothing, makes nothing.
     #[must_use]
     pub fn check(config: &Config) -> Checked {
-        let files::FromFiles { certificates, problems, mut warnings } =
+        let files::FromFiles { certificates, mut problems, mut warnings } =
             files::read_all(&config.certificates, clock::now());
         // A name whose file has a problem would be reported twice.
         if problems.is_empty() {
             warnings.extend(Wanted::of(config, &Names::new(&certificates, None)).refused);
         }
+        problems.extend(client_cas(config));
         Checked { problems, warnings }
     }
 
-    /// A store that serves `loaded`.
+    /// A store that serves `loaded` and seals session tickets with `tickets`.
     #[must_use]
-    pub fn new(loaded: Loaded) -> Arc<CertStore> {
-        let acceptor = loaded.acceptor.clone();
+    pub fn new(loaded: Loaded, tickets: Arc<Tickets>) -> Arc<CertStore> {
         Arc::new(Self {
             serving: ArcSwap::from_pointee(Serving::new(Arc::new(loaded), BTreeMap::new())),
             changing: Mutex::default(),
             board: Arc::default(),
-            acceptor,
+            acceptor: Acceptor::new(tickets),
             upstream: upstream::Configs::default(),
         })
     }
@@ -159,6 +160,7 @@ impl CertStore {
         let _one = self.changing.lock();
         let issued = self.serving.load().issued.clone();
         self.serving.store(Arc::new(Serving::new(Arc::new(loaded), issued)));
+        self.acceptor.clear();
         self.upstream.clear();
     }
 
@@ -208,11 +210,26 @@ impl CertStore {
         alpn == Some(ACME_TLS)
     }
 
-    /// Settings for acceptors: lowest version from `config`, HTTP/2 and HTTP/1.1 by ALPN, resumption by tickets, no early
-    /// data. They stay right after [`CertStore::install`]; only a change of `min_tls` needs them anew.
+    /// Settings for handshakes with clients of whom this is asked: versions, HTTP/2 and HTTP/1.1 by ALPN, resumption by
+    /// tickets (not where clients show certificates), no early data. Made at first use, and again after
+    /// [`CertStore::install`].
+    ///
+    /// # Errors
+    /// The CA file of the clients' certificates cannot be used (any more), in words.
+    pub fn server_config(self: &Arc<Self>, asked: &ClientTls) -> Result<Arc<ServerConfig>, String> {
+        self.acceptor.server_config(asked, || Arc::clone(self) as Arc<dyn ResolvesServerCert>)
+    }
+
+    /// Whether a client that was shown a certificate for one name may ask for a host of another on the same connection
+    /// (RFC 9110 section 7.4, RFC 9113 section 9.1.1): the certificate covers both. Names are in lower case.
     #[must_use]
-    pub fn server_config(self: &Arc<Self>, config: &Config) -> Arc<ServerConfig> {
-        self.acceptor.server_config(config.edge.min_tls, Arc::clone(self) as Arc<dyn ResolvesServerCert>)
+    pub fn covers_both(&self, shown_for: &str, host: &str) -> bool {
+        self.serving.load().names.cover_both(shown_for, host)
+    }
+
+    /// Whether a client of this handshake is a CA that wants to see a challenge certificate (RFC 8737), and nothing else.
+    pub fn wants_challenge<'a>(mut offered: impl Iterator<Item = &'a [u8]>) -> bool {
+        offered.next() == Some(ACME_TLS) && offered.next().is_none()
     }
 
     /// The certificates in use: files in config order, then ordered ones by name, then those of the local CA by host,
@@ -244,13 +261,13 @@ impl CertStore {
 
 impl ResolvesServerCert for CertStore {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if hello.alpn().is_some_and(|mut offered| offered.next() == Some(ACME_TLS) && offered.next().is_none()) {
+        if hello.alpn().is_some_and(Self::wants_challenge) {
             return self.board.tls_alpn01(hello.server_name()?);
         }
         let serving = self.serving.load();
         let can_sign =
             |certificate: &Certificate| certificate.key.key.choose_scheme(hello.signature_schemes()).is_some();
-        let chosen = serving.names.choose(hello.server_name(), clock::now(), can_sign)?;
+        let chosen = serving.names.choose(hello.server_name(), serving.loaded.strict, clock::now(), can_sign)?;
         Some(Arc::clone(&chosen.key))
     }
 }
@@ -324,11 +341,17 @@ fn cannot_issue(name: &str, fault: &str) -> CertProblem {
     }
 }
 
-fn no_acceptor(fault: &rustls::Error) -> CertProblem {
-    CertProblem {
-        certificate: "all".to_string(),
-        file: None,
-        message: format!("TLS cannot start: {fault}"),
-        help: "check that the system's random source works (/dev/urandom)".to_string(),
-    }
+/// What is wrong with the CA files that clients' certificates are held against.
+fn client_cas(config: &Config) -> Vec<CertProblem> {
+    let rules = config.services.iter().filter_map(|service| Some((service, service.client_tls.certificate.as_ref()?)));
+    let problems = rules.filter_map(|(service, rule)| {
+        let trouble = acceptor::verifier(rule).err()?;
+        Some(CertProblem {
+            certificate: format!("clients of {}", service.name),
+            file: Some(rule.ca.clone()),
+            message: trouble.message,
+            help: trouble.help,
+        })
+    });
+    problems.collect()
 }

@@ -8,6 +8,13 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
 
 use crate::clock;
 
+/// The subject of a certificate in words, as `CN=anna, O=Example`; `None`: it cannot be read.
+#[must_use]
+pub fn subject(certificate: &[u8]) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(parsed.subject().to_string())
+}
+
 /// The parts of a certificate relais reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {

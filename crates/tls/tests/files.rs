@@ -12,7 +12,7 @@ use std::process::Command;
 use rcgen::KeyPair;
 use relais_core::config::{CertificateFiles, Config, ListenerProtocol, TlsSource};
 use relais_tls::{CertProblem, CertStore};
-use support::{Ca, DAY, config, declared, load, params, private, said, service};
+use support::{Ca, DAY, config, declared, load, params, private, said, service, tickets};
 
 fn with(files: Vec<CertificateFiles>) -> Config {
     let mut config = config(TlsSource::Files);
@@ -134,7 +134,7 @@ fn doubtful_certificates_are_served_with_a_warning() {
     assert!(lines[1].contains("`early`") && lines[1].contains("not valid before 20"), "{text}");
     assert!(lines[2].contains("`nameless`") && lines[2].contains("no subjectAltName"), "{text}");
     assert!(lines[3].contains("nameless.key") && lines[3].contains("chmod o-r /"), "{text}");
-    let infos = CertStore::new(loaded).certificates();
+    let infos = CertStore::new(loaded, tickets()).certificates();
     assert_eq!(infos[0].problem.as_deref(), Some("expired 5 hours ago"));
     assert!(infos[1].problem.as_deref().unwrap().starts_with("not valid before "));
     assert_eq!((infos[2].problem.as_deref(), &infos[2].hosts[..]), (None, &["c.fr".to_string()][..]));

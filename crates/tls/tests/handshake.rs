@@ -24,7 +24,7 @@ async fn the_name_chooses_the_certificate() {
     let mut config = config(TlsSource::Files);
     config.certificates =
         vec![other.put(dir.path(), "other"), wild.put(dir.path(), "wild"), exact.put(dir.path(), "exact")];
-    let server = load(&config, dir.path()).server_config(&config);
+    let server = load(&config, dir.path()).server_config(&config.edge.client_tls()).unwrap();
     let client = trusting(&[&ca.der]);
     for (name, expected) in [
         ("api.a.fr", &exact),
@@ -52,7 +52,7 @@ async fn the_name_chooses_the_certificate() {
 async fn the_client_chooses_the_protocol() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(TlsSource::Internal);
-    let server = load(&config, dir.path()).server_config(&config);
+    let server = load(&config, dir.path()).server_config(&config.edge.client_tls()).unwrap();
     for (offered, expected) in [
         (vec!["h2", "http/1.1"], Some("h2")),
         (vec!["http/1.1", "h2"], Some("h2")),
@@ -74,9 +74,9 @@ async fn the_lowest_version_holds() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(TlsSource::Internal);
     let store = load(&config, dir.path());
-    let from_12 = store.server_config(&config);
+    let from_12 = store.server_config(&config.edge.client_tls()).unwrap();
     config.edge.min_tls = TlsVersion::Tls13;
-    let from_13 = store.server_config(&config);
+    let from_13 = store.server_config(&config.edge.client_tls()).unwrap();
     let (old, new) = (curious(&[&TLS12]), curious(BOTH));
     assert_eq!(shake(&from_12, &old, "localhost").await.unwrap().version, ProtocolVersion::TLSv1_2);
     assert_eq!(shake(&from_12, &new, "localhost").await.unwrap().version, ProtocolVersion::TLSv1_3);
@@ -89,7 +89,7 @@ async fn the_lowest_version_holds() {
 async fn key_exchange_is_post_quantum_where_the_client_can() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(TlsSource::Internal);
-    let server = load(&config, dir.path()).server_config(&config);
+    let server = load(&config, dir.path()).server_config(&config.edge.client_tls()).unwrap();
     let groups = |kx_groups| rustls::crypto::CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() };
     // A client that prefers the classic group and knows the hybrid one still gets the hybrid one.
     let modern = groups(vec![kx_group::X25519MLKEM768, kx_group::X25519]);
@@ -108,7 +108,7 @@ async fn sessions_resume_also_after_a_reload() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(TlsSource::Internal);
     let store = load(&config, dir.path());
-    let server = store.server_config(&config);
+    let server = store.server_config(&config.edge.client_tls()).unwrap();
     assert_eq!(server.max_early_data_size, 0);
     for versions in [&[&TLS13][..], &[&TLS12]] {
         let client = Arc::new(curious(versions));
@@ -118,12 +118,12 @@ async fn sessions_resume_also_after_a_reload() {
         assert!(matches!(first, HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest), "{first:?}");
         assert_eq!(kind(&server).await, HandshakeKind::Resumed);
         store.install(CertStore::load(&config, dir.path()).unwrap());
-        let server = store.server_config(&config);
+        let server = store.server_config(&config.edge.client_tls()).unwrap();
         assert_eq!(kind(&server).await, HandshakeKind::Resumed, "after a reload");
         if versions == [&TLS13] {
             let mut stricter = config.clone();
             stricter.edge.min_tls = TlsVersion::Tls13;
-            let strict = store.server_config(&stricter);
+            let strict = store.server_config(&stricter.edge.client_tls()).unwrap();
             assert_eq!(kind(&strict).await, HandshakeKind::Resumed, "with a stricter version");
         }
     }
@@ -137,7 +137,7 @@ async fn install_swaps_while_serving() {
     let mut config = config(TlsSource::Files);
     config.certificates = vec![old.put(dir.path(), "a")];
     let store = load(&config, dir.path());
-    let server = store.server_config(&config);
+    let server = store.server_config(&config.edge.client_tls()).unwrap();
     // A new client each time: one that resumes its session sees no certificate.
     let client = || trusting(&[&ca.der]);
     assert!(shake(&server, &client(), "a.fr").await.unwrap().leaf == old.der);
@@ -155,14 +155,14 @@ async fn a_valid_certificate_wins_over_an_expired_one() {
     let renewed = ca.sign(&["*.a.fr", "b.fr"]);
     let mut config = config(TlsSource::Files);
     config.certificates = vec![expired.put(dir.path(), "expired"), renewed.put(dir.path(), "renewed")];
-    let server = load(&config, dir.path()).server_config(&config);
+    let server = load(&config, dir.path()).server_config(&config.edge.client_tls()).unwrap();
     assert!(shake(&server, &trusting(&[&ca.der]), "x.a.fr").await.unwrap().leaf == renewed.der);
     // Alone it is served, with its dates said: a client that looks away still works.
     config.certificates.pop();
     let store = load(&config, dir.path());
     let problem = store.certificates()[0].problem.clone();
     assert_eq!(problem.as_deref(), Some("expired 3 days ago"));
-    let server = store.server_config(&config);
+    let server = store.server_config(&config.edge.client_tls()).unwrap();
     assert!(shake(&server, &curious(BOTH), "x.a.fr").await.unwrap().leaf == expired.der);
     let why = shake(&server, &trusting(&[&ca.der]), "x.a.fr").await.unwrap_err();
     assert!(why.contains("Expired") || why.contains("expired"), "{why}");
@@ -176,7 +176,7 @@ async fn rsa_and_ecdsa_stand_side_by_side() {
     let rsa = ca.sign_for(&["a.fr"], -DAY, DAY, &KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap());
     let mut config = config(TlsSource::Files);
     config.certificates = vec![ecdsa.put(dir.path(), "ecdsa"), rsa.put(dir.path(), "rsa")];
-    let server = load(&config, dir.path()).server_config(&config);
+    let server = load(&config, dir.path()).server_config(&config.edge.client_tls()).unwrap();
     let only = |scheme| curious_with(aws_lc_rs::default_provider(), BOTH, Some(vec![scheme]));
     let seen = shake(&server, &only(SignatureScheme::RSA_PSS_SHA256), "a.fr").await.unwrap();
     assert!(seen.leaf == rsa.der);
@@ -190,13 +190,14 @@ async fn unknown_names_follow_the_catch_all_service() {
     let mut config = config(TlsSource::Files);
     config.services = vec![service("dev", &["dev.test"], TlsSource::Internal)];
     let store = load(&config, dir.path());
-    let why = shake(&store.server_config(&config), &curious(BOTH), "else.test").await.unwrap_err();
+    let why =
+        shake(&store.server_config(&config.edge.client_tls()).unwrap(), &curious(BOTH), "else.test").await.unwrap_err();
     assert!(why.contains("AccessDenied"), "{why}");
     assert_eq!(store.certificates().len(), 1);
 
     config.services.push(service("rest", &["*"], TlsSource::Internal));
     store.install(CertStore::load(&config, dir.path()).unwrap());
-    let server = store.server_config(&config);
+    let server = store.server_config(&config.edge.client_tls()).unwrap();
     let fallback = shake(&server, &curious(BOTH), "else.test").await.unwrap().leaf;
     let own = shake(&server, &curious(BOTH), "dev.test").await.unwrap().leaf;
     assert!(fallback != own);

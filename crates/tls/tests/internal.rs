@@ -13,7 +13,7 @@ use relais_core::config::{Config, TlsSource};
 use relais_tls::{CertSource, CertStore, internal_ca};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use support::{DAY, config, load, params, said, service, shake, trusting};
+use support::{DAY, config, load, params, said, service, shake, tickets, trusting};
 
 fn dev() -> Config {
     let mut config = config(TlsSource::Internal);
@@ -39,8 +39,8 @@ async fn clients_that_trust_the_root_believe_every_host() {
     let config = dev();
     let loaded = CertStore::load(&config, dir.path()).unwrap();
     assert_eq!(said(loaded.warnings()), "");
-    let store = CertStore::new(loaded);
-    let server = store.server_config(&config);
+    let store = CertStore::new(loaded, tickets());
+    let server = store.server_config(&config.edge.client_tls()).unwrap();
     let client = trusting(&[&root(dir.path())]);
     let long = format!("{}.{}.test", "a".repeat(60), "b".repeat(60));
     for name in ["dev.test", "x.dev.test", "localhost", &long] {
@@ -98,9 +98,9 @@ async fn healed(damage: impl Fn(&Path)) -> (tempfile::TempDir, CertificateDer<'s
     damage(&dir.path().join("internal-ca"));
     let loaded = CertStore::load(&dev(), dir.path()).unwrap();
     let warnings = said(loaded.warnings());
-    let store = CertStore::new(loaded);
+    let store = CertStore::new(loaded, tickets());
     let client = trusting(&[&root(dir.path())]);
-    shake(&store.server_config(&dev()), &client, "dev.test").await.unwrap();
+    shake(&store.server_config(&dev().edge.client_tls()).unwrap(), &client, "dev.test").await.unwrap();
     // Healed for good.
     assert_eq!(said(CertStore::load(&dev(), dir.path()).unwrap().warnings()), "");
     (dir, before, warnings)
@@ -135,7 +135,7 @@ async fn a_lost_certificate_is_made_again_from_its_key() {
     assert_eq!(warnings, "");
     // Machines that trust the old one go on believing.
     let store = load(&dev(), dir.path());
-    shake(&store.server_config(&dev()), &trusting(&[&before]), "dev.test").await.unwrap();
+    shake(&store.server_config(&dev().edge.client_tls()).unwrap(), &trusting(&[&before]), "dev.test").await.unwrap();
 }
 
 #[tokio::test]
@@ -167,9 +167,9 @@ async fn a_state_directory_that_cannot_be_written_costs_trust_not_service() {
         let loaded = CertStore::load(&dev(), state).unwrap();
         let text = said(loaded.warnings());
         assert!(text.contains("the local CA cannot be kept: /") && text.contains("`state_dir` in `[edge]`"), "{text}");
-        let store = CertStore::new(loaded);
+        let store = CertStore::new(loaded, tickets());
         let client = support::curious(&[&rustls::version::TLS13]);
-        shake(&store.server_config(&dev()), &client, "dev.test").await.unwrap();
+        shake(&store.server_config(&dev().edge.client_tls()).unwrap(), &client, "dev.test").await.unwrap();
         let fault = internal_ca::ensure(state).unwrap_err().to_string();
         assert!(fault.starts_with(&state.display().to_string()), "{fault}");
     }
@@ -183,9 +183,11 @@ async fn addresses_are_covered_for_clients_that_send_no_name() {
     let store = load(&config, dir.path());
     let client = trusting(&[&root(dir.path())]);
     for name in ["localhost", "127.0.0.1", "::1", "192.0.2.9", "192.0.2.77"] {
-        shake(&store.server_config(&config), &client, name).await.unwrap_or_else(|why| panic!("{name}: {why}"));
+        shake(&store.server_config(&config.edge.client_tls()).unwrap(), &client, name)
+            .await
+            .unwrap_or_else(|why| panic!("{name}: {why}"));
     }
-    shake(&store.server_config(&config), &client, "192.0.2.78").await.unwrap_err();
+    shake(&store.server_config(&config.edge.client_tls()).unwrap(), &client, "192.0.2.78").await.unwrap_err();
 }
 
 #[test]

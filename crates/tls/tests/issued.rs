@@ -33,7 +33,7 @@ async fn they_come_and_go_one_by_one_and_touch_no_other() {
     let mut config = config(TlsSource::Files);
     config.certificates = vec![file.put(dir.path(), "file")];
     let store = load(&config, dir.path());
-    let server = store.server_config(&config);
+    let server = store.server_config(&config.edge.client_tls()).unwrap();
     assert_eq!(store.install_issued(&[issued("a.test", &first), issued("*.b.test", &other)]), []);
     let leaf = async |name: &str| shake(&server, &anyone(), name).await.map(|seen| seen.leaf);
     assert!(leaf("a.test").await.unwrap() == first.der);
@@ -70,7 +70,7 @@ async fn one_that_cannot_be_served_leaves_the_one_before() {
     assert!(said[0].contains("the key does not belong to the certificate"), "{said:?}");
     assert!(said[1].contains("there is no certificate in it"), "{said:?}");
     assert!(!said.join("").contains("PRIVATE"));
-    let server = store.server_config(&config);
+    let server = store.server_config(&config.edge.client_tls()).unwrap();
     assert!(shake(&server, &anyone(), "a.test").await.unwrap().leaf == good.der);
 }
 
@@ -81,7 +81,10 @@ async fn an_expired_one_is_served_and_its_end_is_told() {
     let config = config(TlsSource::Files);
     let store = load(&config, dir.path());
     assert_eq!(store.install_issued(&[issued("a.test", &expired)]), []);
-    assert!(shake(&store.server_config(&config), &anyone(), "a.test").await.unwrap().leaf == expired.der);
+    assert!(
+        shake(&store.server_config(&config.edge.client_tls()).unwrap(), &anyone(), "a.test").await.unwrap().leaf
+            == expired.der
+    );
     assert_eq!(store.certificates()[0].problem.as_deref(), Some("expired 2 days ago"));
 }
 
@@ -94,7 +97,10 @@ async fn who_sends_no_name_gets_the_certificate_of_an_address() {
     let store = load(&config, dir.path());
     assert_eq!(store.install_issued(&[issued("a.test", &named), issued("z", &addressed)]), []);
     // rustls sends no name for an address.
-    assert!(shake(&store.server_config(&config), &anyone(), "192.0.2.7").await.unwrap().leaf == addressed.der);
+    assert!(
+        shake(&store.server_config(&config.edge.client_tls()).unwrap(), &anyone(), "192.0.2.7").await.unwrap().leaf
+            == addressed.der
+    );
 }
 
 #[tokio::test]
@@ -103,7 +109,7 @@ async fn only_a_client_that_offers_nothing_else_is_taken_for_the_ca() {
     let mut config = config(TlsSource::Internal);
     config.services = vec![service("a", &["a.test"], TlsSource::Internal)];
     let store = load(&config, dir.path());
-    let server = store.server_config(&config);
+    let server = store.server_config(&config.edge.client_tls()).unwrap();
     // No challenge is under way: the CA's handshake fails, whatever else could be shown.
     let why = shake(&server, &offering(&[b"acme-tls/1"]), "a.test").await.unwrap_err();
     assert!(why.contains("AccessDenied"), "{why}");

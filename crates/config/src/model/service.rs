@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Agent, HealthCheck, TlsSource};
+use super::{Agent, HealthCheck, TlsSource, TlsVersion};
 
 /// `[service.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,10 @@ pub struct Service {
     pub canonical: Option<String>,
     /// Where the certificate of the hosts comes from.
     pub tls: TlsSource,
+    /// What is asked of clients at the handshake. Services that share a host agree in it.
+    pub client_tls: ClientTls,
+    /// `Strict-Transport-Security` on answers over TLS.
+    pub hsts: Option<Hsts>,
     /// What is done with a request.
     pub action: Action,
     /// Header edits towards the backend.
@@ -30,6 +34,35 @@ pub struct Service {
     pub response_headers: HeaderEdits,
     /// Largest request body in bytes; more is answered 413. `None`: unlimited.
     pub max_body: Option<u64>,
+}
+
+/// What is asked of a client at the TLS handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientTls {
+    /// Lowest version accepted.
+    pub lowest: TlsVersion,
+    /// Whether clients show a certificate of their own; `None`: they are not asked.
+    pub certificate: Option<ClientCertificate>,
+}
+
+/// `client_certificate = { ca, required }`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    /// PEM file of the CAs that sign the clients' certificates.
+    pub ca: PathBuf,
+    /// A client without a certificate is refused at the handshake. Default true. One with a wrong certificate always is.
+    pub required: bool,
+}
+
+/// `hsts = "365d"` or `hsts = { max_age, subdomains, preload }` (RFC 6797).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hsts {
+    /// How long browsers remember to come by HTTPS only.
+    pub max_age: Duration,
+    /// For subdomains as well. Default false.
+    pub subdomains: bool,
+    /// May be put on the list that browsers ship with. Default false.
+    pub preload: bool,
 }
 
 /// What a service does with a request.

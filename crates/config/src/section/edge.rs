@@ -46,7 +46,8 @@ pub(crate) fn read(root: &Reader<'_>) -> EdgeRead {
         request_id_header: request_id_header(&table),
         workers: table.integer("workers", 1..=1024),
         tls: table.choice("tls", TLS_SOURCES).unwrap_or(TlsSource::Auto),
-        min_tls: min_tls(&table),
+        min_tls: min_tls(&table).unwrap_or(TlsVersion::Tls12),
+        strict_sni: table.boolean("strict_sni").unwrap_or(false),
         client: timeouts(&table.section("timeout", &shape::EDGE_TIMEOUT)),
         limit: limits(&table.section("limit", &shape::EDGE_LIMIT)),
     };
@@ -77,9 +78,10 @@ fn request_id_header(table: &Reader<'_>) -> String {
     table.parsed("request_id_header", keep_case).unwrap_or_else(|| "X-Request-Id".to_owned())
 }
 
-fn min_tls(table: &Reader<'_>) -> TlsVersion {
+/// `min_tls` of the edge or of a service.
+pub(crate) fn min_tls(table: &Reader<'_>) -> Option<TlsVersion> {
     let words = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
-    table.choice("min_tls", &words).unwrap_or(TlsVersion::Tls12)
+    table.choice("min_tls", &words)
 }
 
 fn timeouts(table: &Reader<'_>) -> ClientTimeouts {

@@ -6,6 +6,7 @@ pub(crate) mod acme;
 pub(crate) mod answer;
 pub(crate) mod authority;
 pub(crate) mod backend;
+pub(crate) mod client_tls;
 pub(crate) mod dns;
 pub(crate) mod edge;
 pub(crate) mod health;

@@ -6,7 +6,9 @@ use crate::node::Node;
 use crate::reader::Reader;
 use crate::section::edge::TLS_SOURCES;
 use crate::section::site::Sites;
-use crate::section::{answer, backend, check_name, contract, health, outlier, policy, refuse_twins, timers};
+use crate::section::{
+    answer, backend, check_name, client_tls, contract, health, outlier, policy, refuse_twins, timers,
+};
 use crate::shape;
 use crate::value::{address, http};
 use crate::{Action, Edge, Forward, Service};
@@ -65,6 +67,8 @@ fn service(node: &Node<'_>, edge: &Edge, sites: &mut Sites, help: &str) -> Optio
         hosts: hosts.iter().map(|(host, _)| host.clone()).collect(),
         paths: paths.iter().map(|(path, _)| path.clone()).collect(),
         tls: table.choice("tls", TLS_SOURCES).unwrap_or(edge.tls),
+        client_tls: client_tls::read(&table, edge),
+        hsts: client_tls::hsts(&table),
         request_headers: answer::request_edits(&table),
         response_headers: answer::response_edits(&table),
         max_body: table.size("max_body"),

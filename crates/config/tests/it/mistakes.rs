@@ -199,6 +199,17 @@ fn the_edge() {
 }
 
 #[test]
+fn what_is_asked_of_clients() {
+    snapshot!(told([
+        with("min_tls = \"1.1\"\nclient_certificate = \"ca.pem\"\nhsts = true"),
+        with("client_certificate = { required = 1, need = true }\nhsts = { max_age = 5 }"),
+        with("hsts = { max_age = \"1d\", subdomains = true, preload = true }"),
+        with("")
+            + "[service.two]\nhosts = [\"api.test\", \"other.test\"]\npaths = [\"/two\"]\nbackends = [\"10.0.0.9:80\"]\nmin_tls = \"1.3\"\n",
+    ]));
+}
+
+#[test]
 fn listeners() {
     snapshot!(told([
         "[listener.a]\naddress = \":99999\"\nprotocol = \"https\"\n[listener.b]\naddress = \"localhost:80\"\n[listener.c]\naddress = \"443\"\n",

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use relais_config::{
-    Action, Address, Agent, Balance, CertificateFiles, CheckKind, ClientLimits, ClientTimeouts, Edge, Exchange,
-    ExecCheck, Forward, GrpcCheck, HashKey, HeaderEdits, HealthCheck, HostHeader, HttpCheck, Listener,
-    ListenerProtocol, Log, LogFormat, Outlier, Redirect, Retry, ServiceTimeouts, StaticAnswer, TlsSource, TlsVersion,
-    Upstream, UpstreamProtocol, UpstreamTls,
+    Action, Address, Agent, Balance, CertificateFiles, CheckKind, ClientCertificate, ClientLimits, ClientTimeouts,
+    ClientTls, Edge, Exchange, ExecCheck, Forward, GrpcCheck, HashKey, HeaderEdits, HealthCheck, HostHeader, Hsts,
+    HttpCheck, Listener, ListenerProtocol, Log, LogFormat, Outlier, Redirect, Retry, ServiceTimeouts, StaticAnswer,
+    TlsSource, TlsVersion, Upstream, UpstreamProtocol, UpstreamTls,
 };
 
 use crate::{config, forward, parse, service, with};
@@ -38,6 +38,7 @@ fn the_edge_has_defaults() {
         workers: None,
         tls: TlsSource::Auto,
         min_tls: TlsVersion::Tls12,
+        strict_sni: false,
         nameservers: vec![],
         client: ClientTimeouts {
             handshake: seconds(10),
@@ -76,6 +77,7 @@ request_id_header = "X-Trace"
 workers = 4
 tls = "files"
 min_tls = "1.3"
+strict_sni = true
 timeout = { handshake = "1s", headers = "2s", keep_alive = "3s", body = "4s" }
 limit = { header_bytes = "2KiB", header_count = 8, uri_bytes = 4096, connections = 7, h2_streams = 9, spool_bytes = 5 }
 [certificate.a]
@@ -103,6 +105,7 @@ access = false
         workers: Some(4),
         tls: TlsSource::Files,
         min_tls: TlsVersion::Tls13,
+        strict_sni: true,
         nameservers: vec!["10.0.0.2:53".parse().unwrap(), "[fd00::1]:5353".parse().unwrap()],
         client: ClientTimeouts { handshake: seconds(1), headers: seconds(2), keep_alive: seconds(3), body: seconds(4) },
         limit: ClientLimits {
@@ -672,4 +675,20 @@ fn relative_paths_start_at_the_folder_of_the_file() {
 fn a_mark_at_the_start_and_windows_lines_are_harmless() {
     let text = format!("\u{feff}{}", with("health = \"/h\"").replace('\n', "\r\n"));
     assert_eq!(config(&text).services[0].hosts, ["api.test"]);
+}
+
+#[test]
+fn what_is_asked_of_clients_is_set_for_each_service() {
+    let text = "[edge]\nmin_tls = \"1.3\"\n".to_owned() + &with("");
+    assert_eq!(config(&text).services[0].client_tls, ClientTls { lowest: TlsVersion::Tls13, certificate: None });
+    let told = service("min_tls = \"1.3\"\nclient_certificate = { ca = \"ca.pem\" }\nhsts = \"1d\"");
+    let rule = ClientCertificate { ca: "/etc/relais/ca.pem".into(), required: true };
+    assert_eq!(told.client_tls, ClientTls { lowest: TlsVersion::Tls13, certificate: Some(rule) });
+    assert_eq!(told.hsts, Some(Hsts { max_age: seconds(86_400), subdomains: false, preload: false }));
+    let told = service(
+        "client_certificate = { ca = \"/ca.pem\", required = false }\nhsts = { subdomains = true, preload = true }",
+    );
+    let rule = ClientCertificate { ca: "/ca.pem".into(), required: false };
+    assert_eq!(told.client_tls, ClientTls { lowest: TlsVersion::Tls12, certificate: Some(rule) });
+    assert_eq!(told.hsts, Some(Hsts { max_age: seconds(365 * 86_400), subdomains: true, preload: true }));
 }

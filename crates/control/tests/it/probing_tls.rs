@@ -45,8 +45,9 @@ pub(crate) async fn tls_backend(state: &Path, asked: mpsc::UnboundedSender<Asked
     );
     let lookup = Lookup { env: &|_| None, file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
     let config = Config::parse("proxy.toml", &text, &lookup).unwrap_or_else(|e| panic!("{e}")).config;
-    let certs = CertStore::new(CertStore::load(&config, state).unwrap());
-    let acceptor = TlsAcceptor::from(certs.server_config(&config));
+    let certs =
+        CertStore::new(CertStore::load(&config, state).unwrap(), relais_tls::Tickets::new(&[], Box::new(|_| ())));
+    let acceptor = TlsAcceptor::from(certs.server_config(&config.edge.client_tls()).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -76,7 +76,7 @@ impl Bench {
         std::fs::create_dir_all(&state_dir).unwrap();
         let config = Arc::new(parsed.config);
         let certs = CertStore::load(&config, &state_dir).unwrap_or_else(|problems| panic!("{problems:?}"));
-        let certs = CertStore::new(certs);
+        let certs = CertStore::new(certs, relais_tls::Tickets::new(&[], Box::new(|_| ())));
         let (events, reported) = mpsc::channel(64);
         let (changed, watched) = watch::channel(0);
         let (hooks, hooked) = hooks();

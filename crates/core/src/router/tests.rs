@@ -108,3 +108,12 @@ fn a_thousand_hosts_each_find_their_own() {
     }
     assert_eq!(router.route("h1000.a.fr", "/x"), None);
 }
+
+#[test]
+fn a_host_belongs_to_a_service_whatever_its_paths() {
+    let router = router(&[(&["*"], &["/any"]), (&["*.a.fr"], &["/w"]), (&["api.a.fr"], &["/x", "/y"])]);
+    for (host, service) in [("api.a.fr", 2), ("www.a.fr", 1), ("b.fr", 0), ("", 0)] {
+        assert_eq!(router.service_of(host), Some(service), "{host}");
+    }
+    assert_eq!(Router::new(&testing::config(Vec::new())).service_of("a.fr"), None);
+}

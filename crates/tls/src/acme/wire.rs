@@ -46,7 +46,10 @@ impl Wire {
     /// Sends one request; an answer that is an error but no problem document (RFC 7807) is a fault.
     pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ClientFault> {
         *self.later.lock() = None;
-        let answer = self.client.send(request, self.call).await?;
+        // What only asks can be asked again, whether or not it arrived: a nonce above all.
+        let asks = request.method().is_safe();
+        let lost = |fault: ClientFault| ClientFault { sent: fault.sent && !asks, ..fault };
+        let answer = self.client.send(request, self.call).await.map_err(lost)?;
         *self.later.lock() = retry_after(answer.headers());
         let status = answer.status();
         if status.is_success() {
@@ -59,7 +62,7 @@ impl Wire {
         if explained && serde_json::from_slice::<Problem>(answer.body()).is_ok() {
             return Ok(answer);
         }
-        Err(ClientFault { message: format!("the CA answered {status}"), sent: true })
+        Err(lost(ClientFault { message: format!("the CA answered {status}"), sent: true }))
     }
 
     /// `Retry-After` of the last answer.

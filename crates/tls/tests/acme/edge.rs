@@ -24,7 +24,7 @@ impl Edge {
         let dir = tempfile::tempdir().unwrap();
         let config = config(TlsSource::Files);
         let certs = load(&config, dir.path());
-        let server = certs.server_config(&config);
+        let server = certs.server_config(&config.edge.client_tls()).unwrap();
         let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tls = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (http_at, tls_at) = (http.local_addr().unwrap(), tls.local_addr().unwrap());

@@ -90,6 +90,14 @@ async fn an_answer_lost_on_the_way_costs_neither_the_order_nor_a_second_one() {
         let placed = fake.seen("/order").into_iter().filter(|order| order.get("identifiers").is_some()).count();
         assert_eq!((placed, fake.seen("/finalize").len()), (1, 1), "{path}");
     }
+    // A nonce is asked for again, even the one for placing an order.
+    let script = Script::default();
+    let fake = Fake::start(script.clone()).await;
+    let (clerk, edge) = (Clerk::default(), Edge::new().await);
+    clerk.order(&fake.ca(), &wanted(), &edge.certs).await.unwrap();
+    script.lost.lock().push("/nonce");
+    clerk.order(&fake.ca(), &wanted(), &edge.certs).await.unwrap();
+    assert!(script.lost.lock().is_empty());
     // Whether it was placed is not known: placing it again at once would count twice.
     let script = Script::default();
     script.lost.lock().push("/order");

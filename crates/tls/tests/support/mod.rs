@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsage
 use relais_core::config::{
     CertificateFiles, Config, Listener, ListenerProtocol, Lookup, Service, TlsSource, TlsVersion,
 };
-use relais_tls::{CertProblem, CertStore};
+use relais_tls::{CertProblem, CertStore, Tickets};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -24,6 +24,11 @@ pub(crate) const DAY: i64 = 86_400;
 
 pub(crate) fn unix_now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+}
+
+/// Ticket keys that nobody keeps.
+pub(crate) fn tickets() -> Arc<Tickets> {
+    Tickets::new(&[], Box::new(|_| ()))
 }
 
 /// A config with one HTTPS listener and nothing else.
@@ -163,7 +168,7 @@ pub(crate) fn declared(dir: &Path, name: &str) -> CertificateFiles {
 }
 
 pub(crate) fn load(config: &Config, dir: &Path) -> Arc<CertStore> {
-    CertStore::new(CertStore::load(config, dir).unwrap_or_else(|problems| panic!("{}", said(&problems))))
+    CertStore::new(CertStore::load(config, dir).unwrap_or_else(|problems| panic!("{}", said(&problems))), tickets())
 }
 
 pub(crate) fn said(problems: &[CertProblem]) -> String {

@@ -1,0 +1,71 @@
+//! What a service asks of clients and tells browsers about TLS: `min_tls`, `client_certificate`, `hsts`.
+
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::fault::Fault;
+use crate::reader::Reader;
+use crate::section::edge::min_tls;
+use crate::section::service::ServiceRead;
+use crate::shape;
+use crate::{ClientCertificate, ClientTls, Edge, Hsts};
+
+/// A year: what the list that browsers ship with wants at least.
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+/// Reads `min_tls` and `client_certificate`.
+pub(crate) fn read(table: &Reader<'_>, edge: &Edge) -> ClientTls {
+    ClientTls { lowest: min_tls(table).unwrap_or(edge.min_tls), certificate: client_certificate(table) }
+}
+
+fn client_certificate(table: &Reader<'_>) -> Option<ClientCertificate> {
+    let node = table.get("client_certificate")?;
+    let rule = node.table(&shape::CLIENT_CERTIFICATE, "write `client_certificate = { ca = \"clients.pem\" }`")?;
+    if !rule.has("ca") {
+        rule.missing("ca", "\"clients.pem\"");
+    }
+    let required = rule.boolean("required").unwrap_or(true);
+    Some(ClientCertificate { ca: rule.path("ca")?, required })
+}
+
+/// Reads `hsts`: a duration, or a table.
+pub(crate) fn hsts(table: &Reader<'_>) -> Option<Hsts> {
+    let node = table.get("hsts")?;
+    if node.is_string() {
+        return Some(Hsts { max_age: node.duration()?, subdomains: false, preload: false });
+    }
+    let rule =
+        node.table(&shape::HSTS, "write `hsts = \"365d\"` or `hsts = { max_age = \"365d\", subdomains = true }`")?;
+    let hsts = Hsts {
+        max_age: rule.duration("max_age").unwrap_or(YEAR),
+        subdomains: rule.boolean("subdomains").unwrap_or(false),
+        preload: rule.boolean("preload").unwrap_or(false),
+    };
+    if hsts.preload && (!hsts.subdomains || hsts.max_age < YEAR) {
+        let fault = Fault::new("`preload` needs `subdomains = true` and a `max_age` of 365d or more");
+        let help = "write `hsts = { max_age = \"365d\", subdomains = true, preload = true }`, or take `preload` out";
+        node.error(fault.label("browsers would not take it").help(help));
+    }
+    Some(hsts)
+}
+
+/// Notes services that share a host and disagree: the handshake is over before the path is known.
+pub(crate) fn agree(cx: &Context<'_>, services: &[ServiceRead]) {
+    for (index, later) in services.iter().enumerate() {
+        for (host, span) in &later.hosts {
+            let differs = |earlier: &&ServiceRead| {
+                earlier.service.client_tls != later.service.client_tls
+                    && earlier.hosts.iter().any(|(other, _)| other == host)
+            };
+            if let Some(earlier) = services[..index].iter().find(differs) {
+                let (one, two) = (&earlier.service.name, &later.service.name);
+                let said = format!(
+                    "services `{one}` and `{two}` share host `{host}`, but ask different things of its clients"
+                );
+                let fault = Fault::new(said);
+                let help = "give both the same `min_tls` and `client_certificate`: the TLS handshake is over before the path is known";
+                cx.error(span.clone(), fault.label(format!("`{one}` has it too")).help(help));
+            }
+        }
+    }
+}
