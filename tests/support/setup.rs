@@ -21,11 +21,12 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// One service with these backends, at one site.
+    /// One service with these backends, at one site; none is left for how it answers.
     pub(crate) fn to(backends: &[&dyn Addressed]) -> Setup {
         let list: Vec<String> = backends.iter().map(|backend| format!("{:?}", backend.address())).collect();
         Setup::new(format!(
-            "[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 0\nbackends = [{}]\n",
+            "[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 0\n\
+             outlier.max_ejected_percent = 0\nbackends = [{}]\n",
             list.join(", ")
         ))
     }

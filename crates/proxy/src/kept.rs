@@ -304,8 +304,14 @@ mod tests {
         assert_eq!(spools.used.load(Relaxed), 0);
     }
 
-    #[tokio::test]
-    async fn a_replay_given_up_in_the_middle_of_a_read_does_not_disturb_the_next() {
+    #[test]
+    fn a_replay_given_up_in_the_middle_of_a_read_does_not_disturb_the_next() {
+        // One blocking thread: whoever holds it, holds up every read.
+        let one = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        one.block_on(give_up_a_read());
+    }
+
+    async fn give_up_a_read() {
         let folder = tempfile::tempdir().unwrap();
         let chunks = chunks(&[10, 60_000, 70_000, 90_000]);
         let mut kept = Kept::new(allowance(folder.path(), 10, 1 << 20, 1 << 20), None);
@@ -315,9 +321,13 @@ mod tests {
             poll_fn(|cx| kept.poll_replay(cx, &mut position)).await.unwrap().unwrap();
         }
         assert!(position.taken > 10);
-        // Starts the read behind `position` and leaves it.
+        // Starts the read behind `position`, which cannot end yet, and leaves it.
+        let (go, held) = std::sync::mpsc::channel::<()>();
+        let holder = spawn_blocking(move || held.recv());
         let begun = poll_fn(|cx| Poll::Ready(kept.poll_replay(cx, &mut position).is_pending())).await;
         assert!(begun, "the read must be under way");
+        drop(go);
+        assert!(holder.await.unwrap().is_err(), "nobody said anything");
         assert_eq!(replay(&mut kept).await.unwrap(), chunks.concat());
     }
 

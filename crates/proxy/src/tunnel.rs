@@ -137,6 +137,9 @@ impl Tunnel {
             cut = lost.wait(&meter) => Some(cut),
             () = silent(&meter, self.idle) => Some("idle"),
         };
+        // In a drill that refuses, the end of the connection and the word about it race: both say the same.
+        let cut =
+            if cut == Some("backend_broke_off") && lost.slot.cut.is_refused() { Some("backend_dead") } else { cut };
         ticket.bytes_in = up.bytes.load(Relaxed);
         ticket.bytes_out = down.bytes.load(Relaxed);
         if let Some("backend_dead" | "backend_down") = cut {
