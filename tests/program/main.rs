@@ -11,6 +11,7 @@ mod load;
 mod metrics;
 mod operator;
 mod outages;
+mod outliers;
 mod reload;
 mod restart;
 mod stopping;

@@ -12,6 +12,7 @@ mod balancing;
 mod bodies;
 mod client_tls;
 mod deadlines;
+mod elsewhere;
 mod errors;
 mod framing;
 mod hanging;

@@ -241,49 +241,6 @@ fn a_backend_that_resets_whenever_it_likes_fails_nobody() {
     assert_eq!(count.load(Relaxed), 1000);
 }
 
-#[test]
-fn a_503_is_tried_elsewhere_when_the_request_may_be_repeated() {
-    let busy = Plain::new(|_| b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy".to_vec());
-    let alive = Plain::saying("x");
-    let edge = Setup::to(&[&busy, &alive]).with("retry.budget_floor = 1000").start();
-    for n in 0..30 {
-        assert_eq!(edge.connect().ask(get(&format!("/{n}"))).status(), 200);
-    }
-    assert!(busy.count() > 0 && alive.count() == 30, "{} {}", busy.count(), alive.count());
-    let statuses: Vec<u16> = (0..30).map(|n| edge.connect().ask(post(&format!("/{n}"), "b")).status()).collect();
-    assert!(statuses.contains(&503) && statuses.contains(&200), "a POST is passed on as it was answered: {statuses:?}");
-    assert_eq!(busy.count() + alive.count(), 60 + busy.seen().iter().filter(|s| s.head.method() == "GET").count());
-}
-
-#[test]
-fn a_503_is_passed_on_when_there_is_no_elsewhere() {
-    let busy = || Plain::new(|_| b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 4\r\n\r\nbusy".to_vec());
-    let alone = busy();
-    let edge = Setup::to(&[&alone]).start();
-    let answer = edge.connect().ask(get("/"));
-    assert_eq!((answer.status(), answer.text().as_str(), answer.get("retry-after")), (503, "busy", Some("7")));
-    assert_eq!(alone.count(), 1);
-    // All say no: the last one's own words.
-    let (one, two) = (busy(), busy());
-    let edge = Setup::to(&[&one, &two]).start();
-    let answer = edge.connect().ask(get("/"));
-    assert_eq!((answer.status(), answer.text().as_str()), (503, "busy"));
-    assert_eq!((one.count(), two.count()), (1, 1));
-}
-
-#[test]
-fn retries_after_bad_answers_are_bounded_by_a_budget() {
-    let busy = Plain::new(|_| b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy".to_vec());
-    let other = Plain::new(|_| b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy".to_vec());
-    let edge = Setup::to(&[&busy, &other]).with("retry.budget_floor = 0\nretry.budget_percent = 10").start();
-    for n in 0..200 {
-        assert_eq!(edge.connect().ask(get(&format!("/{n}"))).status(), 503);
-    }
-    let attempts = busy.count() + other.count();
-    assert!(attempts < 200 + 60, "{attempts} attempts for 200 requests");
-    assert!(edge.sample("relais_retry_budget_exhausted_total", &[]) > 0.0);
-}
-
 fn outcomes(edge: &Edge, path: &str) -> Vec<String> {
     let line = edge.access_to(path);
     line["attempts"].as_str().unwrap().split(", ").map(str::to_owned).collect()
