@@ -211,6 +211,39 @@ fn a_site_is_fifty_times_slower() {
 }
 
 #[test]
+fn a_backend_fails_three_in_ten() {
+    Scenario {
+        name: "30 % of a backend's answers are 500",
+        fast: true,
+        balance: Some("round-robin"),
+        retry_500: true,
+        bad: DIJON_1,
+        steps: vec![(0, Behave(DIJON_1, "errors=3")), (8000, Behave(DIJON_1, ""))],
+        repair: 8000,
+        ejected: Some(0),
+        posts: &["http_500"],
+        ..Scenario::default()
+    }
+    .run();
+}
+
+#[test]
+fn a_backend_is_fifty_times_slower() {
+    Scenario {
+        name: "backend 50 times slower",
+        fast: true,
+        // Least in flight would leave it before it has answered often enough to be judged.
+        balance: Some("round-robin"),
+        bad: DIJON_1,
+        steps: vec![(0, Behave(DIJON_1, "slow=50")), (8000, Behave(DIJON_1, ""))],
+        repair: 8000,
+        ejected: Some(0),
+        ..Scenario::default()
+    }
+    .run();
+}
+
+#[test]
 fn a_site_loses_every_fifth_packet() {
     Scenario {
         name: "20 % of a site's packets lost",

@@ -23,6 +23,8 @@ pub(crate) struct Service {
     pub(crate) retry_500: bool,
     /// `failover_within`, milliseconds. Peers have no such thing.
     pub(crate) contract: Option<u64>,
+    /// `balance`, when not what it is by itself. Peers have their own.
+    pub(crate) balance: Option<&'static str>,
 }
 
 /// What serves the users.
@@ -118,9 +120,10 @@ fn relais(world: &World, backends: &[Backend], service: &Service) -> Edge {
         .collect();
     let retry = if service.retry_500 { "[service.web.retry]\nstatuses = [500, 502, 503, 504]\n" } else { "" };
     let contract = service.contract.map(|millis| format!("failover_within = \"{millis}ms\"\n")).unwrap_or_default();
+    let balance = service.balance.map(|balance| format!("balance = \"{balance}\"\n")).unwrap_or_default();
     let under = tied(&world.edge()).join(" ");
     let edge = Setup::services(&format!(
-        "[sites]\n{sites}[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n{contract}{retry}\
+        "[sites]\n{sites}[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n{contract}{balance}{retry}\
          [service.web.response_headers]\nset = {{ X-Gen = \"0\" }}\n[service.web.backends]\n{places}"
     ))
     .listening(&format!("[listener.http]\naddress = \"{EDGE}\"\nprotocol = \"http\"\nredirect = false\n"))

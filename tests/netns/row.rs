@@ -85,12 +85,12 @@ impl Row {
     }
 
     /// One line of a Markdown table, with what the edge says of itself.
-    pub(crate) fn line(&self, proxy: &str, scenario: &str, site_down: Option<f64>) -> String {
+    pub(crate) fn line(&self, proxy: &str, scenario: &str, left_after: Option<f64>) -> String {
         let Row { requests, twice, p50, p99, worst, broken, .. } = self;
         let mut line = format!("| {proxy} | {scenario} | {requests} | {} | ", told_kinds(&self.failed));
         write!(line, "{} | {twice} | {p50} / {p99} / {worst} | ", told_kinds(&self.failed_posts)).unwrap();
         write!(line, "{} | ", self.last_bad.map_or("never".to_owned(), |at| format!("{at:.1}"))).unwrap();
-        write!(line, "{} | ", site_down.map_or("-".to_owned(), |at| format!("{at:.2}"))).unwrap();
+        write!(line, "{} | ", left_after.map_or("-".to_owned(), |at| format!("{at:.2}"))).unwrap();
         write!(line, "{} | {broken} | ", self.told_in_words()).unwrap();
         let share = self.share.map(|share| share.map_or("-".to_owned(), |share| format!("{share}")));
         write!(line, "{} |", share.join(" → ")).unwrap();
@@ -115,7 +115,7 @@ impl Row {
 
 /// The head of the table.
 pub(crate) const HEAD: &str = "| proxy | scenario | requests | failed GET/PUT/download/open | failed POST | twice | \
-    p50 / p99 / worst ms | last bad s | site down s | streams told | others broken | share % |\n\
+    p50 / p99 / worst ms | last bad s | left s | streams told | others broken | share % |\n\
     |---|---|---|---|---|---|---|---|---|---|---|---|";
 
 /// Shows a line whatever the test harness captures, and adds it to the file of rows.

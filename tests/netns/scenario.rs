@@ -1,5 +1,6 @@
 //! A scenario: faults at their times, what users may feel of them, and the run that finds out.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,9 @@ const NOISE: f64 = 3.0;
 
 /// What users may still feel after a killed edge serves again, microseconds.
 const SETTLES: u64 = 500_000;
+
+/// Until a backend that answers much worse than the others must be left, seconds: some answers, a look a second, noise.
+const EJECTS: f64 = 2.0 + NOISE;
 
 /// Milliseconds of load before the fault.
 const BEFORE: u64 = 2000;
@@ -52,6 +56,8 @@ pub(crate) struct Scenario {
     pub(crate) retry_500: bool,
     /// `failover_within`, milliseconds; unset: what it is by itself.
     pub(crate) contract: Option<u64>,
+    /// `balance`; unset: what it is by itself.
+    pub(crate) balance: Option<&'static str>,
     /// The backends that fail.
     pub(crate) bad: &'static [usize],
     /// Milliseconds after the fault.
@@ -61,6 +67,8 @@ pub(crate) struct Scenario {
     pub(crate) after: u64,
     /// The site that must be declared down.
     pub(crate) down: Option<usize>,
+    /// The backend that must be ejected; from then on nobody may meet its fault.
+    pub(crate) ejected: Option<usize>,
     /// Streams to what fails must be closed: how.
     pub(crate) told: Option<&'static [&'static str]>,
     /// How a POST may fail that its backend may have received, or that its backend itself refused.
@@ -85,11 +93,13 @@ impl Default for Scenario {
             preferred: None,
             retry_500: false,
             contract: None,
+            balance: None,
             bad: &[],
             steps: Vec::new(),
             repair: 4000,
             after: 2000,
             down: None,
+            ejected: None,
             told: None,
             posts: &["http_502", "http_504"],
             outage: None,
@@ -105,9 +115,16 @@ struct Stage {
     world: World,
     /// When each site was first seen down, microseconds since 1970.
     down: [Option<u64>; 3],
+    /// Who is to be ejected, and when that was first seen.
+    ejected: Option<(SocketAddr, Option<u64>)>,
     /// When an edge that was killed served again.
     again: Option<u64>,
     _dir: tempfile::TempDir,
+}
+
+fn is_ejected(status: &serde_json::Value, address: SocketAddr) -> bool {
+    let backends = status["report"]["services"][0]["backends"].as_array().unwrap();
+    backends.iter().any(|backend| backend["address"] == address.to_string() && backend["ejected"] == true)
 }
 
 /// One world at a time: two would disturb one another.
@@ -139,21 +156,27 @@ impl Scenario {
         stage.look_until(repair);
         let end = repair + self.after * 1000;
         stage.look_until(end);
-        let Stage { load, proxy, backends, down, again, .. } = stage;
+        let Stage { load, proxy, backends, down, ejected, again, .. } = stage;
         let seen = load.stop();
         let bad: Vec<String> = self.bad.iter().map(|n| backends[*n].name.clone()).collect();
         let executed: Vec<u64> = backends.iter().flat_map(Backend::executed).collect();
         let row = Row::of(&seen, &executed, &bad, Times { fault, repair, end });
-        let site_down = self.down.and_then(|site| down[site]).map(|at| at.saturating_sub(fault) as f64 / 1e6);
+        let left = self.down.and_then(|site| down[site]).or(ejected.and_then(|(_, at)| at));
+        let left_after = left.map(|at| at.saturating_sub(fault) as f64 / 1e6);
         static ONCE: Once = Once::new();
         ONCE.call_once(|| row::show(HEAD));
-        row::show(&row.line(&proxy::name(), self.name, site_down));
+        row::show(&row.line(&proxy::name(), self.name, left_after));
         if proxy.relais().is_some() {
             let outage = self.outage.map(|outage| {
                 let to = (fault + outage.to * 1000).max(again.map_or(0, |at| at + SETTLES));
                 fault + outage.from * 1000..to
             });
-            self.judge(&row, &seen, site_down, fault, outage.as_ref());
+            self.judge(&row, &seen, left_after, fault, outage.as_ref());
+            if let Some(n) = self.ejected {
+                let name = &backends[n].name;
+                let left = left.unwrap_or_else(|| panic!("{name} was never ejected"));
+                judge_ejection(&seen, name, fault, left..repair);
+            }
         }
     }
 
@@ -162,7 +185,7 @@ impl Scenario {
         self.contract.unwrap_or(1000) as f64 / 1e3 + NOISE
     }
 
-    fn judge(&self, row: &Row, seen: &Seen, site_down: Option<f64>, fault: u64, outage: Option<&Range<u64>>) {
+    fn judge(&self, row: &Row, seen: &Seen, left_after: Option<f64>, fault: u64, outage: Option<&Range<u64>>) {
         assert_eq!(row.twice, 0, "POSTs executed twice");
         let corrupt = |asked: &&Asked| ["corrupt", "wrong_answer"].contains(&asked.end.as_str());
         assert_eq!(seen.requests.iter().filter(corrupt).count(), 0, "wrong bytes in an answer that looks whole");
@@ -177,7 +200,7 @@ impl Scenario {
             assert_eq!(row.broken, 0, "streams to what did not fail were broken");
         }
         if let Some(site) = self.down {
-            let at = site_down.unwrap_or_else(|| panic!("{} was never declared down", SITES[site]));
+            let at = left_after.unwrap_or_else(|| panic!("{} was never declared down", SITES[site]));
             assert!(at < self.limit(), "{} was declared down after {at} s", SITES[site]);
         }
         if let Some(ways) = self.told {
@@ -191,16 +214,29 @@ impl Scenario {
     }
 }
 
+/// `left`: from when it was seen ejected until all was well again.
+fn judge_ejection(seen: &Seen, name: &str, fault: u64, left: Range<u64>) {
+    let after = left.start.saturating_sub(fault) as f64 / 1e6;
+    assert!(after < EJECTS, "{name} was ejected after {after} s");
+    let begun = |asked: &&Asked| asked.class != Class::Download && left.contains(&asked.at);
+    let those: Vec<&Asked> = seen.requests.iter().filter(begun).collect();
+    assert!(!those.is_empty(), "{name} was ejected {after} s after its fault, and nobody asked then");
+    for asked in those {
+        assert!(asked.backend != name && asked.end == "ok", "{asked:?} after {name} was ejected");
+    }
+}
+
 impl Stage {
     fn build(scenario: &Scenario) -> Stage {
         let dir = tempfile::tempdir().unwrap();
         let world = World::new();
         let backends = backend::all(&world, dir.path());
-        let Scenario { preferred, retry_500, contract, .. } = *scenario;
-        let service = Service { preferred, retry_500, contract };
+        let Scenario { preferred, retry_500, contract, balance, ejected, .. } = *scenario;
+        let service = Service { preferred, retry_500, contract, balance };
         let proxy = Proxy::start(&world, &backends, &service, dir.path());
         let load = Load::start(&world, dir.path());
-        Stage { load, proxy, backends, world, down: [None; 3], again: None, _dir: dir }
+        let ejected = ejected.map(|n| (backends[n].address, None));
+        Stage { load, proxy, backends, world, down: [None; 3], ejected, again: None, _dir: dir }
     }
 
     /// Waits, and looks meanwhile what relais believes.
@@ -212,6 +248,11 @@ impl Stage {
                     if site["health"] == "down" {
                         down.get_or_insert_with(load::now);
                     }
+                }
+                if let Some((address, at)) = &mut self.ejected
+                    && is_ejected(&status, *address)
+                {
+                    at.get_or_insert_with(load::now);
                 }
             }
             let left = Duration::from_micros(until.saturating_sub(load::now()));
