@@ -152,6 +152,8 @@ impl Control {
             if config.edge.nameservers != running.edge.nameservers {
                 self.errands.ask_at(&config.edge.nameservers);
             }
+            // First what there is: nothing is ordered that the new file's certificates cover.
+            self.tell_inventory(certs.covered().to_vec());
             let now = self.now();
             self.fleet.handle_event(Event::Reload(Arc::clone(&config)), now);
             self.flush();
@@ -253,7 +255,9 @@ impl Control {
     fn certificates_loaded(&mut self, result: Result<Certificates, String>) {
         match result {
             Ok(Certificates { loaded, files }) => {
+                let covered = loaded.covered().to_vec();
                 self.certs.install(*loaded);
+                self.tell_inventory(covered);
                 self.current.files.retain(|target| target.kind != Change::Certificates);
                 self.current.files.extend(files);
                 self.certificates_are_well();

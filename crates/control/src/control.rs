@@ -19,6 +19,7 @@ use tokio::time::sleep_until;
 
 use crate::alarm::{AlarmReport, Alarms};
 use crate::apply::Current;
+use crate::certs::{self, Certs};
 use crate::edges::Edges;
 use crate::errands::Errands;
 use crate::handle::{Handle, Request};
@@ -55,6 +56,7 @@ pub struct Control {
     pub(crate) anchor: Anchor,
     pub(crate) probes: Probes,
     pub(crate) errands: Errands,
+    pub(crate) acme: Certs,
     pub(crate) store: Arc<Store>,
     pub(crate) certs: Arc<CertStore>,
     pub(crate) certs_not_before: Instant,
@@ -103,6 +105,7 @@ enum Heard {
     Changed(Change),
     Alarm(AlarmReport),
     Loaded(Finished),
+    Certificate(Box<certs::Done>),
     Time,
 }
 
@@ -115,6 +118,9 @@ impl Control {
         // Jitter must differ between edges that start together.
         let seed = RandomState::new().build_hasher().finish();
         let mut fleet = Fleet::new(Arc::clone(&setup.config), saved, now, seed);
+        // What the store has is served before anything is accepted, and not ordered.
+        certs::serve_all(&setup.store, &setup.certs);
+        fleet.handle_event(Event::Inventory(certs::inventory(&setup.store, setup.certs.covered())), now);
         let birth: Vec<Effect> = std::iter::from_fn(|| fleet.poll_effect()).collect();
         let Some(first) = crate::effects::newest(&birth) else {
             unreachable!("a new fleet publishes its first snapshot")
@@ -134,6 +140,7 @@ impl Control {
             anchor: setup.anchor,
             probes: Probes::new(Arc::clone(&setup.certs)),
             errands: Errands::new(&setup.config.edge.nameservers),
+            acme: Certs::new(&setup.store, &setup.certs, now),
             store: setup.store,
             certs: setup.certs,
             certs_not_before: now,
@@ -172,6 +179,9 @@ impl Control {
         self.warn_of_mount();
         self.edges.open(&self.handle);
         let birth = std::mem::take(&mut self.birth);
+        if !birth.is_empty() {
+            self.acme.begin(&self.identity.started_with);
+        }
         self.carry_out(birth);
         let mut stop = pin!(stop);
         loop {
@@ -216,7 +226,7 @@ impl Control {
 
     /// The next thing. Dropping the wait loses nothing.
     async fn hear(&mut self) -> Heard {
-        let wake = self.fleet.poll_timeout().into_iter().chain(self.certs_due()).min();
+        let wake = self.fleet.poll_timeout().into_iter().chain(self.certs_due()).chain([self.acme.due()]).min();
         let wake_at = wake.map_or_else(std::time::Instant::now, |at| self.anchor.monotonic(at));
         let inbox = &mut self.inbox;
         tokio::select! {
@@ -227,6 +237,7 @@ impl Control {
             Some(change) = inbox.changes.recv() => Heard::Changed(change),
             Some(report) = inbox.alarms.recv() => Heard::Alarm(report),
             finished = self.loading.finished() => Heard::Loaded(finished),
+            done = self.acme.next() => Heard::Certificate(Box::new(done)),
             () = sleep_until(wake_at.into()), if wake.is_some() => Heard::Time,
         }
     }
@@ -278,6 +289,7 @@ impl Control {
                 self.alarms.take(report, now);
             }
             Heard::Loaded(finished) => self.loaded(finished),
+            Heard::Certificate(done) => self.certificate_done(*done),
             Heard::Time => self.time_passed(),
         }
         self.flush();
@@ -292,6 +304,9 @@ impl Control {
         if self.certs_due().is_some_and(|due| due <= now) {
             self.certs_not_before = now + CERTIFICATE_PAUSE;
             self.renew_certificates();
+        }
+        if self.acme.due() <= now {
+            self.look_at_certificates();
         }
     }
 

@@ -34,8 +34,11 @@ impl Control {
                 Effect::Probe(order) => self.probes.start(order),
                 Effect::Resolve(order) => self.errands.resolve(order),
                 Effect::Agent(order) => self.errands.ask(order),
-                Effect::Order(order) => note::cannot_order(&order),
-                Effect::AskRenewalInfo(_) => {}
+                Effect::Order(order) => {
+                    let config = Arc::clone(&self.snapshot.load().config);
+                    self.acme.order(*order, &config);
+                }
+                Effect::AskRenewalInfo(question) => self.acme.ask_renewal(question),
                 Effect::Save(record) => self.store.save(record),
                 Effect::Forget(key) => self.store.forget(key),
                 Effect::Note(transition) => note::write(&transition),

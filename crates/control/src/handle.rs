@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use relais_core::certs::CertificatesReport;
 use relais_core::{Admin, DrillOrder, DrillRecord};
 use relais_tls::CertInfo;
+use relais_tls::acme::Reason;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::certs::{CertWish, Import, Imported, Tried};
 use crate::contract::{Explained, History};
 use crate::metrics::Scrape;
 use crate::reload::Verdict;
@@ -63,6 +66,8 @@ pub(crate) enum Request {
     Stop(oneshot::Sender<()>),
     LogLevel { set: Option<String>, reply: oneshot::Sender<Result<String, Refusal>> },
     Certificates(oneshot::Sender<Vec<CertInfo>>),
+    Certs(oneshot::Sender<Box<CertificatesReport>>),
+    Cert(CertWish),
     Scrape(oneshot::Sender<Box<Scrape>>),
     Explain { service: String, reply: oneshot::Sender<Result<Explained, Refusal>> },
     History(oneshot::Sender<Box<History>>),
@@ -124,6 +129,43 @@ impl Handle {
     /// The certificates in use.
     pub async fn certificates(&self) -> Result<Vec<CertInfo>, Refusal> {
         self.ask(Request::Certificates).await
+    }
+
+    /// The certificates that CAs are asked for: how they are, what comes next and why.
+    pub async fn certs(&self) -> Result<CertificatesReport, Refusal> {
+        Ok(*self.ask(Request::Certs).await?)
+    }
+
+    async fn wish<T>(&self, wish: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> CertWish) -> Result<T, Refusal> {
+        self.ask(|reply| Request::Cert(wish(reply))).await?
+    }
+
+    /// Has a certificate renewed now, whatever its dates. Says what comes next; does not wait for it.
+    pub async fn renew(&self, name: &str) -> Result<String, Refusal> {
+        let name = name.to_string();
+        self.wish(|reply| CertWish::Renew { name, reply }).await
+    }
+
+    /// Orders a certificate at a CA's rehearsal and throws it away. Takes as long as an order.
+    pub async fn try_order(&self, name: &str) -> Result<Tried, Refusal> {
+        let name = name.to_string();
+        self.wish(|reply| CertWish::Try { name, reply }).await
+    }
+
+    /// Takes the certificate in use back at its CA and has another one ordered; it serves on until that is there.
+    pub async fn revoke(&self, name: &str, reason: Reason) -> Result<String, Refusal> {
+        let name = name.to_string();
+        self.wish(|reply| CertWish::Revoke { name, reason, reply }).await
+    }
+
+    /// Gives the account at an authority, or at all of them, a new key. Names those that have one now.
+    pub async fn rollover(&self, authority: Option<String>) -> Result<Vec<String>, Refusal> {
+        self.wish(|reply| CertWish::Rollover { authority, reply }).await
+    }
+
+    /// Keeps and serves certificates and accounts of another program.
+    pub async fn import(&self, import: Import) -> Result<Imported, Refusal> {
+        self.wish(|reply| CertWish::Import { import, reply }).await
     }
 
     /// How the timers of a service come about, with measured round trips.

@@ -1,7 +1,7 @@
 //! Tells people: one log line per transition, with the evidence in fields that a log search can use.
 
-use relais_core::certs::CertOrder;
 use relais_core::{Admin, CertificateStep, DrillRecord, FailoverRecord, Health, Transition};
+use relais_tls::date;
 
 /// Writes the line of one transition. Loss is a warning, return is information.
 pub(crate) fn write(transition: &Transition) {
@@ -62,8 +62,8 @@ pub(crate) fn write(transition: &Transition) {
         }
         Transition::Certificate { name, step } => certificate(name, step),
         Transition::Authority { name, until, why } => {
-            let (authority, until_micros) = (&**name, until.0);
-            tracing::warn!(authority, until_micros, why, "an authority fails and is left alone for a while");
+            let (authority, until) = (&**name, date(*until));
+            tracing::warn!(authority, until, why, "an authority fails and is left alone for a while");
         }
         Transition::Service { service, available } => {
             let service = &**service;
@@ -76,12 +76,6 @@ pub(crate) fn write(transition: &Transition) {
     }
 }
 
-/// Orders cannot be carried out yet.
-pub(crate) fn cannot_order(order: &CertOrder) {
-    let (name, authority) = (&*order.name, &*order.authority.name);
-    tracing::warn!(name, authority, "certificates cannot be ordered yet: this name has one of the local CA");
-}
-
 fn certificate(name: &str, step: &CertificateStep) {
     match step {
         CertificateStep::Ordered { authority, renewal } => {
@@ -89,9 +83,8 @@ fn certificate(name: &str, step: &CertificateStep) {
         }
         CertificateStep::Issued { authority, not_after, renew_at, took } => {
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            let (until_micros, renew_micros) = (not_after.0, renew_at.0);
-            let authority = &**authority;
-            tracing::info!(name, authority, until_micros, renew_micros, took_ms, "certificate issued");
+            let (until, renewal, authority) = (date(*not_after), date(*renew_at), &**authority);
+            tracing::info!(name, authority, until, renewal, took_ms, "certificate issued");
         }
         CertificateStep::Failed { authority, fault } => {
             let (authority, kind, said) = (&**authority, fault.kind.as_str(), &*fault.said);
@@ -99,8 +92,8 @@ fn certificate(name: &str, step: &CertificateStep) {
             tracing::warn!(name, authority, kind, said, likely, "no certificate: {said}");
         }
         CertificateStep::Urgent { not_after, left } => {
-            let (until_micros, left_s) = (not_after.0, left.as_secs());
-            tracing::warn!(name, until_micros, left_s, "a certificate ends soon and could not be renewed");
+            let (until, left_s) = (date(*not_after), left.as_secs());
+            tracing::warn!(name, until, left_s, "a certificate ends soon and could not be renewed");
         }
         CertificateStep::Forgotten => tracing::info!(name, "a certificate is not needed any longer"),
     }

@@ -35,6 +35,8 @@ impl Control {
                 reply(to, answer);
             }
             Request::Certificates(to) => reply(to, self.certs.certificates()),
+            Request::Certs(to) => reply(to, Box::new(self.fleet.certificates(self.now()))),
+            Request::Cert(wish) => self.certificate_wish(wish),
             Request::Scrape(to) => {
                 let scrape = self.scrape();
                 reply(to, Box::new(scrape));
@@ -114,6 +116,7 @@ impl Control {
             store: self.store.state(),
             listeners: status::listeners(&snapshot.config),
             certificates: self.certs.certificates(),
+            orders: self.fleet.certificates(now),
             warnings: self.warnings(&report),
             report,
         }
@@ -144,6 +147,7 @@ impl Control {
             reloads: self.current.reloads,
             verdict: self.current.verdict.clone(),
             certificates: self.certs.certificates(),
+            orders: self.fleet.certificates(self.now()),
             store: self.store.state().mode,
             log_lines_dropped: self.log_lines_dropped.as_ref().map(|dropped| dropped()),
         }

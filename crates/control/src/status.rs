@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use relais_config::{Config, ListenerProtocol};
+use relais_core::certs::CertificatesReport;
 use relais_core::{Admin, Health, Instant, Report, Target};
 use relais_store::{Mode, StoreState};
 use relais_tls::CertInfo;
@@ -27,6 +28,8 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// The certificates in use.
     pub certificates: Vec<CertInfo>,
+    /// The certificates that CAs are asked for.
+    pub orders: CertificatesReport,
     /// What the check of the running file warned about.
     pub warnings: Vec<String>,
     /// Sites, services and backends: what is believed of them and why.

@@ -30,6 +30,8 @@ pub(crate) enum Failure {
     NoRoute,
     /// The client's: a method a reverse proxy does not serve (405).
     MethodNotServed,
+    /// Ours: the host's first certificate is not there yet, and the config will not have it served without (503).
+    NoCertificate,
     /// Nobody is left to ask (503).
     NoBackend(&'static str),
     /// The last backend tried failed (502, or 504 for silence).
@@ -48,7 +50,7 @@ impl Failure {
     fn parts(self) -> (StatusCode, &'static str, String) {
         use Failure::{
             Backend, BadRequest, BodyStalled, BodyTooLarge, CertificateWanted, HeadTooLarge, MethodNotServed,
-            Misdirected, NoBackend, NoRoute, RequestTimeout, TargetTooLong,
+            Misdirected, NoBackend, NoCertificate, NoRoute, RequestTimeout, TargetTooLong,
         };
         match self {
             BadRequest(why) => (StatusCode::BAD_REQUEST, "http_request_error", why.to_owned()),
@@ -68,6 +70,10 @@ impl Failure {
             }
             NoRoute => (StatusCode::NOT_FOUND, "destination_not_found", "no service for this host and path".to_owned()),
             MethodNotServed => (StatusCode::METHOD_NOT_ALLOWED, "http_request_denied", "method not served".to_owned()),
+            NoCertificate => {
+                let why = "the certificate for this host is being ordered; come again in a moment";
+                (StatusCode::SERVICE_UNAVAILABLE, "proxy_configuration_error", why.to_owned())
+            }
             NoBackend(why) => (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable", why.to_owned()),
             Backend { fault, possibly_received } => {
                 let (status, token) = backend_token(fault);
@@ -154,6 +160,13 @@ pub(crate) fn static_answer(answer: &StaticAnswer) -> Response<ResponseBody> {
     if answer.status == 503 && !headers.contains_key(header::RETRY_AFTER) {
         headers.insert(header::RETRY_AFTER, RETRY_AFTER);
     }
+    response
+}
+
+/// The answer to a challenge of a CA.
+pub(crate) fn challenge(text: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::full(Bytes::copy_from_slice(text.as_bytes())));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     response
 }
 

@@ -10,18 +10,18 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use relais_core::Snapshot;
 use relais_core::config::{ClientTls, Config, Listener, ListenerProtocol};
 use relais_core::stats::EdgeStats;
 use relais_tls::CertStore;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::rustls::{HandshakeKind, server};
+use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::server::TlsStream;
 
 use crate::answer::Failure;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::conn_state::{ConnState, Deadlines};
+use crate::handshake;
 use crate::identity::Identity;
 use crate::ready::{Asked, Peer};
 use crate::service;
@@ -97,8 +97,13 @@ pub(crate) async fn serve(
             let Ok(h2) = tokio::time::timeout_at(by, begins_with_preface(&stream)).await else { return };
             drive(worker, listener, &snapshot.config, stream, (peer, local), (None, h2), open).await;
         }
-        ListenerProtocol::Https => match tokio::time::timeout_at(by, shake(worker, &snapshot, stream)).await {
-            Ok(Ok((stream, secured))) => {
+        ListenerProtocol::Https => match handshake::shake(worker, &snapshot, stream, by).await {
+            // A CA that looks at the answer to its challenge: nothing follows (RFC 8737, section 3).
+            Some(Ok((stream, _))) if CertStore::is_challenge(stream.get_ref().1.alpn_protocol()) => {
+                tracing::info!(%peer, "a CA looked at the answer to its challenge (tls-alpn-01)");
+                close(stream).await;
+            }
+            Some(Ok((stream, secured))) => {
                 let session = stream.get_ref().1;
                 snapshot.stats.handshakes.inc();
                 if session.handshake_kind() == Some(HandshakeKind::Resumed) {
@@ -107,11 +112,11 @@ pub(crate) async fn serve(
                 let h2 = session.alpn_protocol() == Some(b"h2");
                 drive(worker, listener, &snapshot.config, stream, (peer, local), (Some(secured), h2), open).await;
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 snapshot.stats.handshakes_failed.inc();
                 tracing::debug!(%peer, %error, "TLS handshake failed");
             }
-            Err(_) => {
+            None => {
                 snapshot.stats.handshakes_failed.inc();
                 tracing::debug!(%peer, "TLS handshake took too long");
             }
@@ -119,24 +124,9 @@ pub(crate) async fn serve(
     }
 }
 
-/// The TLS handshake. What is asked of the client depends on the name it asks for.
-async fn shake(
-    worker: &Worker,
-    snapshot: &Snapshot,
-    stream: TcpStream,
-) -> std::io::Result<(TlsStream<TcpStream>, Secured)> {
-    let start = LazyConfigAcceptor::new(server::Acceptor::default(), stream).await?;
-    let hello = start.client_hello();
-    let server_name = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
-    // A CA that looks at a challenge has no certificate to show.
-    let challenge = hello.alpn().is_some_and(CertStore::wants_challenge);
-    let asked = server_name.as_deref().filter(|_| !challenge).and_then(|name| snapshot.client_tls(name)).cloned();
-    let asked = asked.unwrap_or_else(|| snapshot.config.edge.client_tls());
-    let config = worker.shared.certs.server_config(&asked).map_err(std::io::Error::other)?;
-    let stream = start.into_stream(config).await?;
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let identity = shown.map(|certificate| Identity::of(certificate));
-    Ok((stream, Secured { server_name, asked, identity }))
+/// Says farewell and closes; the other end may be gone already.
+async fn close(mut stream: TlsStream<TcpStream>) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
 }
 
 /// Whether the client speaks HTTP/2 without being asked (RFC 9113 3.3): its first three bytes tell, no HTTP/1 method

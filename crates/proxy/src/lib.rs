@@ -17,6 +17,7 @@ mod cut;
 mod exchange;
 mod forward;
 mod forwarded;
+mod handshake;
 mod headers;
 mod hedge;
 mod identity;

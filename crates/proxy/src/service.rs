@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, Uri, Version};
 use hyper::body::{Body, Incoming};
-use relais_core::config::{Action, Config, Redirect};
+use relais_core::config::{Action, Config, Redirect, Waiting};
 use relais_core::{Pool, Snapshot};
 
 use crate::access::Ticket;
@@ -87,6 +87,9 @@ async fn respond(
 ) -> Result<Response<ResponseBody>, Failure> {
     let host = client.asked(admit(&snapshot.config, &request)?)?;
     ticket.host = Some(Arc::clone(&host));
+    if let Some(answer) = to_challenge(client, &host, request.uri().path()) {
+        return Ok(answer);
+    }
     let Some(pool) = snapshot.route(&host.name, routed_path(request.uri())) else {
         let misdirected = client.tls.is_some() && !snapshot.knows_host(&host.name);
         return Err(if misdirected { Failure::Misdirected } else { Failure::NoRoute });
@@ -96,7 +99,12 @@ async fn respond(
         return Err(failure);
     }
     if let Some(port) = client.listener.redirect_to {
-        return Ok(to_https(&host.name, port, request.uri()));
+        // What HTTPS cannot answer yet is no place to send anyone.
+        match client.worker.shared.certs.is_awaited(&host.name).then_some(snapshot.config.acme.waiting) {
+            None => return Ok(to_https(&host.name, port, request.uri())),
+            Some(Waiting::Unavailable) => return Err(Failure::NoCertificate),
+            Some(Waiting::Serve) => {}
+        }
     }
     if let Some(location) = to_canonical(client, pool, &host, request.uri()) {
         return Ok(answer::redirect(308, &location));
@@ -125,6 +133,17 @@ fn unfit(client: &Client, pool: &Pool, host: &Asked) -> Option<Failure> {
         }
         _ => None,
     }
+}
+
+/// Where a CA looks for the answer to an http-01 challenge (RFC 8555, section 8.3).
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
+
+/// The answer to a challenge, when it is ours: another program's may lie behind us.
+fn to_challenge(client: &Client, host: &Asked, path: &str) -> Option<Response<ResponseBody>> {
+    let token = path.strip_prefix(CHALLENGES)?;
+    let text = client.worker.shared.certs.http01(&host.name, token)?;
+    tracing::info!(host = &*host.name, peer = %client.peer.address, "a CA looked at the answer to its challenge (http-01)");
+    Some(answer::challenge(&text))
 }
 
 /// Refuses requests that make no sense (RFC 9112 3.2, RFC 9110 7.2) and says which host the others are for, as sent.

@@ -30,4 +30,5 @@ pub use error::StartError;
 pub use relais_control as control;
 pub use relais_core as core;
 pub use relais_tls::internal_ca;
+pub use relais_tls::takeover;
 pub use relais_tls::{CertProblem, CertStore};

@@ -3,10 +3,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use relais_core::config::Secret;
+
 use crate::contents::Contents;
 use crate::entry::Key;
-use crate::kept::{KeptAccount, KeptCertificate, Revised, Secret};
+use crate::kept::{KeptAccount, KeptCertificate, Revised};
 use crate::store::{FLUSH_PATIENCE, Store};
+
+/// Before the names of notes: they lie among the secrets.
+const NOTE: &str = "note:";
 
 impl Store {
     /// Keeps a certificate in the place of the one of that name. Waits until it is on the disk twice, in the database and
@@ -69,6 +74,28 @@ impl Store {
     #[must_use]
     pub fn account(&self, authority: &str) -> Option<Secret> {
         self.inner().contents.accounts.get(authority).map(|kept| kept.what.account.clone())
+    }
+
+    /// Keeps a text of the caller, such as what must be cleared away after a crash, in the place of the one of that name.
+    /// Waits as keeping an account does; it is in the database alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keep_note(&self, name: &str, text: &str) -> Result<(), String> {
+        let key = Key::Secret(format!("{NOTE}{name}"));
+        let known = format!("{NOTE}{name}");
+        self.change(Some(key.clone()), true, |contents| {
+            contents.secrets.insert(known, text.as_bytes().to_vec());
+            true
+        });
+        self.until_on_disk(&[key])
+    }
+
+    /// The text kept under this name.
+    #[must_use]
+    pub fn note(&self, name: &str) -> Option<String> {
+        let bytes = self.inner().contents.secrets.get(&format!("{NOTE}{name}")).cloned()?;
+        String::from_utf8(bytes).ok()
     }
 
     /// Waits for the disk; a store made without one has nothing to wait for.

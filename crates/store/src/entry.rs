@@ -107,7 +107,7 @@ fn checksum(key: &[u8], payload: &[u8]) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kept::Secret;
+    use relais_core::config::Secret;
     use relais_core::{Admin, AdminRecord, Instant, Target};
 
     fn admin() -> Value {
@@ -126,13 +126,13 @@ mod tests {
             authority: "ca".into(),
             about: serde_json::json!({ "until": 7 }),
             chain_pem: "chain".into(),
-            key_pem: Secret::new("key".into()),
+            key_pem: Secret::new("key"),
         };
         Revised { revision: 3, what }
     }
 
     fn account() -> Revised<KeptAccount> {
-        Revised { revision: 4, what: KeptAccount { authority: "ca".into(), account: Secret::new("{}".into()) } }
+        Revised { revision: 4, what: KeptAccount { authority: "ca".into(), account: Secret::new("{}") } }
     }
 
     fn all() -> Vec<(Key, Value)> {

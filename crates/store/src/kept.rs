@@ -1,32 +1,22 @@
 //! Certificates and accounts as values: what the store is given and gives back. Touches nothing.
 //!
-//! Keys are in here. Nothing of this shows them: `Debug` says that there is one, and how long it is.
+//! Keys are in here. Nothing of this shows them.
 
+use relais_core::config::Secret;
 use relais_core::hash;
 use serde::{Deserialize, Serialize};
 
-/// A text nobody may read in a log or an error: a private key, an account.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
+/// A secret on its way to the disk and back: nowhere else is its text written.
+mod hidden {
+    use relais_core::config::Secret;
+    use serde::{Deserialize, Deserializer, Serializer};
 
-impl Secret {
-    /// Takes the text.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
+    pub(super) fn serialize<S: Serializer>(secret: &Secret, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(secret.expose())
     }
 
-    /// The text itself.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "(secret, {} bytes)", self.0.len())
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Secret, D::Error> {
+        String::deserialize(from).map(|text| Secret::new(&text))
     }
 }
 
@@ -42,6 +32,7 @@ pub struct KeptCertificate {
     /// The certificate and those that lead to the root, in PEM.
     pub chain_pem: String,
     /// Its private key, in PEM.
+    #[serde(with = "hidden")]
     pub key_pem: Secret,
 }
 
@@ -51,6 +42,7 @@ pub struct KeptAccount {
     /// At which authority. There is one of each.
     pub authority: String,
     /// Whatever its owner needs to use it: a JSON text.
+    #[serde(with = "hidden")]
     pub account: Secret,
 }
 
@@ -65,7 +57,7 @@ impl Revised<KeptCertificate> {
     /// Over all of it: files that do not belong together do not have it.
     pub(crate) fn checksum(&self) -> String {
         let KeptCertificate { name, authority, about, chain_pem, key_pem } = &self.what;
-        sum(&[name, authority, &self.revision.to_string(), &about.to_string(), chain_pem, key_pem.reveal()])
+        sum(&[name, authority, &self.revision.to_string(), &about.to_string(), chain_pem, key_pem.expose()])
     }
 }
 
@@ -73,7 +65,7 @@ impl Revised<KeptAccount> {
     /// Over all of it.
     pub(crate) fn checksum(&self) -> String {
         let KeptAccount { authority, account } = &self.what;
-        sum(&[authority, &self.revision.to_string(), account.reveal()])
+        sum(&[authority, &self.revision.to_string(), account.expose()])
     }
 }
 
@@ -88,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_key_shows_nowhere() {
-        let key = Secret::new("-----BEGIN PRIVATE KEY----- xyzzy".into());
+        let key = Secret::new("-----BEGIN PRIVATE KEY----- xyzzy");
         let kept = Revised {
             revision: 1,
             what: KeptCertificate {
@@ -99,9 +91,9 @@ mod tests {
                 key_pem: key.clone(),
             },
         };
-        let account = KeptAccount { authority: "ca".into(), account: Secret::new("xyzzy".into()) };
+        let account = KeptAccount { authority: "ca".into(), account: Secret::new("xyzzy") };
         let shown = format!("{key:?} {kept:?} {account:?}");
-        assert!(!shown.contains("xyzzy") && shown.contains("secret, 33 bytes"), "{shown}");
+        assert!(!shown.contains("xyzzy") && shown.contains("Secret(..)"), "{shown}");
     }
 
     #[test]
@@ -113,7 +105,7 @@ mod tests {
                 authority: "ca".into(),
                 about: serde_json::json!({ "hosts": ["a.fr"] }),
                 chain_pem: "chain".into(),
-                key_pem: Secret::new("key".into()),
+                key_pem: Secret::new("key"),
             },
         };
         let changes: [fn(&mut Revised<KeptCertificate>); 6] = [
@@ -122,7 +114,7 @@ mod tests {
             |kept| kept.what.authority = "cb".into(),
             |kept| kept.what.about = serde_json::json!({ "hosts": [] }),
             |kept| kept.what.chain_pem = "chaim".into(),
-            |kept| kept.what.key_pem = Secret::new("kez".into()),
+            |kept| kept.what.key_pem = Secret::new("kez"),
         ];
         for (place, change) in changes.iter().enumerate() {
             let mut other = base.clone();

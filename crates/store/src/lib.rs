@@ -24,6 +24,6 @@ mod state;
 mod store;
 mod worker;
 
-pub use kept::{KeptAccount, KeptCertificate, Secret};
+pub use kept::{KeptAccount, KeptCertificate};
 pub use state::{Mode, StoreState};
 pub use store::Store;

@@ -12,11 +12,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use relais_core::config::Secret;
 use serde::{Deserialize, Serialize};
 
 use crate::contents::Contents;
 use crate::entry::{Key, Value};
-use crate::kept::{KeptAccount, KeptCertificate, Revised, Secret};
+use crate::kept::{KeptAccount, KeptCertificate, Revised};
 
 const VERSION: u32 = 1;
 const CHAIN: &str = "cert.pem";
@@ -69,7 +70,7 @@ struct AccountFile {
     authority: String,
     revision: u64,
     checksum: String,
-    account: Secret,
+    account: String,
 }
 
 impl Shelf {
@@ -139,7 +140,7 @@ impl Shelf {
                 };
                 let meta = serde_json::to_vec_pretty(&meta)?;
                 let files =
-                    [(CHAIN, chain_pem.as_bytes()), (KEY, key_pem.reveal().as_bytes()), (META, meta.as_slice())];
+                    [(CHAIN, chain_pem.as_bytes()), (KEY, key_pem.expose().as_bytes()), (META, meta.as_slice())];
                 self.write_new(&self.folder(authority, name), &files, syncs)
             }
             Some(Value::Account(kept)) => {
@@ -148,7 +149,7 @@ impl Shelf {
                     authority: kept.what.authority.clone(),
                     revision: kept.revision,
                     checksum: kept.checksum(),
-                    account: kept.what.account.clone(),
+                    account: kept.what.account.expose().to_owned(),
                 };
                 let file = serde_json::to_vec_pretty(&file)?;
                 self.write_new(&self.authority(&kept.what.authority), &[(ACCOUNT, &file)], syncs)
@@ -289,7 +290,7 @@ fn read_set(place: &dyn Fn(&str) -> PathBuf) -> Result<Revised<KeptCertificate>,
     let read = |name: &str| fs::read_to_string(place(name)).map_err(|fault| format!("{name}: {fault}"));
     let meta: Meta = serde_json::from_str(&read(META)?).map_err(|fault| format!("{META}: {fault}"))?;
     let Meta { version, name, authority, revision, checksum, about } = meta;
-    let what = KeptCertificate { name, authority, about, chain_pem: read(CHAIN)?, key_pem: Secret::new(read(KEY)?) };
+    let what = KeptCertificate { name, authority, about, chain_pem: read(CHAIN)?, key_pem: Secret::new(&read(KEY)?) };
     let kept = Revised { revision, what };
     match kept.checksum() == checksum {
         true if version == VERSION => Ok(kept),
@@ -306,7 +307,7 @@ fn read_account(authority: &Path) -> Result<Option<Revised<KeptAccount>>, String
     };
     let AccountFile { version, authority, revision, checksum, account } =
         serde_json::from_str(&text).map_err(|fault| fault.to_string())?;
-    let kept = Revised { revision, what: KeptAccount { authority, account } };
+    let kept = Revised { revision, what: KeptAccount { authority, account: Secret::new(&account) } };
     match kept.checksum() == checksum {
         true if version == VERSION => Ok(Some(kept)),
         true => Err("written by another version".to_owned()),
@@ -400,7 +401,7 @@ mod tests {
                 authority: "ca".into(),
                 about: serde_json::json!({ "n": revision }),
                 chain_pem: format!("chain {revision}"),
-                key_pem: Secret::new(format!("key {revision}")),
+                key_pem: Secret::new(&format!("key {revision}")),
             },
         };
         let folder = dir.path().join("certs/ca/a.fr");

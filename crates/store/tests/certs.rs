@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use relais_store::{KeptCertificate, Mode, Secret, Store};
+use relais_core::config::Secret;
+use relais_store::{KeptCertificate, Mode, Store};
 use support::{Dice, backend, child, child_dir, named, wait_for};
 
 /// A certificate whose every part says which one it is.
@@ -20,12 +21,12 @@ fn certificate(name: &str, turn: u64) -> KeptCertificate {
         authority: "ca".into(),
         about: serde_json::json!({ "turn": turn, "hosts": [name] }),
         chain_pem: format!("chain {name} {turn}\n").repeat(100),
-        key_pem: Secret::new(format!("key {name} {turn}\n").repeat(10)),
+        key_pem: Secret::new(&format!("key {name} {turn}\n").repeat(10)),
     }
 }
 
 fn account(turn: u64) -> Secret {
-    Secret::new(format!("{{\"turn\":{turn}}}"))
+    Secret::new(&format!("{{\"turn\":{turn}}}"))
 }
 
 fn turn(kept: &KeptCertificate) -> u64 {
@@ -67,11 +68,13 @@ fn what_is_kept_comes_back_and_lies_there_as_files() {
     store.keep_certificate(certificate("a.fr", 1)).unwrap();
     let folder = dir.path().join("certs/ca/a.fr");
     assert_eq!(fs::read_to_string(folder.join("cert.pem")).unwrap(), certificate("a.fr", 1).chain_pem);
-    assert_eq!(fs::read_to_string(folder.join("key.pem")).unwrap(), certificate("a.fr", 1).key_pem.reveal());
+    assert_eq!(fs::read_to_string(folder.join("key.pem")).unwrap(), certificate("a.fr", 1).key_pem.expose());
     assert_eq!(store.state().unsaved, 0, "on the disk when it returns");
     store.keep_certificates(vec![certificate("*.b.fr", 1), certificate("a.fr", 2)]).unwrap();
     store.keep_account("ca", account(1)).unwrap();
     store.keep_account("ca", account(2)).unwrap();
+    store.keep_note("records", "one").unwrap();
+    store.keep_note("records", "two").unwrap();
     let all = [certificate("*.b.fr", 1), certificate("a.fr", 2)];
     assert_eq!(store.certificates(), all);
     drop(store);
@@ -84,6 +87,7 @@ fn what_is_kept_comes_back_and_lies_there_as_files() {
     let store = Store::open(dir.path());
     assert_eq!((store.state().mode, store.state().detail.as_str()), (Mode::Ok, ""));
     assert_eq!((store.certificates(), store.account("ca")), (all.to_vec(), Some(account(2))));
+    assert_eq!((store.note("records").as_deref(), store.note("other")), (Some("two"), None));
     assert_eq!((store.certificate("a.fr"), store.certificate("b.fr")), (Some(certificate("a.fr", 2)), None));
     store.drop_certificate("a.fr").unwrap();
     store.drop_certificate("a.fr").unwrap();

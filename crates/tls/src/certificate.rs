@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use relais_core::Instant;
 use rustls::sign::CertifiedKey;
@@ -50,12 +51,27 @@ pub(crate) struct Certificate {
     pub(crate) not_before: Instant,
     pub(crate) not_after: Instant,
     pub(crate) key: Arc<CertifiedKey>,
+    /// A client was shown it lately.
+    pub(crate) shown: AtomicBool,
 }
 
 impl Certificate {
     /// Whether clients with a right clock accept its dates.
     pub(crate) fn is_current(&self, now: Instant) -> bool {
         self.not_before <= now && now <= self.not_after
+    }
+
+    /// A client asks for it.
+    pub(crate) fn asked(&self) {
+        // Read first: all workers share this, and mostly it is set already.
+        if !self.shown.load(Relaxed) {
+            self.shown.store(true, Relaxed);
+        }
+    }
+
+    /// Whether a client asked for it since the last call.
+    pub(crate) fn take_asked(&self) -> bool {
+        self.shown.swap(false, Relaxed)
     }
 
     /// Whether an IP address is among what it covers.

@@ -15,7 +15,8 @@ pub(crate) fn from_unix(seconds: i64) -> Instant {
 }
 
 /// `2026-11-20 10:22 UTC`.
-pub(crate) fn date(at: Instant) -> String {
+#[must_use]
+pub fn date(at: Instant) -> String {
     stamp(at, "%Y-%m-%d %H:%M UTC")
 }
 

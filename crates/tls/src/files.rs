@@ -95,6 +95,7 @@ fn certified(
         not_before: facts.not_before,
         not_after: facts.not_after,
         key: Arc::new(key),
+        shown: false.into(),
     })
 }
 

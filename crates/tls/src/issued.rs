@@ -34,6 +34,7 @@ impl Issued {
             not_before: facts.not_before,
             not_after: facts.not_after,
             key: Arc::new(key),
+            shown: false.into(),
         }))
     }
 

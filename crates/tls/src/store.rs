@@ -11,15 +11,17 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use relais_core::Instant;
-use relais_core::config::{CertificateSource, ClientTls, Config, ListenerProtocol, UpstreamProtocol, UpstreamTls};
+use relais_core::config::{ClientTls, Config, UpstreamProtocol, UpstreamTls};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::acceptor::{self, Acceptor};
 use crate::acme::{ACME_TLS, Board};
 use crate::certificate::{CertInfo, CertSource, Certificate};
 use crate::clock;
+use crate::demand::{Demand, Demands};
 use crate::files;
 use crate::internal_ca;
 use crate::issued::Issued;
@@ -27,6 +29,7 @@ use crate::problem::CertProblem;
 use crate::resolver::Names;
 use crate::tickets::Tickets;
 use crate::upstream;
+use crate::wanted::Wanted;
 
 /// Everything read and made for one config.
 #[derive(Debug)]
@@ -35,6 +38,12 @@ pub struct Loaded {
     certificates: Vec<Arc<Certificate>>,
     /// For names that no other one covers.
     fallback: Option<Arc<Certificate>>,
+    /// Whether `fallback` is for names too, not only for clients that send none.
+    serves_unknown: bool,
+    /// Hosts of the config that files cover.
+    covered: Vec<String>,
+    /// Hosts that a CA is to certify.
+    ordered: BTreeSet<String>,
     warnings: Vec<CertProblem>,
     /// Clients that send no name, or one that no certificate is for, are refused.
     strict: bool,
@@ -45,6 +54,12 @@ impl Loaded {
     #[must_use]
     pub fn warnings(&self) -> &[CertProblem] {
         &self.warnings
+    }
+
+    /// The hosts of the config that files cover: nobody else has to certify them.
+    #[must_use]
+    pub fn covered(&self) -> &[String] {
+        &self.covered
     }
 }
 
@@ -64,6 +79,7 @@ pub struct CertStore {
     /// Held while `serving` is replaced: two changes at once must not undo each other.
     changing: Mutex<()>,
     board: Arc<Board>,
+    demands: Demands,
     acceptor: Acceptor,
     upstream: upstream::Configs,
 }
@@ -77,6 +93,8 @@ struct Serving {
     /// Files, then ordered ones, then those of the local CA.
     certificates: Vec<Arc<Certificate>>,
     names: Names,
+    /// Hosts that a CA is to certify and has not yet: ordinarily none.
+    awaited: BTreeSet<String>,
 }
 
 impl Serving {
@@ -86,7 +104,21 @@ impl Serving {
         let mut certificates: Vec<_> = files.into_iter().chain(issued.values().cloned()).chain(internal).collect();
         let names = Names::new(&certificates, loaded.fallback.clone());
         certificates.extend(loaded.fallback.clone());
-        Self { loaded, issued, certificates, names }
+        let awaited = loaded.ordered.iter().filter(|host| !names.covers(host)).cloned().collect();
+        Self { loaded, issued, certificates, names, awaited }
+    }
+
+    fn awaits(&self, host: &str) -> bool {
+        let wildcard = || host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        !self.awaited.is_empty()
+            && (self.awaited.contains(host) || wildcard().is_some_and(|wildcard| self.awaited.contains(&wildcard)))
+    }
+
+    /// Whether a client that asks for this name is to be told that there is no certificate, rather than shown one of the
+    /// local CA that nobody trusts.
+    fn refuses(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        (!self.loaded.serves_unknown || self.awaits(&name)) && !self.names.covers(&name)
     }
 }
 
@@ -105,6 +137,7 @@ impl CertStore {
         let from_files = Names::new(&certificates, None);
         let wanted = Wanted::of(config, &from_files);
         warnings.extend(wanted.refused);
+        let (covered, ordered, serves_unknown) = (wanted.covered, wanted.ordered, wanted.serves_unknown);
         let mut fallback = None;
         if !wanted.internal.is_empty() || wanted.default.is_some() {
             match internal_ca::open(state_dir, now) {
@@ -126,7 +159,8 @@ impl CertStore {
         if !problems.is_empty() {
             return Err(problems);
         }
-        Ok(Loaded { certificates, fallback, warnings, strict: config.edge.strict_sni })
+        let strict = config.edge.strict_sni;
+        Ok(Loaded { certificates, fallback, serves_unknown, covered, ordered, warnings, strict })
     }
 
     /// Reads the files of `config` and says what `load` would say of them. Writes nothing, makes nothing.
@@ -149,6 +183,7 @@ impl CertStore {
             serving: ArcSwap::from_pointee(Serving::new(Arc::new(loaded), BTreeMap::new())),
             changing: Mutex::default(),
             board: Arc::default(),
+            demands: Demands::default(),
             acceptor: Acceptor::new(tickets),
             upstream: upstream::Configs::default(),
         })
@@ -191,6 +226,13 @@ impl CertStore {
         self.serving.store(Arc::new(Serving::new(Arc::clone(&serving.loaded), issued)));
     }
 
+    /// The ordered certificates that clients were shown since the last call.
+    #[must_use]
+    pub fn asked_for(&self) -> Vec<String> {
+        let serving = self.serving.load();
+        serving.issued.iter().filter(|(_, one)| one.take_asked()).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Where orders put up the answers to challenges.
     #[must_use]
     pub fn board(&self) -> &Arc<Board> {
@@ -208,6 +250,34 @@ impl CertStore {
     #[must_use]
     pub fn is_challenge(alpn: Option<&[u8]>) -> bool {
         alpn == Some(ACME_TLS)
+    }
+
+    /// Whether a CA is to certify this host and has not yet, and no other certificate covers it. `host` in lower case.
+    #[must_use]
+    pub fn is_awaited(&self, host: &str) -> bool {
+        self.serving.load().awaits(host)
+    }
+
+    /// Whether there is a certificate for the name a client asks for.
+    #[must_use]
+    pub fn covers(&self, name: &str) -> bool {
+        self.serving.load().names.covers(&name.trim_end_matches('.').to_ascii_lowercase())
+    }
+
+    /// Asks for a certificate for a name that a client waits for. `None`: too many wait already.
+    pub fn demand(&self, name: &str) -> Option<oneshot::Receiver<bool>> {
+        self.demands.ask(name)
+    }
+
+    /// What [`CertStore::demand`] asks, for the one who orders. `None`: somebody has it.
+    pub fn demands(&self) -> Option<mpsc::Receiver<Demand>> {
+        self.demands.take()
+    }
+
+    /// The hosts of the config that files cover; see [`Loaded::covered`].
+    #[must_use]
+    pub fn covered(&self) -> Vec<String> {
+        self.serving.load().loaded.covered.clone()
     }
 
     /// Settings for handshakes with clients of whom this is asked: versions, HTTP/2 and HTTP/1.1 by ALPN, resumption by
@@ -265,70 +335,14 @@ impl ResolvesServerCert for CertStore {
             return self.board.tls_alpn01(hello.server_name()?);
         }
         let serving = self.serving.load();
+        if hello.server_name().is_some_and(|name| serving.refuses(name)) {
+            return None;
+        }
         let can_sign =
             |certificate: &Certificate| certificate.key.key.choose_scheme(hello.signature_schemes()).is_some();
         let chosen = serving.names.choose(hello.server_name(), serving.loaded.strict, clock::now(), can_sign)?;
+        chosen.asked();
         Some(Arc::clone(&chosen.key))
-    }
-}
-
-/// What a config wants beyond its files.
-struct Wanted {
-    /// Hosts the local CA signs.
-    internal: BTreeSet<String>,
-    /// What the certificate for unknown names covers; `None`: unknown names are refused.
-    default: Option<Vec<String>>,
-    /// Hosts that will be refused.
-    refused: Vec<CertProblem>,
-}
-
-impl Wanted {
-    fn of(config: &Config, from_files: &Names) -> Self {
-        let mut wanted = Self { internal: BTreeSet::new(), default: None, refused: Vec::new() };
-        if !config.listeners.iter().any(|listener| listener.protocol == ListenerProtocol::Https) {
-            return wanted;
-        }
-        let mut addresses = Vec::new();
-        for service in &config.services {
-            for host in &service.hosts {
-                match config.certificate_source(service, host) {
-                    _ if host == "*" => {}
-                    // Clients send no address as a name (RFC 6066, section 3): the default certificate has it.
-                    _ if host.parse::<std::net::IpAddr>().is_ok() => addresses.push(host.clone()),
-                    _ if from_files.covers(host) => {}
-                    CertificateSource::Internal | CertificateSource::Acme | CertificateSource::OnDemand => {
-                        wanted.internal.insert(host.clone());
-                    }
-                    CertificateSource::Files => wanted.refused.push(refused(&service.name, host)),
-                }
-            }
-        }
-        if config.unknown_source() != CertificateSource::Files {
-            wanted.default = Some(local_names(config, addresses));
-        }
-        wanted
-    }
-}
-
-/// What a client without a name may have asked for: this machine.
-fn local_names(config: &Config, addresses: Vec<String>) -> Vec<String> {
-    let listening = config.listeners.iter().flat_map(|listener| &listener.addresses).map(std::net::SocketAddr::ip);
-    let listening = listening.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
-    let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_string).into();
-    for name in listening.chain(addresses) {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
-}
-
-fn refused(service: &str, host: &str) -> CertProblem {
-    CertProblem {
-        certificate: host.to_string(),
-        file: None,
-        message: format!("no certificate file covers this host of service `{service}`, so TLS clients are refused"),
-        help: "add `[certificate.NAME]` with `cert` and `key`, or set `tls = \"internal\"` on the service".to_string(),
     }
 }
 

@@ -15,7 +15,8 @@ use crate::handle::{Handle, Refusal, RefusalKind};
 use crate::reload::Outcome;
 
 const ENDPOINTS: &str = "GET /status, GET /certificates, GET /metrics, GET or PUT /log-level, POST /admin, \
-    POST /reload, POST /stop, GET /explain, GET /history, GET, POST or DELETE /drill";
+    POST /reload, POST /stop, GET /explain, GET /history, GET, POST or DELETE /drill, \
+    GET /certs, POST /certs/renew, POST /certs/test, POST /certs/revoke, POST /certs/rollover, POST /certs/import";
 
 /// All endpoints.
 pub(super) fn router(handle: Handle) -> Router {
@@ -28,6 +29,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/reload", post(reload))
         .route("/stop", post(stop))
         .merge(super::contract::router())
+        .merge(super::certs::router())
         .fallback(async || refuse(StatusCode::NOT_FOUND, "there is no such endpoint", ENDPOINTS))
         .method_not_allowed_fallback(async || {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "this endpoint does not take that method", ENDPOINTS)

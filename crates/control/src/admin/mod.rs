@@ -2,6 +2,7 @@
 //! decides nothing.
 
 mod api;
+mod certs;
 mod contract;
 mod socket;
 

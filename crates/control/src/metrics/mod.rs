@@ -2,6 +2,7 @@
 //! Cardinality is bounded by the config: no label comes from a client.
 
 mod backends;
+mod certs;
 mod contract;
 mod edge;
 mod family;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use prometheus::TextEncoder;
 use prometheus::proto::MetricFamily;
+use relais_core::certs::CertificatesReport;
 use relais_core::{Report, Snapshot};
 use relais_store::Mode;
 use relais_tls::CertInfo;
@@ -35,6 +37,7 @@ pub(crate) struct Scrape {
     pub(crate) reloads: Reloads,
     pub(crate) verdict: Verdict,
     pub(crate) certificates: Vec<CertInfo>,
+    pub(crate) orders: CertificatesReport,
     pub(crate) store: Mode,
     pub(crate) log_lines_dropped: Option<u64>,
 }
@@ -43,6 +46,7 @@ pub(crate) struct Scrape {
 pub(crate) fn render(scrape: &Scrape) -> String {
     let mut families: Vec<MetricFamily> = Vec::new();
     families.extend(edge::families(scrape));
+    families.extend(certs::families(scrape));
     families.extend(services::families(scrape));
     families.extend(contract::families(scrape));
     families.extend(backends::families(scrape));

@@ -31,12 +31,20 @@ pub(crate) enum ClientError {
 #[derive(Debug)]
 pub(crate) struct Client {
     places: Vec<PathBuf>,
+    patience: Duration,
 }
 
 impl Client {
     /// Talks to the daemon at `socket`, else to the first that answers where daemons put their sockets.
     pub(crate) fn new(socket: Option<PathBuf>) -> Self {
-        Self { places: socket.map_or_else(relais::paths::admin_socket_places, |socket| vec![socket]) }
+        let places = socket.map_or_else(relais::paths::admin_socket_places, |socket| vec![socket]);
+        Self { places, patience: PATIENCE }
+    }
+
+    /// Waits so long for each answer.
+    pub(crate) fn patient(&mut self, patience: Duration) -> &mut Self {
+        self.patience = patience;
+        self
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Result<Value, ClientError> {
@@ -57,7 +65,7 @@ impl Client {
         let runtime = runtime.map_err(|error| ClientError::Broken(PathBuf::new(), format!("no runtime: {error}")))?;
         let mut tried = Vec::new();
         for socket in self.places.clone() {
-            match runtime.block_on(exchange(&socket, method, path, body)) {
+            match runtime.block_on(exchange(&socket, method, path, body, self.patience)) {
                 Err(ClientError::Unreachable(error)) => tried.extend(error),
                 Err(error) => return Err(error),
                 Ok((status, bytes)) => {
@@ -75,13 +83,14 @@ async fn exchange(
     method: &Method,
     path: &str,
     body: Option<&Value>,
+    patience: Duration,
 ) -> Result<(StatusCode, Bytes), ClientError> {
     let stream = tokio::net::UnixStream::connect(socket)
         .await
         .map_err(|error| ClientError::Unreachable(vec![(socket.to_owned(), error)]))?;
     let broken = |error: String| ClientError::Broken(socket.to_owned(), error);
-    let patience = tokio::time::timeout(PATIENCE, send(stream, method, path, body)).await;
-    patience.map_err(|_| broken(format!("nothing within {} s", PATIENCE.as_secs())))?.map_err(broken)
+    let answer = tokio::time::timeout(patience, send(stream, method, path, body)).await;
+    answer.map_err(|_| broken(format!("nothing within {} s", patience.as_secs())))?.map_err(broken)
 }
 
 async fn send(
@@ -186,7 +195,8 @@ mod tests {
 
     #[test]
     fn nobody_there_names_every_place_and_says_what_to_do() {
-        let mut client = Client { places: vec!["/nonexistent/a.sock".into(), "/nonexistent/b.sock".into()] };
+        let mut client =
+            Client { places: vec!["/nonexistent/a.sock".into(), "/nonexistent/b.sock".into()], patience: PATIENCE };
         let failure = format!("{:?}", Failure::from(client.get("/status").unwrap_err()));
         for words in ["a.sock", "b.sock", "relais run", "--socket"] {
             assert!(failure.contains(words), "{failure}");

@@ -3,11 +3,13 @@
 //! Each command lives in a file of its own. Nothing here decides about traffic: `run` starts the library's `Edge`,
 //! everything else asks a running one through its admin socket.
 
+mod certs;
 mod check;
 mod client;
 mod drill;
 mod explain;
 mod history;
+mod import;
 mod order;
 mod picture;
 mod run;
@@ -63,6 +65,8 @@ enum Command {
     Status(status::Options),
     /// Show what failovers took and drills showed
     History(history::Options),
+    /// Show the certificates that CAs sign for a running edge; renew, test, revoke, import
+    Certs(certs::Options),
     /// Say how the times of a service come about
     Explain(explain::Options),
     /// Prove on the running edge that a site can be lost
@@ -111,6 +115,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(options) => check::check(&options),
         Command::Status(options) => status::status(&options, socket),
         Command::History(options) => history::history(&options, socket),
+        Command::Certs(options) => certs::certs(options, socket),
         Command::Explain(options) => explain::explain(&options, socket),
         Command::Drill(options) => drill::drill(&options, socket),
         Command::Drain(args) => order::admin(&args, order::Word::Draining, socket),

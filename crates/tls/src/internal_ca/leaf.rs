@@ -49,6 +49,7 @@ pub(crate) fn issue(authority: &Authority, name: &str, hosts: &[String], now: In
         not_before: facts.not_before,
         not_after: facts.not_after,
         key: Arc::new(key),
+        shown: false.into(),
     })
 }
 

@@ -1,0 +1,199 @@
+//! One order from the fleet to the end: the account, the CA, the store, and then the workers. Talks to the CA and the
+//! store; decides nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use relais_config::Config;
+use relais_core::Event;
+use relais_core::certs::{CertOrder, FaultKind, OrderFault, RenewalAnswer, RenewalQuestion, RenewalWindow};
+use relais_core::config::{Authority, Secret};
+use relais_store::Store;
+use relais_tls::CertStore;
+use relais_tls::acme::{self, Ca, Job, Patience, Product, Step, Steps};
+use tokio::sync::{OwnedMutexGuard, mpsc};
+
+use super::kept;
+use super::records::{self, Records};
+
+/// What orders need.
+pub(crate) struct Desk {
+    pub(super) store: Arc<Store>,
+    pub(super) certs: Arc<CertStore>,
+    pub(super) records: Records,
+    /// By authority: who has no account yet opens one alone.
+    pub(super) first: HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// Held until an account is known to work.
+pub(super) type Turn = Arc<Mutex<Option<OwnedMutexGuard<()>>>>;
+
+impl Desk {
+    /// The work of an order, and what the fleet is told of it.
+    pub(super) fn order(
+        &mut self,
+        order: CertOrder,
+        config: Arc<Config>,
+    ) -> impl Future<Output = Event> + Send + 'static {
+        let (store, certs, records) = (Arc::clone(&self.store), Arc::clone(&self.certs), self.records.clone());
+        let turns = Arc::clone(self.first.entry(Arc::clone(&order.authority.name)).or_default());
+        async move {
+            let (id, name) = (order.id, Arc::clone(&order.name));
+            let account = &order.authority.name;
+            let turn = if store.account(account).is_none() { Some(turns.lock_owned().await) } else { None };
+            let keeper = Keeper {
+                store: Arc::clone(&store),
+                authority: Arc::clone(account),
+                records,
+                turn: Arc::new(Mutex::new(turn)),
+            };
+            match carry_out(&order, &config, &certs, keeper).await {
+                Ok(product) => {
+                    let held = kept::held(&name, account, &product);
+                    serve(&store, &certs, &name, account, &product).await;
+                    Event::Issued { id, held }
+                }
+                Err(fault) => Event::OrderFailed { id, name, fault },
+            }
+        }
+    }
+}
+
+/// Who keeps what an order must not lose.
+#[derive(Clone)]
+pub(super) struct Keeper {
+    pub(super) store: Arc<Store>,
+    pub(super) authority: Arc<str>,
+    pub(super) records: Records,
+    pub(super) turn: Turn,
+}
+
+async fn carry_out(
+    order: &CertOrder,
+    config: &Config,
+    certs: &CertStore,
+    keeper: Keeper,
+) -> Result<Product, OrderFault> {
+    let store = Arc::clone(&keeper.store);
+    let ca = ca(&order.authority, false, order.email.as_ref(), order.timeout);
+    let dns = order.dns.as_ref().and_then(|_| records::dns(config));
+    let job = Job {
+        hosts: order.hosts.clone(),
+        challenges: order.challenges.clone(),
+        key: order.key,
+        reuse_key: order.reuse_key.then(|| store.certificate(&order.name)).flatten().map(|kept| kept.key_pem),
+        profile: order.profile.clone(),
+        replaces: order.replaces.clone(),
+    };
+    let (steps, told) = Steps::new();
+    tokio::spawn(follow(told, Arc::clone(&order.name), keeper, true));
+    let account = store.account(&order.authority.name);
+    let ordered = acme::order(&ca, &job, account.as_ref(), certs.board(), dns.as_ref(), &steps);
+    match tokio::time::timeout(order.timeout, ordered).await {
+        Ok(result) => result.map_err(fault_of),
+        Err(_) => Err(fault(FaultKind::Unreachable, format!("the order was not done in {:?}", order.timeout))),
+    }
+}
+
+/// Keeps a certificate, and only then serves it. A disk that fails is an alarm, no reason to serve none.
+pub(super) async fn serve(store: &Arc<Store>, certs: &Arc<CertStore>, name: &str, authority: &str, product: &Product) {
+    let keep = kept::to_keep(name, authority, product);
+    let issued = kept::to_serve(&keep);
+    let disk = Arc::clone(store);
+    match tokio::task::spawn_blocking(move || disk.keep_certificate(keep)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => tracing::error!(name, "a certificate is served that may not survive a restart: {why}"),
+        Err(error) => tracing::error!(name, %error, "a certificate could not be kept"),
+    }
+    for problem in certs.install_issued(&[issued]) {
+        tracing::error!(name, "{problem}");
+    }
+}
+
+/// One line per step; the account and DNS records are kept before they are used. `keeps_account`: false for an account
+/// that is thrown away.
+pub(super) async fn follow(
+    mut told: mpsc::UnboundedReceiver<Step>,
+    name: Arc<str>,
+    keeper: Keeper,
+    keeps_account: bool,
+) {
+    while let Some(step) = told.recv().await {
+        match step {
+            Step::KeepAccount { account, kept } => {
+                if keeps_account {
+                    keep_account(Arc::clone(&keeper.store), Arc::clone(&keeper.authority), account).await;
+                }
+                // Whoever ordered may have given up meanwhile; here and below.
+                let _ = kept.send(());
+            }
+            Step::KeepRecords { records, kept } => {
+                keeper.records.add(records).await;
+                let _ = kept.send(());
+            }
+            Step::RecordsRemoved { records, left } => keeper.records.remove(&records, &left).await,
+            step => {
+                if matches!(step, Step::Placed { .. }) {
+                    drop(keeper.turn.lock().take());
+                }
+                tracing::info!(name = &*name, "{step}");
+            }
+        }
+    }
+}
+
+async fn keep_account(store: Arc<Store>, authority: Arc<str>, account: Secret) {
+    let about = Arc::clone(&authority);
+    match tokio::task::spawn_blocking(move || store.keep_account(&authority, account)).await {
+        Ok(Ok(())) => tracing::info!(authority = &*about, "account kept"),
+        // It is remembered: a certificate now is worth more than this account after a restart.
+        Ok(Err(why)) => tracing::error!(authority = &*about, "the account may not survive a restart: {why}"),
+        Err(error) => tracing::error!(authority = &*about, %error, "the account could not be kept"),
+    }
+}
+
+/// Asks a CA when it wants a certificate renewed.
+pub(super) async fn renewal_info(question: RenewalQuestion) -> Event {
+    let RenewalQuestion { id, name, ari_id, authority } = question;
+    let ca = ca(&authority, false, None, Patience::default().order);
+    let answer = match acme::renewal_info(&ca, &ari_id).await {
+        Ok(Some(info)) => Ok(RenewalAnswer {
+            window: RenewalWindow { start: info.start, end: info.end, explanation: info.explanation },
+            retry_after: Some(info.ask_again),
+            date: None,
+        }),
+        Ok(None) => Err(fault(FaultKind::Refused, "the CA gives no renewal information".to_owned())),
+        Err(fault) => Err(fault_of(fault)),
+    };
+    Event::RenewalInfo { id, name, answer }
+}
+
+/// A CA as orders see it.
+pub(super) fn ca(authority: &Arc<Authority>, staging: bool, email: Option<&String>, order: std::time::Duration) -> Ca {
+    let patience = Patience { order, ..Patience::default() };
+    Ca { authority: Arc::clone(authority), staging, email: email.cloned(), patience }
+}
+
+pub(super) fn fault(kind: FaultKind, said: String) -> OrderFault {
+    OrderFault { kind, said, likely: None, retry_after: None, challenge: None }
+}
+
+/// The same fault in the fleet's words.
+pub(super) fn fault_of(fault: acme::OrderFault) -> OrderFault {
+    let kind = match fault.kind {
+        acme::FaultKind::Unreachable => FaultKind::Unreachable,
+        acme::FaultKind::RateLimited => FaultKind::RateLimited,
+        acme::FaultKind::Refused => FaultKind::Refused,
+        acme::FaultKind::Challenge => FaultKind::Challenge,
+        acme::FaultKind::Dns => FaultKind::Dns,
+        acme::FaultKind::Internal => FaultKind::Internal,
+    };
+    OrderFault {
+        kind,
+        said: fault.said,
+        likely: fault.likely,
+        retry_after: fault.retry_after,
+        challenge: fault.challenge,
+    }
+}

@@ -1,0 +1,69 @@
+//! The TLS handshake of a client: what is asked of it depends on the name it asks for. Where certificates are ordered on
+//! demand, one for a name without a certificate waits a while for it; all else about certificates is the `tls` room's.
+
+use std::io;
+use std::time::Duration;
+
+use relais_core::Snapshot;
+use relais_tls::CertStore;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server;
+use tokio_rustls::server::TlsStream;
+
+use crate::connection::Secured;
+use crate::identity::Identity;
+use crate::worker::Worker;
+
+/// So long a handshake waits for its first certificate. Browsers wait longer; a CA ordinarily needs less.
+const DEMAND_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Does it. `None`: it was not done `by` then, the wait for a certificate apart.
+pub(crate) async fn shake(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    stream: TcpStream,
+    by: Instant,
+) -> Option<io::Result<(TlsStream<TcpStream>, Secured)>> {
+    let start = match timeout_at(by, LazyConfigAcceptor::new(server::Acceptor::default(), stream)).await.ok()? {
+        Ok(start) => start,
+        Err(error) => return Some(Err(error)),
+    };
+    let hello = start.client_hello();
+    let server_name = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    // A CA that looks at a challenge has no certificate to show.
+    let challenge = hello.alpn().is_some_and(CertStore::wants_challenge);
+    let named = server_name.as_deref().filter(|_| !challenge);
+    let asked = named.and_then(|name| snapshot.client_tls(name)).cloned();
+    let asked = asked.unwrap_or_else(|| snapshot.config.edge.client_tls());
+    let waited = match named {
+        Some(name) if snapshot.config.acme.on_demand.is_some() => wait(&worker.shared.certs, snapshot, name).await,
+        _ => Duration::ZERO,
+    };
+    let config = match worker.shared.certs.server_config(&asked) {
+        Ok(config) => config,
+        Err(why) => return Some(Err(io::Error::other(why))),
+    };
+    let stream = match timeout_at(by + waited, start.into_stream(config)).await.ok()? {
+        Ok(stream) => stream,
+        Err(error) => return Some(Err(error)),
+    };
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let identity = shown.map(|certificate| Identity::of(certificate));
+    Some(Ok((stream, Secured { server_name, asked, identity })))
+}
+
+/// Waits for the certificate of a name of a service, that none covers and no order is under way for. Says how long.
+async fn wait(certs: &CertStore, snapshot: &Snapshot, name: &str) -> Duration {
+    let begun = Instant::now();
+    if !certs.covers(name)
+        && !certs.is_awaited(name)
+        && snapshot.knows_host(name)
+        && let Some(served) = certs.demand(name)
+    {
+        // Whatever comes of it: the handshake goes on, and is refused where there is still no certificate.
+        let _ = timeout(DEMAND_PATIENCE, served).await;
+    }
+    begun.elapsed()
+}

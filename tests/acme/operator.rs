@@ -1,0 +1,87 @@
+//! What operators do: another key, a trial, a revocation, and moving in from Caddy or certbot.
+
+use std::path::Path;
+
+use crate::first::said;
+use crate::pebble::Pebble;
+use crate::support::edge::Setup;
+use crate::support::wait_for;
+
+#[test]
+fn renew_test_revoke_and_rollover() {
+    let Some(pebble) = Pebble::start() else { return };
+    let edge = Setup::file(&pebble.file(&["a.fr"], "")).start();
+    let first = pebble.wait_for(&edge, "a.fr");
+    wait_for("it is told", || said(&edge, "certificate issued") == 1);
+    let (code, text, fault) = edge.cli(&["certs", "test", "a.fr"]);
+    assert!(code == Some(0) && text.contains("a.fr: works"), "{text}{fault}");
+    assert_eq!(pebble.shown("a.fr"), Some(first.clone()), "a trial changes nothing");
+    let (code, text, fault) = edge.cli(&["certs", "rollover"]);
+    assert!(code == Some(0) && text.contains("pebble: the account has a new key"), "{text}{fault}");
+    let (code, _, fault) = edge.cli(&["certs", "renew", "a.fr"]);
+    assert_eq!(code, Some(0), "{fault}");
+    wait_for("a new one is shown", || pebble.shown("a.fr").is_some_and(|shown| shown != first));
+    wait_for("it is told", || said(&edge, "certificate issued") == 2);
+    let second = pebble.shown("a.fr");
+    let (code, text, fault) = edge.cli(&["certs", "revoke", "a.fr", "--reason", "key-compromise"]);
+    assert!(code == Some(0) && text.contains("another one is ordered"), "{text}{fault}");
+    wait_for("another one is shown", || pebble.shown("a.fr").is_some_and(|shown| Some(shown) != second));
+    let (code, _, fault) = edge.cli(&["certs", "renew", "b.fr"]);
+    assert!(code == Some(1) && fault.contains("no certificate `b.fr`"), "{fault}");
+    let json: serde_json::Value = serde_json::from_str(&edge.cli(&["certs", "--json"]).1).unwrap();
+    assert_eq!(json["certificates"][0]["name"], "a.fr");
+}
+
+fn put(folder: &Path, files: &[(&str, &str)]) {
+    std::fs::create_dir_all(folder).unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+}
+
+/// What another edge got from this CA, laid out as Caddy and certbot do: taken over by a relais that runs, and by one that
+/// does not yet.
+#[test]
+fn moving_in_costs_no_order() {
+    let Some(pebble) = Pebble::start() else { return };
+    let old = Setup::file(&pebble.file(&["a.fr", "b.fr"], "")).start();
+    let shown = ["a.fr", "b.fr"].map(|host| pebble.wait_for(&old, host));
+    wait_for("both are kept", || said(&old, "certificate issued") == 2);
+    let text = |host: &str, name: &str| {
+        std::fs::read_to_string(old.state_dir().join("certs/pebble").join(host).join(name)).unwrap()
+    };
+    let foreign = tempfile::tempdir().unwrap();
+    let ca = pebble.directory().trim_start_matches("https://").replace(['/', ':'], "-");
+    let caddy = foreign.path().join("caddy");
+    let folder = caddy.join("certificates").join(ca).join("a.fr");
+    put(
+        &folder,
+        &[("a.fr.crt", &text("a.fr", "cert.pem")), ("a.fr.key", &text("a.fr", "key.pem")), ("a.fr.json", "{}")],
+    );
+    let certbot = foreign.path().join("letsencrypt");
+    let files = [("fullchain.pem", text("b.fr", "cert.pem")), ("privkey.pem", text("b.fr", "key.pem"))];
+    put(&certbot.join("live/b.fr"), &files.each_ref().map(|(name, text)| (*name, text.as_str())));
+    put(&certbot.join("renewal"), &[("b.fr.conf", &format!("server = {}\n", pebble.directory()))]);
+    drop(old);
+    assert_eq!(pebble.orders(), 2);
+
+    // Before the first start.
+    let setup = Setup::file(&pebble.file(&["a.fr"], ""));
+    let (state, config) = (setup.dir().join("state"), setup.dir().join("proxy.toml"));
+    std::fs::write(&config, setup.text()).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_relais"));
+    command.args(["certs", "import"]).arg(&caddy).arg("--state-dir").arg(&state).arg("--config").arg(&config);
+    command.arg("--socket").arg(setup.dir().join("admin.sock"));
+    let ran = crate::support::tools::run(&mut command);
+    assert!(ran.code == Some(0) && ran.stdout.contains("taken over: a.fr"), "{ran:?}");
+    let edge = setup.start();
+    assert_eq!(pebble.shown("a.fr").as_ref(), Some(&shown[0]), "{}", edge.log());
+
+    // While it runs, before the name is in the file.
+    let (code, text, fault) = edge.cli(&["certs", "import", certbot.to_str().unwrap()]);
+    assert!(code == Some(0) && text.contains("taken over: b.fr"), "{text}{fault}");
+    edge.apply(&pebble.file(&["a.fr", "b.fr"], ""));
+    assert_eq!(pebble.shown("b.fr").as_ref(), Some(&shown[1]));
+    wait_for("both are known", || edge.cli(&["certs"]).1.matches("valid").count() == 2);
+    assert_eq!(pebble.orders(), 2, "{}", edge.log());
+}
