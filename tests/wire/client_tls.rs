@@ -178,7 +178,7 @@ fn a_backend_learns_who_its_client_is_from_the_edge_alone() {
     let clients = Authority::new();
     let backend = telling();
     let edge = proving(&backend, &clients, "client_certificate = { ca = \"clients.pem\", required = false }");
-    let forged = "\r\nClient-Cert: :AAAA:\r\nX-Client-Cert-Subject: CN=root\r\nClient-Cert-Chain: :AAAA:\r\n\r\n";
+    let forged = "\r\nClient-Cert: :AAAA:\r\nX-Client-Cert-Subject: CN=root\r\nClient-Cert-Chain: :AAAA:\r\nClient_Cert: :AAAA:\r\n\r\n";
     let request = |host: &str| asked("/", host).replacen("\r\n\r\n", forged, 1);
     let anna = clients.issue(&["anna"]);
     let mut conn = connect(&edge, "two.localhost", &client(&edge, Some(&anna)));
@@ -238,4 +238,52 @@ fn browsers_are_told_to_come_by_https_only_over_https() {
     let mut conn = connect(&edge, "one.localhost", &client(&edge, None));
     assert_eq!(told(conn.ask(asked("/", "one.localhost"))), "max-age=1", "the backend's own word stays");
     assert_eq!(told(edge.connect().ask(asked("/", "two.localhost"))), "max-age=1", "not in plain text");
+}
+
+#[test]
+fn a_client_that_gave_more_than_is_asked_is_served_after_a_reload() {
+    let backend = Plain::saying("x");
+    let edge = two(&backend, "").start();
+    let mut new = connect(&edge, "two.localhost", &client(&edge, None));
+    assert_eq!(new.ask(asked("/", "two.localhost")).status(), 200);
+    edge.apply(&(edge.text() + "min_tls = \"1.3\"\n"));
+    assert_eq!(new.ask(asked("/", "two.localhost")).status(), 200, "it spoke TLS 1.3 all along");
+}
+
+#[test]
+fn a_client_that_gave_less_than_is_asked_now_is_sent_to_a_new_handshake() {
+    let (backend, clients) = (telling(), Authority::new());
+    let setup = two(&backend, "");
+    std::fs::write(setup.dir().join("clients.pem"), &clients.root).unwrap();
+    let edge = setup.start();
+    let mut before = connect(&edge, "two.localhost", &client(&edge, None));
+    assert_eq!(before.ask(asked("/", "two.localhost")).status(), 200);
+    edge.apply(&(edge.text() + PROVEN + "\n"));
+    let answer = before.ask(asked("/", "two.localhost"));
+    assert_eq!((answer.status(), answer.get("connection")), (421, Some("close")));
+    let own = client(&edge, Some(&clients.issue(&["anna"])));
+    assert_eq!(status(open(&edge, "two.localhost", &own), &asked("/", "two.localhost")), Ok(200));
+}
+
+#[test]
+fn a_client_without_a_name_is_asked_what_any_host_asks() {
+    let (backend, clients) = (telling(), Authority::new());
+    let setup = Setup::to(&[&backend.serving]).with(PROVEN).secure().and("[edge]\ntls = \"internal\"");
+    std::fs::write(setup.dir().join("clients.pem"), &clients.root).unwrap();
+    let edge = setup.start();
+    let own = nameless(&client(&edge, Some(&clients.issue(&["anna"]))));
+    assert_eq!(status(open(&edge, "localhost", &own), &get("/")), Ok(200));
+}
+
+#[test]
+fn a_trusted_peer_may_name_another_host_in_its_handshake() {
+    let backend = Plain::saying("x");
+    let edge = two(&backend, "").and("[edge]\ntrusted_proxies = [\"127.0.0.1\"]").start();
+    let mut peer = connect(&edge, "one.localhost", &client(&edge, None));
+    assert_eq!(peer.ask(asked("/", "two.localhost")).status(), 200);
+    // And a request without a host is no other host's.
+    let backend = Plain::saying("x");
+    let edge = Setup::to(&[&backend.serving]).secure().and("[edge]\ntls = \"internal\"").start();
+    let mut old = connect(&edge, "localhost", &client(&edge, None));
+    assert_eq!(old.ask("GET / HTTP/1.0\r\n\r\n").status(), 200);
 }

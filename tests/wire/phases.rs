@@ -102,6 +102,19 @@ fn an_idempotency_key_makes_a_post_repeatable() {
 }
 
 #[test]
+fn an_idempotency_key_that_is_not_sent_on_makes_nothing_repeatable() {
+    let (alive, (closing, ids)) = (Plain::saying("x"), closing());
+    let edge = Setup::to(&[&closing, &alive]).start();
+    let ask = |n: &usize| {
+        let fields = "Idempotency-Key: \"k\"\r\nConnection: idempotency-key\r\nContent-Length: 4";
+        edge.connect().ask(format!("POST /{n} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n\r\nbody")).status()
+    };
+    let failed = (0..30_usize).filter(|n| ask(n) == 502).count();
+    assert!(failed > 0, "the closing one was tried");
+    assert_eq!((ids.lock().unwrap().len(), alive.count()), (failed, 30 - failed));
+}
+
+#[test]
 fn a_backend_that_never_answers_costs_a_get_its_deadline_and_no_more() {
     let silent = Raw::new();
     let alive = Plain::saying("x");

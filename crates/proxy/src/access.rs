@@ -114,7 +114,9 @@ impl Ticket {
     /// The head of the answer is on its way.
     pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
-        self.head_after = Some(self.attempted.unwrap_or_else(Instant::now) - self.started);
+        // A backend's head came when its attempt ended; an answer of our own is made now.
+        let at = self.attempted.filter(|_| self.serving.is_some()).unwrap_or_else(Instant::now);
+        self.head_after = Some(at - self.started);
     }
 
     /// The last byte of the answer was handed over.

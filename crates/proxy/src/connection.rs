@@ -10,7 +10,7 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use relais_core::config::{ClientTls, Config, Listener, ListenerProtocol};
+use relais_core::config::{ClientTls, Config, Listener, ListenerProtocol, TlsVersion};
 use relais_core::stats::EdgeStats;
 use relais_tls::CertStore;
 use tokio::io::AsyncWriteExt;
@@ -48,15 +48,29 @@ pub(crate) struct Secured {
     pub(crate) server_name: Option<String>,
     /// What was asked of it.
     pub(crate) asked: ClientTls,
+    /// What it speaks.
+    pub(crate) version: TlsVersion,
     /// Who its certificate says it is.
     pub(crate) identity: Option<Identity>,
+}
+
+impl Secured {
+    /// Whether the client has given what a service asks of its clients.
+    pub(crate) fn meets(&self, wanted: &ClientTls) -> bool {
+        let proven = wanted.certificate.as_ref().is_none_or(|wanted| {
+            let held_against = self.asked.certificate.as_ref().map(|asked| &asked.ca);
+            held_against == Some(&wanted.ca) && (self.identity.is_some() || !wanted.required)
+        });
+        self.version >= wanted.lowest && proven
+    }
 }
 
 impl Client {
     /// Whether a request for this host belongs on this connection: its certificate is that of the name in the handshake.
     pub(crate) fn may_ask_for(&self, host: &str) -> bool {
         let shown_for = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-        shown_for.is_none_or(|name| name == host || self.worker.shared.certs.covers_both(name, host))
+        // A request without a host (HTTP/1.0) belongs wherever it comes.
+        shown_for.is_none_or(|name| name == host || host.is_empty() || self.worker.shared.certs.covers_both(name, host))
     }
 
     /// A host as sent, split.
@@ -97,7 +111,7 @@ pub(crate) async fn serve(
             let Ok(h2) = tokio::time::timeout_at(by, begins_with_preface(&stream)).await else { return };
             drive(worker, listener, &snapshot.config, stream, (peer, local), (None, h2), open).await;
         }
-        ListenerProtocol::Https => match handshake::shake(worker, &snapshot, stream, by).await {
+        ListenerProtocol::Https => match handshake::shake(worker, &snapshot, stream, local, by).await {
             // A CA that looks at the answer to its challenge: nothing follows (RFC 8737, section 3).
             Some(Ok((stream, _))) if CertStore::is_challenge(stream.get_ref().1.alpn_protocol()) => {
                 tracing::info!(%peer, "a CA looked at the answer to its challenge (tls-alpn-01)");

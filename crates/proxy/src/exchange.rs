@@ -86,7 +86,9 @@ impl Exchange {
         let upgrade = (hop.upgrade.is_some() && version == Version::HTTP_11).then(|| hyper::upgrade::on(&mut request));
         let (mut head, incoming) = request.into_parts();
         head.extensions.clear();
-        let idempotent = is_idempotent(&head.method) || present.idempotency_key;
+        // `Connection` may have named it: then it is not sent on, and protects nothing.
+        let keyed = present.idempotency_key && head.headers.contains_key("idempotency-key");
+        let idempotent = is_idempotent(&head.method) || keyed;
         let limit = pool.service.max_body.unwrap_or(u64::MAX);
         if incoming.size_hint().lower() > limit {
             return Err(Failure::BodyTooLarge);
@@ -115,6 +117,9 @@ impl Exchange {
         let asks = pool.service.client_tls.certificate.is_some();
         if asks || (present.identity && !trusted) {
             identity::set(&mut head.headers, identity.filter(|_| asks));
+        }
+        if present.underscored && (asks || !trusted) {
+            headers::remove_twins(&mut head.headers);
         }
         forwarded::set(&mut head.headers, &client.peer, host, present.forwarded, trusted);
         if let Some(via) = ready.via(version) {

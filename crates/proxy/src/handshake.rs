@@ -2,14 +2,16 @@
 //! demand, one for a name without a certificate waits a while for it; all else about certificates is the `tls` room's.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use relais_core::Snapshot;
+use relais_core::config::TlsVersion;
 use relais_tls::CertStore;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::rustls::server;
+use tokio_rustls::rustls::{ProtocolVersion, server};
 use tokio_rustls::server::TlsStream;
 
 use crate::connection::Secured;
@@ -24,6 +26,7 @@ pub(crate) async fn shake(
     worker: &Worker,
     snapshot: &Snapshot,
     stream: TcpStream,
+    local: SocketAddr,
     by: Instant,
 ) -> Option<io::Result<(TlsStream<TcpStream>, Secured)>> {
     let start = match timeout_at(by, LazyConfigAcceptor::new(server::Acceptor::default(), stream)).await.ok()? {
@@ -35,7 +38,9 @@ pub(crate) async fn shake(
     // A CA that looks at a challenge has no certificate to show.
     let challenge = hello.alpn().is_some_and(CertStore::wants_challenge);
     let named = server_name.as_deref().filter(|_| !challenge);
-    let asked = named.and_then(|name| snapshot.client_tls(name)).cloned();
+    // Without a name it asks for the address it has come to.
+    let host = server_name.clone().unwrap_or_else(|| local.ip().to_canonical().to_string());
+    let asked = if challenge { None } else { snapshot.client_tls(&host).cloned() };
     let asked = asked.unwrap_or_else(|| snapshot.config.edge.client_tls());
     let waited = match named {
         Some(name) if snapshot.config.acme.on_demand.is_some() => wait(&worker.shared.certs, snapshot, name).await,
@@ -49,9 +54,13 @@ pub(crate) async fn shake(
         Ok(stream) => stream,
         Err(error) => return Some(Err(error)),
     };
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let identity = shown.map(|certificate| Identity::of(certificate));
-    Some(Ok((stream, Secured { server_name, asked, identity })))
+    let session = stream.get_ref().1;
+    let identity = session.peer_certificates().and_then(<[_]>::first).map(|certificate| Identity::of(certificate));
+    let version = match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => TlsVersion::Tls13,
+        _ => TlsVersion::Tls12,
+    };
+    Some(Ok((stream, Secured { server_name, asked, version, identity })))
 }
 
 /// Waits for the certificate of a name of a service, that none covers and no order is under way for. Says how long.

@@ -37,6 +37,8 @@ pub(crate) struct Present {
     pub(crate) cookie: bool,
     /// A field that says who the client is by its certificate, see `identity`.
     pub(crate) identity: bool,
+    /// A name with `_`: many backends take it for the one with `-`.
+    pub(crate) underscored: bool,
 }
 
 impl Present {
@@ -52,10 +54,26 @@ impl Present {
                 "idempotency-key" => present.idempotency_key = true,
                 "cookie" => present.cookie = true,
                 "client-cert" | "client-cert-chain" | "x-client-cert-subject" => present.identity = true,
-                _ => {}
+                other => present.underscored |= other.contains('_'),
             }
         }
         present
+    }
+}
+
+/// Removes fields that backends behind CGI or WSGI could not tell from those that only the edge may set.
+pub(crate) fn remove_twins(headers: &mut HeaderMap) {
+    let is_twin = |name: &&HeaderName| {
+        let twin = name.as_str().contains('_').then(|| name.as_str().replace('_', "-"));
+        twin.as_deref().is_some_and(|twin| {
+            twin.starts_with("x-forwarded-")
+                || twin.starts_with("client-cert")
+                || ["x-real-ip", "x-client-cert-subject"].contains(&twin)
+        })
+    };
+    let twins: Vec<HeaderName> = headers.keys().filter(is_twin).cloned().collect();
+    for name in twins {
+        headers.remove(name);
     }
 }
 
@@ -246,6 +264,21 @@ mod tests {
             assert_eq!(is_offered(&offer, &map(&[("upgrade", chosen)])), good, "{chosen}");
         }
         assert!(!is_offered(&offer, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn names_that_backends_take_for_ours_are_found() {
+        let all = [
+            ("x_forwarded_for", "1"),
+            ("client_cert", "2"),
+            ("x_client-cert_subject", "3"),
+            ("x_real_ip", "4"),
+            ("my_own", "5"),
+        ];
+        let mut headers = map(&all);
+        assert!(Present::in_(&headers).underscored);
+        remove_twins(&mut headers);
+        assert_eq!(headers, map(&[("my_own", "5")]));
     }
 
     #[test]

@@ -95,7 +95,7 @@ async fn respond(
         return Err(if misdirected { Failure::Misdirected } else { Failure::NoRoute });
     };
     ticket.routed(pool);
-    if let Some(failure) = unfit(client, pool, &host) {
+    if let Some(failure) = unfit(client, pool, &host, trusted) {
         return Err(failure);
     }
     if let Some(port) = client.listener.redirect_to {
@@ -120,19 +120,22 @@ async fn respond(
     }
 }
 
-/// Whether the connection is not the one this host must be asked on: another certificate was shown than that of the host,
-/// another thing asked of the client (RFC 9110 7.4).
-fn unfit(client: &Client, pool: &Pool, host: &Asked) -> Option<Failure> {
-    let asked = &pool.service.client_tls;
-    match &client.tls {
-        Some(tls) if tls.asked != *asked || !host.belongs_here => Some(Failure::Misdirected),
-        None if asked.certificate.as_ref().is_some_and(|rule| rule.required)
-            && client.listener.redirect_to.is_none() =>
-        {
-            Some(Failure::CertificateWanted)
-        }
-        _ => None,
+/// Whether the connection is not the one this host must be asked on: the client has not given what the service asks of
+/// its clients, or was shown another certificate than that of the host (RFC 9110 7.4). Peers that are trusted to speak for
+/// others may have a name of their own choice in the handshake.
+fn unfit(client: &Client, pool: &Pool, host: &Asked, trusted: bool) -> Option<Failure> {
+    let wanted = &pool.service.client_tls;
+    let Some(tls) = &client.tls else {
+        let proof = wanted.certificate.as_ref().is_some_and(|rule| rule.required);
+        return (proof && client.listener.redirect_to.is_none()).then_some(Failure::CertificateWanted);
+    };
+    if !tls.meets(wanted) {
+        // A new handshake may ask for it: what is asked may have changed since the last one.
+        client.state.drain();
+        return Some(Failure::Misdirected);
     }
+    let may = host.belongs_here || (trusted && wanted.certificate.is_none());
+    (!may).then_some(Failure::Misdirected)
 }
 
 /// Where a CA looks for the answer to an http-01 challenge (RFC 8555, section 8.3).

@@ -49,8 +49,41 @@ pub(crate) fn hsts(table: &Reader<'_>) -> Option<Hsts> {
     Some(hsts)
 }
 
+/// Whether requests for a host may end at a service with this other host: it stands for it, or is the same.
+fn takes(pattern: &str, host: &str) -> bool {
+    let one_label_below =
+        |parent: &str| host.split_once('.').is_some_and(|(label, rest)| label != "*" && rest == parent);
+    pattern == host || pattern == "*" || pattern.strip_prefix("*.").is_some_and(one_label_below)
+}
+
+/// Notes hosts of which a part falls on to a service that asks other things: the handshake knows only the host.
+fn falls_on(cx: &Context<'_>, services: &[ServiceRead]) {
+    let whole = |host: &str| {
+        services
+            .iter()
+            .any(|read| read.hosts.iter().any(|(own, _)| own == host) && read.paths.iter().any(|(path, _)| path == "/"))
+    };
+    for one in services {
+        for (host, span) in one.hosts.iter().filter(|(host, _)| !whole(host)) {
+            let differs = |two: &&ServiceRead| {
+                two.service.client_tls != one.service.client_tls
+                    && two.hosts.iter().any(|(other, _)| other != host && takes(other, host))
+            };
+            if let Some(two) = services.iter().find(differs) {
+                let (one, two) = (&one.service.name, &two.service.name);
+                let said = format!(
+                    "what `{one}` does not take of host `{host}` falls on to `{two}`, which asks different things of its clients"
+                );
+                let help = "give both the same `min_tls` and `client_certificate`; or give one of them the other paths of this host";
+                cx.error(span.clone(), Fault::new(said).label("only some of its paths").help(help));
+            }
+        }
+    }
+}
+
 /// Notes services that share a host and disagree: the handshake is over before the path is known.
 pub(crate) fn agree(cx: &Context<'_>, services: &[ServiceRead]) {
+    falls_on(cx, services);
     for (index, later) in services.iter().enumerate() {
         for (host, span) in &later.hosts {
             let differs = |earlier: &&ServiceRead| {

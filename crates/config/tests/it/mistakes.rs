@@ -206,6 +206,8 @@ fn what_is_asked_of_clients() {
         with("hsts = { max_age = \"1d\", subdomains = true, preload = true }"),
         with("")
             + "[service.two]\nhosts = [\"api.test\", \"other.test\"]\npaths = [\"/two\"]\nbackends = [\"10.0.0.9:80\"]\nmin_tls = \"1.3\"\n",
+        with("paths = [\"/api\"]")
+            + "[service.rest]\nhosts = [\"*.test\"]\nbackends = [\"10.0.0.9:80\"]\nmin_tls = \"1.3\"\n",
     ]));
 }
 
