@@ -9,7 +9,7 @@ use super::PATIENCE;
 
 /// A connection, and what was read from it but not looked at yet.
 pub(crate) struct Conn<S = TcpStream> {
-    stream: S,
+    pub(super) stream: S,
     buffer: Vec<u8>,
 }
 

@@ -14,6 +14,7 @@ mod client_tls;
 mod deadlines;
 mod elsewhere;
 mod errors;
+mod forgotten;
 mod framing;
 mod hanging;
 mod headers;

@@ -42,6 +42,8 @@ pub(crate) struct Goal {
     deadline: Duration,
     /// How long sent bytes may stay unacknowledged.
     unacknowledged: Duration,
+    /// The same where ALPN chose HTTP/1.1, and the connection is this kind of requests' alone.
+    unshared: Duration,
     carries: Carries,
     /// The request's host, for TLS server names.
     host: Arc<str>,
@@ -85,7 +87,7 @@ impl Goal {
         let tls = member.backend.upstream.tls.is_some();
         let shared = protocol == UpstreamProtocol::H2 || (protocol == UpstreamProtocol::Auto && tls);
         let (short, long) = (timers.failover_within, (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED));
-        let repeatable = exchange.replayable() && exchange.upgrade.is_none() && !shared;
+        let unshared = if exchange.replayable() && exchange.upgrade.is_none() { short } else { long };
         let carries = if exchange.upgrade.is_some() {
             Carries::Bytes
         } else {
@@ -100,7 +102,8 @@ impl Goal {
             moves: slot.verdicts().moves,
             protocol,
             deadline: timers.connect,
-            unacknowledged: if repeatable { short } else { long },
+            unacknowledged: if shared { long } else { unshared },
+            unshared,
             carries,
             host: Arc::clone(&exchange.host.original),
             keep_idle: forward.keep_idle,
@@ -246,13 +249,16 @@ fn dial_fault(error: &std::io::Error) -> Fault {
 }
 
 /// Starts HTTP on the connection and a task that drives it.
-async fn handshake(goal: &Goal, io: UpstreamIo) -> Result<Sender, Fault> {
+async fn handshake(goal: &Goal, mut io: UpstreamIo) -> Result<Sender, Fault> {
     let h2 = match goal.protocol {
         UpstreamProtocol::H1 => false,
         UpstreamProtocol::H2 => true,
         UpstreamProtocol::Auto => {
             let h2 = io.negotiated_h2();
             goal.slot.speaks_h2.store(h2, Relaxed);
+            if !h2 && goal.unshared != goal.unacknowledged {
+                io.watch(goal.unshared);
+            }
             h2
         }
     };
@@ -317,6 +323,17 @@ impl UpstreamIo {
         match self {
             UpstreamIo::Plain(_) => false,
             UpstreamIo::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
+    /// From now on sent bytes may stay unacknowledged for `patience`.
+    fn watch(&mut self, patience: Duration) {
+        let plain = match self {
+            UpstreamIo::Plain(plain) => plain,
+            UpstreamIo::Tls(stream) => stream.get_mut().0,
+        };
+        if let Plain::Tcp(line) = plain.inner() {
+            line.watch(patience);
         }
     }
 }

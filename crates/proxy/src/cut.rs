@@ -108,6 +108,10 @@ impl<S> Gated<S> {
         Self { stream, cut, waits: None }
     }
 
+    pub(crate) fn inner(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Ready when bytes may pass.
     fn pass(&mut self, cx: &mut Context<'_>, reading: bool) -> Poll<io::Result<()>> {
         if self.cut.shape.load(Relaxed) == NONE {

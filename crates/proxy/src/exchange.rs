@@ -176,6 +176,20 @@ impl Exchange {
         }
     }
 
+    /// Whether now, in the newest picture, another backend than this one is usable that the request was not sent to.
+    pub(crate) fn has_elsewhere(&self, slot: u32) -> bool {
+        let snapshot = self.client.worker.shared.snapshot.load();
+        let pool = snapshot.route(&self.host.name, routed_path(&self.head.uri));
+        let pool = pool.filter(|pool| pool.service.name == self.service.name).unwrap_or(&self.pool);
+        let mut others = pool.members.iter().filter(|member| member.backend.slot != slot && member.usable());
+        others.any(|member| !self.tried.contains(&member.backend.slot))
+    }
+
+    /// Whether it may be sent again, and to whom.
+    pub(crate) fn may_leave(&self, slot: u32, forward: &Forward) -> bool {
+        self.replayable() && self.tried.len() + 1 < forward.retry.attempts as usize && self.has_elsewhere(slot)
+    }
+
     pub(crate) fn worth_waiting_for(&self) -> bool {
         self.pool.members.iter().any(|member| member.admin == relais_core::Admin::Enabled)
     }

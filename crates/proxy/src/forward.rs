@@ -164,11 +164,16 @@ impl Wait<'_> {
             if now.downs != self.before.downs {
                 return Outcome::Rescued(Fault::ResponseTimeout);
             }
-            // Another connection there was found dead meanwhile: after one contract this one counts as dead too.
             let contract = self.exchange.pool.timers.failover_within;
-            let doubted = self.slot.distrusted() > self.asked_first && self.exchange.replayable();
+            // Another connection there was found dead meanwhile: after one contract this one counts as dead too, if the
+            // request has somewhere to go.
+            let news = self.slot.distrusted() > self.asked_first;
+            let doubted = news && self.exchange.may_leave(self.backend, self.forward);
             if doubted && self.asked.elapsed() >= contract {
-                return Outcome::Rescued(Fault::Unacknowledged);
+                if !self.still_sending() {
+                    return Outcome::Rescued(Fault::Unacknowledged);
+                }
+                self.asked = Instant::now();
             }
             let gated = self.gate.is_some_and(|gate| gate.lock().is_some());
             let overdue = self.exchange.pool.timers.overdue();
@@ -179,7 +184,7 @@ impl Wait<'_> {
             } else {
                 self.forward.timeout.response
             };
-            let patience = if doubted { patience.min(contract) } else { patience };
+            let patience = if doubted && self.pressed { contract } else { patience };
             tokio::select! {
                 () = verdict => {}
                 () = tokio::time::sleep_until((self.asked + patience).into()) => {

@@ -23,6 +23,8 @@ pub(crate) struct Line {
     /// Bytes sent that the backend may not have read yet.
     unread: usize,
     kind: Carries,
+    /// How long sent bytes may stay unacknowledged.
+    patience: Duration,
     answered: bool,
     watched: bool,
 }
@@ -43,17 +45,24 @@ impl Line {
         // Not fatal where refused: both only shorten waits.
         let _ = stream.set_nodelay(true);
         let watched = SockRef::from(&stream).set_tcp_user_timeout(Some(patience)).is_ok();
-        Self { stream, unread: 0, kind, answered: false, watched }
+        Self { stream, unread: 0, kind, patience, answered: false, watched }
     }
 
-    /// Before bytes are sent.
+    /// From now on sent bytes may stay unacknowledged for `patience`.
+    pub(crate) fn watch(&mut self, patience: Duration) {
+        self.patience = patience;
+        self.watched = SockRef::from(&self.stream).set_tcp_user_timeout(Some(patience)).is_ok();
+    }
+
+    /// Before bytes are sent: the first ones after a word of the backend are watched, however many went before.
     fn sending(&mut self) {
         let Carries::Requests(again) = &mut self.kind else { return };
-        if self.answered
-            && self.watched
-            && let Some(patience) = again.take()
-        {
-            let _ = SockRef::from(&self.stream).set_tcp_user_timeout(Some(patience));
+        if !self.answered || self.unread > 0 {
+            return;
+        }
+        let shorter = again.take();
+        if shorter.is_some() || !self.watched {
+            self.watch(shorter.unwrap_or(self.patience));
         }
     }
 
@@ -155,6 +164,22 @@ mod tests {
         assert_eq!(timeout(&line), Some(PATIENCE));
         line.write_all(&[0]).await.unwrap();
         assert_eq!(timeout(&line), None);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_carried_much_is_watched_again_by_the_next_request() {
+        for (again, expected) in [(None, PATIENCE), (Some(AGAIN), AGAIN)] {
+            let (mut there, mut line) = pair(Carries::Requests(again)).await;
+            line.write_all(&[0; ROOM + 1]).await.unwrap();
+            there.read_exact(&mut [0; ROOM + 1]).await.unwrap();
+            there.write_all(b"x").await.unwrap();
+            line.read_exact(&mut [0]).await.unwrap();
+            assert_eq!(timeout(&line), None);
+            for _ in 0..2 {
+                line.write_all(&[0]).await.unwrap();
+                assert_eq!(timeout(&line), Some(expected));
+            }
+        }
     }
 
     #[tokio::test]

@@ -151,8 +151,10 @@ impl FromBackend {
         let until = since + self.patience;
         let until = self.deadline.map_or(until, |deadline| until.min(deadline));
         let hung_until = (self.events && self.slot.is_hung()).then(|| self.silent_until(since));
-        // What can be continued elsewhere does not wait on a connection whose neighbour was found dead.
-        let dead_until = (self.exchange.is_some() && self.neighbour_died(since)).then(|| since + self.contract);
+        // What can be continued elsewhere, if there is one, does not wait on a connection whose neighbour was found dead.
+        let doubted = self.neighbour_died(since)
+            && self.exchange.as_ref().is_some_and(|exchange| exchange.has_elsewhere(self.backend.slot));
+        let dead_until = doubted.then(|| since + self.contract);
         let reasons = [
             (self.timing.drained_at, "drained"),
             (hung_until, "backend_down"),

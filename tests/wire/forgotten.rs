@@ -1,0 +1,99 @@
+//! A connection to a living backend that is dead, because something on the way forgot it: what waits on it leaves it, and
+//! what waits beside it loses nothing by that.
+
+use crate::support::edge::{Edge, Setup};
+use crate::support::raw::{Addressed, Plain, Raw};
+use crate::support::wire::{Conn, get, ok};
+use crate::support::{assert_same, noise};
+
+const SIZE: usize = 10_000;
+
+const DOWNLOAD: &str = "HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: 10000\r\n\r\n";
+
+/// One worker: what one request finds out the others know.
+fn alone(backend: &Raw) -> Edge {
+    Setup::to(&[backend]).with("failover_within = \"300ms\"").and("[edge]\nworkers = 1").start()
+}
+
+/// The first is preferred; the other one stands by.
+fn pair(backend: &Raw, other: &Plain) -> Edge {
+    let edge = Setup::services(&format!(
+        "[edge]\nworkers = 1\n[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 0\n\
+         failover_within = \"300ms\"\n[service.web.backends]\ndijon = [\"{}\"]\nthory = [\"{}\"]\n",
+        backend.address(),
+        other.address()
+    ))
+    .start();
+    edge.wait_for_health(other, "up");
+    edge
+}
+
+/// Sends a request and lets the backend read its head.
+fn begin(edge: &Edge, backend: &Raw, request: &str) -> (Conn, Conn) {
+    let mut client = edge.connect();
+    client.send(request);
+    (client, backend.request().0)
+}
+
+/// The connection answers its request, is kept, and then nothing on it arrives any more.
+fn forget((client, upstream): &mut (Conn, Conn)) {
+    upstream.send(ok("x"));
+    assert_eq!(client.answer().status(), 200);
+    upstream.deafen();
+}
+
+#[test]
+fn a_dead_connection_ends_nothing_beside_it_when_there_is_no_other_backend() {
+    let backend = Raw::new();
+    let edge = alone(&backend);
+    let mut dead = begin(&edge, &backend, &get("/first"));
+    let (mut slow, mut slow_upstream) = begin(&edge, &backend, &get("/slow"));
+    let (mut film, mut film_upstream) = begin(&edge, &backend, &get("/film"));
+    let body = noise(SIZE);
+    film_upstream.send(DOWNLOAD).send(&body[..SIZE / 2]);
+    let head = film.head();
+    let mut seen = film.bytes(SIZE / 2);
+    forget(&mut dead);
+    assert_eq!(dead.0.ask(get("/again")).status(), 504);
+    // Whatever the worker made of that is done when it has served another one.
+    let mut other = begin(&edge, &backend, &get("/other"));
+    other.1.send(ok("x"));
+    assert_eq!(other.0.answer().status(), 200);
+    slow_upstream.send(ok("late"));
+    film_upstream.send(&body[SIZE / 2..]);
+    assert_eq!((slow.answer().text().as_str(), head.status()), ("late", 200));
+    seen.extend(film.bytes(SIZE / 2));
+    assert_same(&seen, &body);
+}
+
+#[test]
+fn what_waits_beside_a_dead_connection_leaves_when_it_was_sent_and_not_while_it_is() {
+    let (backend, other) = (Raw::new(), Plain::saying("other"));
+    let edge = pair(&backend, &other);
+    let mut dead = begin(&edge, &backend, &get("/first"));
+    let put = "PUT /up HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\n\r\nhalf";
+    let (mut upload, mut upload_upstream) = begin(&edge, &backend, put);
+    let (mut slow, _slow_upstream) = begin(&edge, &backend, &get("/slow"));
+    forget(&mut dead);
+    assert_eq!(dead.0.ask(get("/again")).text(), "other");
+    assert_eq!(slow.answer().text(), "other");
+    upload.send("done");
+    assert_eq!(upload_upstream.bytes(8), b"halfdone");
+    upload_upstream.send(ok("whole"));
+    assert_eq!(upload.answer().text(), "whole");
+}
+
+#[test]
+fn a_connection_that_once_carried_much_is_left_when_it_is_dead() {
+    let (backend, other) = (Raw::new(), Plain::saying("other"));
+    let edge = pair(&backend, &other);
+    let body = noise(100_000);
+    let mut client = edge.connect();
+    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", body.len())).send(&body);
+    let (mut upstream, _) = backend.request();
+    assert_same(&upstream.bytes(body.len()), &body);
+    let mut dead = (client, upstream);
+    forget(&mut dead);
+    assert_eq!(dead.0.ask(get("/again")).text(), "other");
+    assert_eq!(edge.sample("relais_upstream_connections_total", &["reused"]), 1.0);
+}
