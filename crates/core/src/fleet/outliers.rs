@@ -88,7 +88,7 @@ impl Fleet {
         let tick = self.services[index].timers.failover_within.clamp(TICK.0, TICK.1);
         if self.outlier_rule(index).is_none() {
             self.agenda.cancel(alarm);
-            self.pardon(index);
+            self.pardon(index, now);
         } else if self.agenda.at(alarm).is_none() {
             self.agenda.set(alarm, now + tick);
         }
@@ -101,12 +101,17 @@ impl Fleet {
         (rule.is_on() && service.members.len() > 1).then(|| rule.clone())
     }
 
-    /// The rule is gone: whoever is ejected comes back as soon as its checks pass.
-    fn pardon(&mut self, index: usize) {
-        for slot in &self.services[index].members {
-            let Some(entry) = self.entries.get_mut(slot) else { continue };
+    /// The rule is gone: whoever is ejected comes back as soon as its checks pass; at once where there are none, or
+    /// nobody else.
+    fn pardon(&mut self, index: usize, now: Instant) {
+        let checked = self.services[index].timers.checked;
+        for slot in self.services[index].members.clone() {
+            let alone = !self.anyone_usable(index, Some(slot));
+            let Some(entry) = self.entries.get_mut(&slot) else { continue };
             entry.recently.slices.clear();
-            if entry.ejected.take().is_some() {
+            if entry.is_ejected() && entry.answers() && (alone || !checked) {
+                self.lift(slot, "ejected, but no longer compared with others", now);
+            } else if entry.ejected.take().is_some() {
                 entry.held_until = None;
             }
         }

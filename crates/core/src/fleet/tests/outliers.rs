@@ -244,6 +244,34 @@ fn the_operator_and_the_file_end_an_ejection() {
     assert!(rig.down().is_empty(), "switched off");
 }
 
+/// Without checks nothing else would bring it back before its time is over; with them the next one would, too late.
+#[test]
+fn who_is_ejected_comes_back_when_a_reload_leaves_nobody_else() {
+    for checked in [false, true] {
+        let edit = |forward: &mut relais_config::Forward| {
+            if !checked {
+                forward.health.kind = CheckKind::Off;
+            }
+        };
+        let mut rig = started(pair(edit));
+        rig.load(3, 100, &[A1]);
+        assert_eq!(rig.down(), [A1]);
+        let one = config(vec![service("api", vec![backend("a", A1, 1)], edit)]);
+        rig.event(Event::Reload(Arc::new(one)));
+        assert_eq!((rig.health(A1), rig.ejected(A1)), (Health::Up, false), "{checked}: {}", rig.why(A1));
+    }
+    // Others are left, but nothing would tell when it is well.
+    let mut rig = started(pair(|forward| forward.health.kind = CheckKind::Off));
+    rig.load(3, 100, &[A1]);
+    assert_eq!(rig.down(), [A1]);
+    let off = pair(|forward| {
+        forward.health.kind = CheckKind::Off;
+        forward.outlier.max_ejected_percent = 0;
+    });
+    rig.event(Event::Reload(Arc::new(off)));
+    assert!(rig.down().is_empty(), "{}", rig.why(A1));
+}
+
 #[test]
 fn a_standby_tier_is_compared_by_the_retries_it_gets() {
     let backends = vec![backend("a", A1, 1), backend("b", B1, 2)];
