@@ -6,14 +6,15 @@ use crate::fault::Fault;
 use crate::reader::Reader;
 use crate::shape;
 use crate::value::measure::shown;
-use crate::{Balance, HashKey, Outlier};
+use crate::{Balance, Outlier, Sticky};
 
 /// Reads `outlier`.
-pub(crate) fn read(service: &Reader<'_>, balance: &Balance) -> Outlier {
+pub(crate) fn read(service: &Reader<'_>, balance: &Balance, sticky: Option<&Sticky>) -> Outlier {
     let table = service.section("outlier", &shape::OUTLIER);
     let default = Outlier::default();
-    // Where each path has its own backend, one bad page looks like a bad backend: only who asks for it gets that.
-    let fair = *balance != Balance::Hash(HashKey::Uri);
+    // Where each path, tenant or client has its own backend, one bad page or one slow client looks like a bad backend, and
+    // like the next one when it moves there: only who asks for it gets that.
+    let fair = !matches!(balance, Balance::Hash(_)) && sticky.is_none();
     let unless_unfair = |value: u32| if fair { value } else { 0 };
     let (hold, max_hold) = holds(&table, &default);
     Outlier {

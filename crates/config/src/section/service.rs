@@ -166,14 +166,14 @@ fn forward(table: &Reader<'_>, edge: &Edge, sites: &mut Sites) -> Forward {
     let failover_within = table.get("failover_within").and_then(|node| contract(&node)).unwrap_or(edge.failover_within);
     let upstream = backend::upstream(table);
     let backends = table.get("backends").map(|node| backend::read(&node, sites, &upstream.speech)).unwrap_or_default();
-    let balance = policy::balance(table);
+    let (balance, sticky) = (policy::balance(table), policy::sticky(table));
     let forward = Forward {
         agent: health::agent(table, &backends),
         backends,
         failover_within,
-        outlier: outlier::read(table, &balance),
+        outlier: outlier::read(table, &balance, sticky.as_ref()),
         balance,
-        sticky: policy::sticky(table),
+        sticky,
         health: health::read(table, failover_within),
         passive_fall: table.integer("passive_fall", 0..=1000),
         timeout: policy::timeouts(table),

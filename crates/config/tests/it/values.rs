@@ -331,7 +331,13 @@ fn outliers_are_set() {
     assert_eq!((hashed.errors_percent, hashed.slow_factor), (0, 0), "every path has its own backend");
     let asked = of("balance = { hash = \"uri\" }\noutlier = { errors_percent = 30 }");
     assert_eq!((asked.errors_percent, asked.slow_factor), (30, 0));
-    assert!(of("balance = { hash = \"client-address\" }").is_on());
+    let unlike = ["client-address", "uri", "header:X-Tenant", "cookie:tenant"];
+    let unlike = unlike.map(|key| format!("balance = {{ hash = \"{key}\" }}"));
+    for lines in unlike.into_iter().chain(["sticky = \"here\"".to_owned()]) {
+        assert!(!of(&lines).is_on(), "requests are not spread alike: {lines}");
+        assert!(of(&format!("{lines}\noutlier = {{ slow_factor = 5 }}")).is_on(), "{lines}");
+    }
+    assert!(of("balance = \"round-robin\"").is_on());
 }
 
 #[test]
