@@ -1,9 +1,9 @@
 //! Request bodies between two backends, and bodies that fail to come: kept, sent again, and nobody's fault but the client's.
 
 use crate::support::edge::Setup;
-use crate::support::raw::{Plain, Raw};
+use crate::support::raw::{Addressed, Plain, Raw};
 use crate::support::wire::{Conn, Head, get, ok};
-use crate::support::{assert_same, noise, until};
+use crate::support::{assert_same, noise, until, wait_for};
 
 /// The request at whichever of the two it comes to, and the other one.
 fn either<'a>(one: &'a Raw, other: &'a Raw) -> (Conn, Head, &'a Raw) {
@@ -115,4 +115,32 @@ fn clients_that_fall_silent_do_not_accuse_the_backend() {
     }
     let told = edge.backend(&backend);
     assert_eq!((&told["failed"], &told["health"]), (&0.into(), &"up".into()), "{told}");
+}
+
+/// Although the head of each of its answers was right.
+#[test]
+fn a_backend_whose_answers_break_off_or_fall_silent_is_left() {
+    let broken = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nno chunk\r\n".as_slice();
+    let silent = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf".as_slice();
+    for answer in [broken, silent] {
+        let bad = Plain::new(move |_| answer.to_vec());
+        let (one, two) = (Plain::saying("x"), Plain::saying("x"));
+        let backends = [&bad, &one, &two].map(Addressed::address);
+        let edge = Setup::services(&format!(
+            "[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\nbalance = \"round-robin\"\ntimeout.idle = \"200ms\"\n\
+             outlier.hold = \"5m\"\nbackends = {backends:?}\n"
+        ))
+        .start();
+        wait_for("the bad one is ejected", || {
+            for n in 0..20 {
+                let mut client = edge.connect();
+                client.send(get(&format!("/{n}")));
+                let head = client.head();
+                drop(client.try_body(&head));
+            }
+            edge.backend(&bad)["ejected"] == true
+        });
+        let told = edge.backend(&bad);
+        assert!(told["why"].as_str().unwrap().contains("answers were errors"), "{told}");
+    }
 }

@@ -98,6 +98,11 @@ impl ClientBody {
         !source.done && source.blocked.is_some_and(|since| since.elapsed() <= self.patience)
     }
 
+    /// Whether the client owes none of it.
+    pub(crate) fn is_read(&self) -> bool {
+        self.fault().is_none() && !self.waits_for_client()
+    }
+
     /// The answer has begun: no further attempt will come.
     pub(crate) fn release(&self) {
         self.inner.lock().kept.release();

@@ -113,6 +113,7 @@ impl FromBackend {
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "answer of a backend broke off");
                 if self.upload.as_ref().is_none_or(|body| body.fault().is_none()) {
+                    self.backend.stats.errors.inc();
                     self.worker.report(Event::Served { slot: self.backend.slot, result: Err(Fault::Reset) });
                 }
                 Poll::Ready(Some(Err(Cut("backend_broke_off"))))
@@ -148,8 +149,7 @@ impl FromBackend {
             self.timing.verdict = None;
         }
         let since = *self.timing.blocked.get_or_insert_with(Instant::now);
-        let until = since + self.patience;
-        let until = self.deadline.map_or(until, |deadline| until.min(deadline));
+        let until = self.deadline.into_iter().fold(since + self.patience, Instant::min);
         let hung_until = (self.events && self.slot.is_hung()).then(|| self.silent_until(since));
         // What can be continued elsewhere, if there is one, does not wait on a connection whose neighbour was found dead.
         let doubted = self.neighbour_died(since)
@@ -164,6 +164,10 @@ impl FromBackend {
         let first = reasons.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min_by_key(|(at, _)| *at);
         let (at, reason) = first.unwrap_or((until, "backend_stalled"));
         ready!(self.timing.timer.poll_expired(cx, at));
+        // Other silence is the transport's, or not the backend's own.
+        if at == until && !self.events && !self.over_time() && self.upload.as_ref().is_none_or(|body| body.is_read()) {
+            self.backend.stats.errors.inc();
+        }
         Poll::Ready(Cut(reason))
     }
 
@@ -301,8 +305,7 @@ impl ResponseBody {
     /// The backend is lost: begins to look for another one that has the rest.
     fn resume(&mut self, cut: Cut) -> Result<(), Cut> {
         let Kind::Backend(body) = &mut self.kind else { return Err(cut) };
-        let over_time = body.over_time();
-        let deadline = body.deadline;
+        let (over_time, deadline) = (body.over_time(), body.deadline);
         let (resumable, since) = (body.plan.is_some() && body.exchange.is_some(), body.timing.blocked);
         if !over_time {
             let how = if resumable { Left::Rescued } else { Left::Told };
