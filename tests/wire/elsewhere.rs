@@ -1,11 +1,14 @@
 //! Answers that say "not here" (502, 503, 504): tried elsewhere when the request may be repeated and the retry budget
 //! covers it, otherwise passed on as they are.
 
-use std::time::Instant;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::support::edge::Setup;
 use crate::support::raw::Plain;
-use crate::support::wire::{get, post};
+use crate::support::wait_for;
+use crate::support::wire::{get, ok, post};
 
 #[test]
 fn a_503_is_tried_elsewhere_when_the_request_may_be_repeated() {
@@ -75,4 +78,40 @@ fn a_503_that_the_budget_does_not_cover_is_passed_on_as_it_is() {
     assert!(passed_on > 20, "{passed_on} of {} passed on", busy.count());
     assert_eq!(edge.sample("relais_retry_budget_exhausted_total", &[]).to_string(), passed_on.to_string());
     assert_eq!(edge.sample("relais_retries_total", &["reason=\"status\""]).to_string(), retried.to_string());
+}
+
+#[test]
+fn the_second_of_two_that_answers_is_charged_with_its_own_time_only() {
+    // All take their time, but for the second of two that get the same request.
+    let seen = Arc::new(Mutex::new(HashSet::new()));
+    let backend = || {
+        let seen = Arc::clone(&seen);
+        Plain::new(move |request| {
+            let target = request.head.target().to_owned();
+            let first = seen.lock().unwrap().insert(target.clone());
+            if first {
+                std::thread::sleep(Duration::from_millis(if target.contains("hang") { 3_000 } else { 300 }));
+            }
+            ok("x").into_bytes()
+        })
+    };
+    let (one, two) = (backend(), backend());
+    let edge = Setup::to(&[&one, &two]).with("retry.hedge = true").start();
+    std::thread::scope(|scope| {
+        for client in 0..25 {
+            let edge = &edge;
+            scope.spawn(move || {
+                (0..6).for_each(|n| drop(edge.connect().ask(get(&format!("/{client}/{n}")))));
+            });
+        }
+    });
+    let quick = || edge.sample("relais_backend_latency_seconds_bucket", &["le=\"0.25\""]);
+    let before = quick();
+    let mut n = 0;
+    wait_for("an answer of the second one that took no time", || {
+        n += 1;
+        assert_eq!(edge.connect().ask(get(&format!("/hang/{n}"))).status(), 200);
+        quick() > before
+    });
+    assert!(edge.sample("relais_retries_total", &["reason=\"hedged\""]) > 0.0);
 }

@@ -125,14 +125,13 @@ async fn one(exchange: &mut Exchange, forward: &Forward, connected: Connected, t
     if !connected.reused {
         exchange.now = Instant::now();
     }
-    let started = exchange.now;
     let stats = &connected.member.backend.stats;
     if connected.reused {
         stats.reused.inc()
     } else {
         stats.connected.inc()
     }
-    let hedge::Sent { member, reused, outcome } = hedge::send(exchange, forward, connected, ticket).await;
+    let hedge::Sent { member, reused, outcome, started } = hedge::send(exchange, forward, connected, ticket).await;
     match outcome {
         Outcome::Answer(answer) => answered(exchange, forward, &member, *answer, started, ticket),
         Outcome::Client(fault) => {

@@ -22,55 +22,57 @@ pub(crate) struct Sent {
     pub(crate) member: Member,
     pub(crate) reused: bool,
     pub(crate) outcome: Outcome,
+    /// When this attempt began.
+    pub(crate) started: Instant,
 }
 
 /// Sends on a connection; beside it, if it takes too long, on another.
 pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected, ticket: &mut Ticket) -> Sent {
     let (member, reused) = (connected.member.clone(), connected.reused);
-    let started = Instant::now();
+    let started = exchange.now;
     let after = if forward.retry.hedge && exchange.idempotent && exchange.body.is_none() && exchange.upgrade.is_none() {
         slow_after(&exchange.pool)
     } else {
         None
     };
-    let mut first = pin!(forward::send(exchange, forward, connected, exchange.now));
+    let mut first = pin!(forward::send(exchange, forward, connected, started));
     let Some(after) = after else {
         let outcome = first.await;
-        return Sent { member, reused, outcome };
+        return Sent { member, reused, outcome, started };
     };
     tokio::select! {
         biased;
-        outcome = &mut first => return Sent { member, reused, outcome },
+        outcome = &mut first => return Sent { member, reused, outcome, started },
         () = tokio::time::sleep(after) => {}
     }
     let Some(other) = choose(exchange, forward, &member) else {
         let outcome = first.await;
-        return Sent { member, reused, outcome };
+        return Sent { member, reused, outcome, started };
     };
+    let hedged = Instant::now();
     exchange.pool.stats.retried("hedged");
     let mut second = pin!(beside(exchange, forward, other.clone()));
     tokio::select! {
         outcome = &mut first => {
             if matches!(outcome, Outcome::Answer(_)) {
-                ticket.attempted(&other, "hedge_slower", started);
-                return Sent { member, reused, outcome };
+                ticket.attempted(&other, "hedge_slower", hedged);
+                return Sent { member, reused, outcome, started };
             }
-            match second.await {
-                answer @ Outcome::Answer(_) => {
-                    ticket.attempted(&member, "hedge_failed", started);
-                    Sent { member: other, reused: false, outcome: answer }
-                }
-                _ => Sent { member, reused, outcome },
+            let answer = second.await;
+            if matches!(answer.outcome, Outcome::Answer(_)) {
+                ticket.attempted(&member, "hedge_failed", started);
+                return answer;
             }
+            Sent { member, reused, outcome, started }
         }
         answer = &mut second => {
-            if matches!(answer, Outcome::Answer(_)) {
+            if matches!(answer.outcome, Outcome::Answer(_)) {
                 ticket.attempted(&member, "hedge_slower", started);
-                return Sent { member: other, reused: false, outcome: answer };
+                return answer;
             }
-            ticket.attempted(&other, "hedge_failed", started);
+            ticket.attempted(&other, "hedge_failed", hedged);
             let outcome = first.await;
-            Sent { member, reused, outcome }
+            Sent { member, reused, outcome, started }
         }
     }
 }
@@ -84,25 +86,29 @@ fn choose(exchange: &Exchange, forward: &Forward, first: &Member) -> Option<Memb
     exchange.pool.shared.budget.spend(forward.retry.budget_floor, now).then(|| member.clone())
 }
 
-/// The second attempt, on a kept or a fresh connection.
-async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Outcome {
+/// The second attempt, on a kept or a fresh connection. It is charged from when it is sent, as the first one is.
+async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Sent {
     let worker = &exchange.client.worker;
     let slot = worker.connections.slot(&member.backend);
     let before = slot.verdicts();
-    let kept = slot.take_shared().or_else(|| slot.take_idle(forward.keep_idle_for, Instant::now()));
-    let (sender, reused) = match kept {
-        Some(sender) => (sender, true),
+    let began = Instant::now();
+    let kept = slot.take_shared().or_else(|| slot.take_idle(forward.keep_idle_for, began));
+    let (sender, reused, started) = match kept {
+        Some(sender) => (sender, true, began),
         None => {
             let goal = Goal::new(exchange, forward, &member, &slot);
-            match connector::connect(worker, goal).await {
-                Ok(Ok(sender)) => (sender, false),
-                Ok(Err(fault)) => return Outcome::Failed(fault),
-                Err(_) => return Outcome::Failed(Fault::Reset),
+            match connector::connect(worker, goal).await.unwrap_or(Err(Fault::Reset)) {
+                Ok(sender) => (sender, false, Instant::now()),
+                Err(fault) => {
+                    return Sent { member, reused: false, outcome: Outcome::Failed(fault), started: began };
+                }
             }
         }
     };
-    let connected = Connected { member, slot, sender, reused, before };
-    forward::send(exchange, forward, connected, Instant::now()).await
+    let connected = Connected { member: member.clone(), slot, sender, reused, before };
+    let outcome = forward::send(exchange, forward, connected, started).await;
+    // Beside another attempt it is not worth a repetition: what it met is not told apart.
+    Sent { member, reused: false, outcome, started }
 }
 
 /// The 95th percentile of what the pool's backends needed for a response head.
