@@ -62,9 +62,11 @@ impl Failure {
                 "http_request_denied",
                 "request head too large".to_owned(),
             ),
-            Misdirected => {
-                (StatusCode::MISDIRECTED_REQUEST, "http_request_denied", "no service for this host here".to_owned())
-            }
+            Misdirected => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "http_request_denied",
+                "this connection is not for this host".to_owned(),
+            ),
             CertificateWanted => {
                 (StatusCode::FORBIDDEN, "http_request_denied", "this host wants a client certificate".to_owned())
             }
