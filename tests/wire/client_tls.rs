@@ -221,6 +221,8 @@ fn a_session_is_resumed_after_a_restart() {
     };
     assert_ne!(kind(&edge), Some(HandshakeKind::Resumed));
     assert_eq!(kind(&edge), Some(HandshakeKind::Resumed));
+    edge.signal("TERM");
+    assert!(edge.ended().success());
     edge.restart();
     assert_eq!(kind(&edge), Some(HandshakeKind::Resumed), "after a restart");
     edge.crash_and_restart();
