@@ -17,6 +17,7 @@ mod cut;
 mod exchange;
 mod forward;
 mod forwarded;
+mod from_backend;
 mod handshake;
 mod headers;
 mod hedge;

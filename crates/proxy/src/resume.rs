@@ -15,8 +15,8 @@ use crate::access::Ticket;
 use crate::answer::Failure;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Outcome};
+use crate::from_backend::{Cut, FromBackend};
 use crate::obtain;
-use crate::response_body::{Cut, FromBackend};
 
 /// What is still to come of a body, and how to ask another backend for it.
 #[derive(Debug, Clone, PartialEq, Eq)]

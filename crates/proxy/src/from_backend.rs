@@ -1,0 +1,191 @@
+//! The part of an answer's body that comes from one backend: the next frame, or why waiting for one has no point. What is
+//! then done about it is `response_body`'s business.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use hyper::body::Incoming;
+use relais_core::{Backend, Event, Fault};
+use tokio::sync::futures::OwnedNotified;
+
+use crate::body::ClientBody;
+use crate::exchange::Exchange;
+use crate::pool::{Slot, Verdicts};
+use crate::resume::Plan;
+use crate::sender::Held;
+use crate::timer::LazyTimer;
+use crate::worker::Worker;
+
+/// What is buffered for a client may hide the silence of a backend for so many contracts.
+const HIDDEN: u32 = 10;
+
+/// A body that comes from a backend, with the connection it comes on.
+pub(crate) struct FromBackend {
+    pub(crate) incoming: Incoming,
+    pub(crate) held: Option<Held>,
+    pub(crate) slot: Arc<Slot>,
+    /// Verdicts on the backend when the attempt began.
+    pub(crate) before: Verdicts,
+    pub(crate) keep_idle: usize,
+    /// Longest silence.
+    pub(crate) patience: Duration,
+    /// No byte of the answer after this.
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) backend: Arc<Backend>,
+    /// Longest silence of an event stream whose backend hangs.
+    pub(crate) contract: Duration,
+    /// Keeps the gate of `Expect: 100-continue` shut until the answer is complete.
+    #[allow(dead_code, reason = "held for its Drop")]
+    pub(crate) gate: Option<tokio::sync::oneshot::Sender<()>>,
+    /// How to continue elsewhere, and with what request.
+    pub(crate) plan: Option<Plan>,
+    pub(crate) exchange: Option<Box<Exchange>>,
+    /// The request's body, which may still be on its way: if it breaks, that is not the backend's fault.
+    pub(crate) upload: Option<Arc<ClientBody>>,
+    /// An event stream: a drain ends it, and a backend that hangs, as nothing else would.
+    pub(crate) events: bool,
+    pub(crate) timing: Timing,
+}
+
+/// The wait for the next frame.
+#[derive(Default)]
+pub(crate) struct Timing {
+    timer: LazyTimer,
+    blocked: Option<Instant>,
+    verdict: Option<Pin<Box<OwnedNotified>>>,
+    /// When a drained event stream ends.
+    drained_at: Option<Instant>,
+}
+
+impl Timing {
+    /// Since when no frame has come.
+    pub(crate) fn blocked(&self) -> Option<Instant> {
+        self.blocked
+    }
+}
+
+/// The answer was cut; the client must see that (no final chunk, or RST_STREAM).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cut(&'static str);
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Cut {}
+
+impl Cut {
+    /// The word for the log.
+    pub(crate) fn reason(self) -> &'static str {
+        self.0
+    }
+}
+
+impl FromBackend {
+    /// The next frame, or why there will be none.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.timing.blocked = None;
+                if self.events {
+                    self.backend.hear(self.worker.now());
+                }
+                if let (Some(plan), Some(data)) = (&mut self.plan, frame.data_ref()) {
+                    plan.passed(data.len());
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "answer of a backend broke off");
+                if self.upload.as_ref().is_none_or(|body| body.fault().is_none()) {
+                    self.backend.stats.errors.inc();
+                    self.worker.report(Event::Served { slot: self.backend.slot, result: Err(Fault::Reset) });
+                }
+                Poll::Ready(Some(Err(Cut("backend_broke_off"))))
+            }
+            Poll::Ready(None) => {
+                self.release();
+                Poll::Ready(None)
+            }
+            Poll::Pending => self.poll_lost(cx).map(|cut| Some(Err(cut))),
+        }
+    }
+
+    /// No frame now: is there any point in waiting for one?
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+        loop {
+            let verdict =
+                self.timing.verdict.get_or_insert_with(|| Box::pin(Arc::clone(&self.slot.verdict).notified_owned()));
+            let changed = verdict.as_mut().poll(cx).is_ready();
+            let now = self.slot.verdicts();
+            if now.deaths != self.before.deaths {
+                return Poll::Ready(Cut("backend_dead"));
+            }
+            // It does not answer, though its host lives. What can be continued elsewhere is; the rest may still come.
+            if now.downs != self.before.downs && self.exchange.is_some() {
+                return Poll::Ready(Cut("backend_down"));
+            }
+            if self.events && now.drains != self.before.drains && self.timing.drained_at.is_none() {
+                self.timing.drained_at = Some(Instant::now() + self.worker.drain_delay());
+            }
+            if !changed {
+                break;
+            }
+            self.timing.verdict = None;
+        }
+        let since = *self.timing.blocked.get_or_insert_with(Instant::now);
+        let until = self.deadline.into_iter().fold(since + self.patience, Instant::min);
+        let hung_until = (self.events && self.slot.is_hung()).then(|| self.silent_until(since));
+        // What can be continued elsewhere, if there is one, does not wait on a connection whose neighbour was found dead.
+        let doubted = self.neighbour_died(since)
+            && self.exchange.as_ref().is_some_and(|exchange| exchange.has_elsewhere(self.backend.slot));
+        let dead_until = doubted.then(|| since + self.contract);
+        let reasons = [
+            (self.timing.drained_at, "drained"),
+            (hung_until, "backend_down"),
+            (dead_until, "backend_stalled"),
+            (Some(until), "backend_stalled"),
+        ];
+        let first = reasons.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min_by_key(|(at, _)| *at);
+        let (at, reason) = first.unwrap_or((until, "backend_stalled"));
+        ready!(self.timing.timer.poll_expired(cx, at));
+        // Other silence is the transport's, or not the backend's own.
+        if at == until && !self.events && !self.over_time() && self.upload.as_ref().is_none_or(|body| body.is_read()) {
+            self.backend.stats.errors.inc();
+        }
+        Poll::Ready(Cut(reason))
+    }
+
+    /// Whether another connection to this backend was found dead, since this one fell silent or not long before: what its
+    /// client had not taken yet hid the silence.
+    fn neighbour_died(&self, since: Instant) -> bool {
+        let ago = self.worker.now().since(self.slot.distrusted());
+        ago <= since.elapsed() + self.contract * HIDDEN
+    }
+
+    /// When a backend that hangs has been silent for a contract: here, and on every other stream from it.
+    fn silent_until(&self, since: Instant) -> Instant {
+        let heard = self.worker.now().since(self.backend.heard());
+        Instant::now() + self.contract.saturating_sub(heard.min(since.elapsed()))
+    }
+
+    /// The answer is complete: the connection may serve the next request.
+    pub(crate) fn release(&mut self) {
+        if let Some(Held::H1(send)) = self.held.take() {
+            self.slot.give_back(send, self.keep_idle, self.before.moves);
+        }
+    }
+
+    /// The time for the whole request is over.
+    pub(crate) fn over_time(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
