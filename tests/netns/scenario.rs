@@ -71,6 +71,8 @@ pub(crate) struct Scenario {
     pub(crate) ejected: Option<usize>,
     /// Streams to what fails must be closed: how.
     pub(crate) told: Option<&'static [&'static str]>,
+    /// And within how many contracts.
+    pub(crate) told_in: u32,
     /// How a POST may fail that its backend may have received, or that its backend itself refused.
     pub(crate) posts: &'static [&'static str],
     /// Nobody is there for a while: then users may fail.
@@ -101,6 +103,7 @@ impl Default for Scenario {
             down: None,
             ejected: None,
             told: None,
+            told_in: 1,
             posts: &["http_502", "http_504"],
             outage: None,
         }
@@ -180,9 +183,9 @@ impl Scenario {
         }
     }
 
-    /// The contract and the noise, seconds.
-    fn limit(&self) -> f64 {
-        self.contract.unwrap_or(1000) as f64 / 1e3 + NOISE
+    /// So many contracts and the noise, seconds.
+    fn limit(&self, contracts: u32) -> f64 {
+        f64::from(contracts) * self.contract.unwrap_or(1000) as f64 / 1e3 + NOISE
     }
 
     fn judge(&self, row: &Row, seen: &Seen, left_after: Option<f64>, fault: u64, outage: Option<&Range<u64>>) {
@@ -201,13 +204,13 @@ impl Scenario {
         }
         if let Some(site) = self.down {
             let at = left_after.unwrap_or_else(|| panic!("{} was never declared down", SITES[site]));
-            assert!(at < self.limit(), "{} was declared down after {at} s", SITES[site]);
+            assert!(at < self.limit(1), "{} was declared down after {at} s", SITES[site]);
         }
         if let Some(ways) = self.told {
             assert_eq!(row.told.len(), row.hit, "streams that were told");
             assert!(row.hit > 0, "streams were there to be told");
             for (at, how) in &row.told {
-                assert!(*at < self.limit(), "a stream was told after {at} s");
+                assert!(*at < self.limit(self.told_in), "a stream was told after {at} s");
                 assert!(ways.contains(&how.as_str()), "a stream was told by {how}");
             }
         }

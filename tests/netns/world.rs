@@ -132,12 +132,18 @@ impl World {
         let mut command = inside(&self.edge(), Path::new("ss"));
         let output = command.args(["-Htn", "dst", &format!("10.200.{site}.0/24")]).output().unwrap();
         let open = String::from_utf8_lossy(&output.stdout).into_owned();
-        let ports = open.lines().filter_map(|line| line.split_whitespace().nth(3)?.rsplit_once(':'));
-        let lines: Vec<String> = ports
-            .flat_map(|(_, port)| {
-                let rule =
-                    |device: &str, end: &str| format!("rule add iif {device} ipproto tcp {end} {port} blackhole");
-                [rule("edge", "sport"), rule(SITES[site], "dport")]
+        // Both ends are named: the port alone may at the same time be that of a connection to another site.
+        let ends = open.lines().filter_map(|line| {
+            let mut ends = line.split_whitespace().skip(3);
+            let (_, port) = ends.next()?.rsplit_once(':')?;
+            let (backend, _) = ends.next()?.rsplit_once(':')?;
+            Some((port, backend))
+        });
+        let lines: Vec<String> = ends
+            .flat_map(|(port, backend)| {
+                let there = format!("rule add iif edge to {backend} ipproto tcp sport {port} blackhole");
+                let back = format!("rule add iif {} from {backend} ipproto tcp dport {port} blackhole", SITES[site]);
+                [there, back]
             })
             .collect();
         assert!(!lines.is_empty(), "connections are open: {open}");
