@@ -44,6 +44,8 @@ pub(crate) struct Goal {
     unacknowledged: Duration,
     /// The same where ALPN chose HTTP/1.1, and the connection is this kind of requests' alone.
     unshared: Duration,
+    /// How often it is looked at while nothing comes.
+    look_every: Duration,
     carries: Carries,
     /// The request's host, for TLS server names.
     host: Arc<str>,
@@ -104,6 +106,7 @@ impl Goal {
             deadline: timers.connect,
             unacknowledged: if shared { long } else { unshared },
             unshared,
+            look_every: short,
             carries,
             host: Arc::clone(&exchange.host.original),
             keep_idle: forward.keep_idle,
@@ -199,7 +202,7 @@ async fn dial_any(goal: &Goal) -> Result<Line, Trouble> {
     for address in goal.addresses.iter() {
         let share = goal.deadline / u32::try_from(goal.addresses.len()).unwrap_or(u32::MAX).max(1);
         last = match tokio::time::timeout(share, TcpStream::connect(*address)).await {
-            Ok(Ok(stream)) => return Ok(Line::new(stream, goal.unacknowledged, goal.carries)),
+            Ok(Ok(stream)) => return Ok(Line::new(stream, goal.unacknowledged, goal.look_every, goal.carries)),
             Ok(Err(error)) => trouble(&error),
             Err(_) => Trouble::Fault(Fault::ConnectTimeout),
         };

@@ -3,18 +3,33 @@
 //!
 //! `TCP_USER_TIMEOUT` (RFC 5482) is the means, and it has a catch: Linux lets it also end a connection whose peer
 //! acknowledges everything and has no room for more. So it is in force only while what was sent fits into any window.
+//!
+//! Where nothing is sent, nothing stays unacknowledged: a connection that only receives, or waits for an answer, would be
+//! silent for ever once something on its way has forgotten it. So the kernel asks the other one (keep-alive, RFC 9293
+//! 3.8.4) as soon as a line has been silent for a while, and stops when it speaks.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
 
 /// Bytes that a peer takes without its application reading: half of the window that a new connection has.
 const ROOM: usize = 32 << 10;
+
+/// The silence after which the kernel asks, and asks again.
+const ASK_AFTER: Duration = Duration::from_secs(3);
+
+/// Between two questions that nobody answers: one lost packet must not end a connection.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// So many questions stay unanswered before a connection is dead.
+const QUESTIONS: u32 = 2;
 
 /// The connection.
 #[derive(Debug)]
@@ -27,6 +42,16 @@ pub(crate) struct Line {
     patience: Duration,
     answered: bool,
     watched: bool,
+    /// How often it is looked at while nothing comes.
+    every: Duration,
+    /// Looks then, and wakes the task that reads.
+    look: Option<(Pin<Box<Sleep>>, Waker)>,
+    /// A byte came or went since the last look.
+    moved: bool,
+    /// Nothing has moved for this long, in whole looks.
+    silent: Duration,
+    /// The kernel asks.
+    asking: bool,
 }
 
 /// What a connection is for.
@@ -40,12 +65,25 @@ pub(crate) enum Carries {
 }
 
 impl Line {
-    /// The first bytes sent may stay unacknowledged for `patience`.
-    pub(crate) fn new(stream: TcpStream, patience: Duration, kind: Carries) -> Self {
+    /// The first bytes sent may stay unacknowledged for `patience`. While nothing comes it is looked at `every` so
+    /// often.
+    pub(crate) fn new(stream: TcpStream, patience: Duration, every: Duration, kind: Carries) -> Self {
         // Not fatal where refused: both only shorten waits.
         let _ = stream.set_nodelay(true);
         let watched = SockRef::from(&stream).set_tcp_user_timeout(Some(patience)).is_ok();
-        Self { stream, unread: 0, kind, patience, answered: false, watched }
+        Self {
+            stream,
+            unread: 0,
+            kind,
+            patience,
+            answered: false,
+            watched,
+            every,
+            look: None,
+            moved: false,
+            silent: Duration::ZERO,
+            asking: false,
+        }
     }
 
     /// From now on sent bytes may stay unacknowledged for `patience`.
@@ -54,8 +92,55 @@ impl Line {
         self.watched = SockRef::from(&self.stream).set_tcp_user_timeout(Some(patience)).is_ok();
     }
 
+    /// Nothing is there to read: has it been like this for a while? Costs a request nothing, as one look covers all that
+    /// passes until then.
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        while !self.asking {
+            let (look, waker) = self.look.get_or_insert_with(|| (Box::pin(sleep(self.every)), Waker::noop().clone()));
+            if !look.is_elapsed() && waker.will_wake(cx.waker()) {
+                return;
+            }
+            waker.clone_from(cx.waker());
+            if look.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            let moved = std::mem::take(&mut self.moved);
+            self.silent = if moved { Duration::ZERO } else { self.silent + self.every };
+            // What was sent last had its time: it is acknowledged, or this connection has ended.
+            if self.silent >= self.patience {
+                self.look = None;
+                self.ask();
+            } else {
+                look.as_mut().reset(Instant::now() + self.every);
+                waker.clone_from(Waker::noop());
+            }
+        }
+    }
+
+    /// The kernel asks whether the other end still knows this connection.
+    fn ask(&mut self) {
+        self.asking = true;
+        let socket = SockRef::from(&self.stream);
+        let questions = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY).with_retries(QUESTIONS);
+        // Not fatal where refused: it only shortens waits.
+        let _ = socket.set_tcp_keepalive(&questions);
+        if self.watched {
+            // While it is set it decides instead of their number.
+            let _ = socket.set_tcp_user_timeout(Some(self.patience.max(ASK_AFTER + ASK_EVERY * QUESTIONS)));
+        }
+    }
+
     /// Before bytes are sent: the first ones after a word of the backend are watched, however many went before.
     fn sending(&mut self) {
+        self.moved = true;
+        if std::mem::take(&mut self.asking) {
+            self.silent = Duration::ZERO;
+            let socket = SockRef::from(&self.stream);
+            let _ = socket.set_keepalive(false);
+            if self.watched {
+                let _ = socket.set_tcp_user_timeout(Some(self.patience));
+            }
+        }
         let Carries::Requests(again) = &mut self.kind else { return };
         if !self.answered || self.unread > 0 {
             return;
@@ -81,7 +166,12 @@ impl AsyncRead for Line {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buf) else {
+            this.wait(cx);
+            return Poll::Pending;
+        };
+        read?;
+        this.moved = true;
         if this.kind != Carries::Bytes && buf.filled().len() > before {
             this.unread = 0;
             this.answered = true;
@@ -134,11 +224,13 @@ mod tests {
 
     const AGAIN: Duration = Duration::from_secs(2);
 
+    const EVERY: Duration = Duration::from_millis(20);
+
     async fn pair(kind: Carries) -> (TcpStream, Line) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (there, _) = listener.accept().await.unwrap();
-        (there, Line::new(stream, PATIENCE, kind))
+        (there, Line::new(stream, PATIENCE, EVERY, kind))
     }
 
     fn timeout(line: &Line) -> Option<Duration> {
@@ -187,5 +279,59 @@ mod tests {
         assert_eq!(talk(Carries::Requests(None)).await, Some(PATIENCE));
         assert_eq!(talk(Carries::Requests(Some(AGAIN))).await, Some(AGAIN));
         assert_eq!(talk(Carries::Bytes).await, None);
+    }
+
+    async fn reads_until(line: &mut Line, seen: impl Fn(&Line) -> bool) {
+        let reads = std::future::poll_fn(|cx| {
+            let mut byte = [0];
+            let _ = Pin::new(&mut *line).poll_read(cx, &mut ReadBuf::new(&mut byte));
+            if seen(line) { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::time::timeout(Duration::from_secs(30), reads).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_silent_line_is_asked_after_until_it_is_spoken_on() {
+        for kind in [Carries::Requests(Some(AGAIN)), Carries::Bytes] {
+            let (_there, mut line) = pair(kind).await;
+            line.patience = EVERY * 2;
+            assert!(!SockRef::from(&line.stream).keepalive().unwrap());
+            for _ in 0..2 {
+                reads_until(&mut line, |line| line.asking).await;
+                assert!(SockRef::from(&line.stream).keepalive().unwrap());
+                // What was sent last may still be lost: that is noticed too, and no single lost question ends it.
+                assert!(timeout(&line).is_some_and(|limit| limit >= ASK_AFTER + ASK_EVERY * QUESTIONS));
+                line.write_all(&[0]).await.unwrap();
+                assert!(!SockRef::from(&line.stream).keepalive().unwrap());
+                assert_eq!(timeout(&line), Some(EVERY * 2));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_line_that_carries_much_has_no_other_limit_than_the_number_of_questions() {
+        let (_there, mut line) = pair(Carries::Requests(None)).await;
+        line.patience = EVERY * 2;
+        line.write_all(&[0; ROOM + 1]).await.unwrap();
+        reads_until(&mut line, |line| line.asking).await;
+        assert!(SockRef::from(&line.stream).keepalive().unwrap());
+        assert_eq!(timeout(&line), None);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_speaks_or_is_spoken_on_is_not_asked_after() {
+        for speaks in [true, false] {
+            let (mut there, mut line) = pair(Carries::Requests(None)).await;
+            (line.patience, line.silent) = (EVERY * 5, EVERY * 4);
+            if speaks {
+                there.write_all(b"x").await.unwrap();
+                line.read_exact(&mut [0]).await.unwrap();
+            } else {
+                line.write_all(b"x").await.unwrap();
+            }
+            let looked = |line: &Line| line.silent != EVERY * 4;
+            reads_until(&mut line, looked).await;
+            assert!(line.silent.is_zero() && !line.asking);
+        }
     }
 }
