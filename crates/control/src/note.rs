@@ -65,13 +65,11 @@ pub(crate) fn write(transition: &Transition) {
             let (authority, until) = (&**name, date(*until));
             tracing::warn!(authority, until, why, "an authority fails and is left alone for a while");
         }
-        Transition::Service { service, available } => {
-            let service = &**service;
-            if *available {
-                tracing::info!(service, available, "service available again");
-            } else {
-                tracing::warn!(service, available, "service has no backend left");
-            }
+        Transition::Service { service, available: true } => {
+            tracing::info!(service = &**service, available = true, "service available again");
+        }
+        Transition::Service { service, available: false } => {
+            tracing::warn!(service = &**service, available = false, "service has no backend left");
         }
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header;
+use http::header::{self, HeaderMap};
 use http::{Method, Request, Uri, Version, request};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
-use relais_core::config::{Balance, Forward, HashKey, Service};
+use relais_core::config::{Balance, Edge, Forward, HashKey, Service};
 use relais_core::{Ask, Pool, Snapshot};
 
 use crate::answer::Failure;
@@ -97,31 +97,12 @@ impl Exchange {
             // RFC 9112 6.1: a length beside chunked coding must not travel on.
             head.headers.remove(header::CONTENT_LENGTH);
         }
-        let spools = &client.worker.shared.spools;
-        let keep = if idempotent {
-            Allowance {
-                memory: forward.retry.replay_bytes,
-                disk: forward.retry.spool_bytes,
-                disk_total: edge.limit.spool_bytes,
-                spools: Arc::clone(spools),
-            }
-        } else {
-            Allowance::nothing(spools)
-        };
+        let keep = allowance(client, edge, forward, idempotent);
         let body = (!incoming.is_end_stream()).then(|| ClientBody::new(incoming, keep, limit, edge.client.body));
         if present.cookie {
             headers::join_cookies(&mut head.headers);
         }
-        // A service that asks for certificates believes its own handshake only; another one, trusted peers.
-        let identity = client.tls.as_ref().and_then(|tls| tls.identity.as_ref());
-        let asks = pool.service.client_tls.certificate.is_some();
-        if asks || (present.identity && !trusted) {
-            identity::set(&mut head.headers, identity.filter(|_| asks));
-        }
-        if present.underscored && (asks || !trusted) {
-            headers::remove_twins(&mut head.headers);
-        }
-        forwarded::set(&mut head.headers, &client.peer, host, present.forwarded, trusted);
+        introduce(client, pool, host, present, trusted, &mut head.headers);
         if let Some(via) = ready.via(version) {
             head.headers.append(header::VIA, via.clone());
         }
@@ -193,6 +174,34 @@ impl Exchange {
     pub(crate) fn worth_waiting_for(&self) -> bool {
         self.pool.members.iter().any(|member| member.admin == relais_core::Admin::Enabled)
     }
+}
+
+/// How much of the body is kept for another attempt.
+fn allowance(client: &Client, edge: &Edge, forward: &Forward, idempotent: bool) -> Allowance {
+    let spools = &client.worker.shared.spools;
+    if !idempotent {
+        return Allowance::nothing(spools);
+    }
+    Allowance {
+        memory: forward.retry.replay_bytes,
+        disk: forward.retry.spool_bytes,
+        disk_total: edge.limit.spool_bytes,
+        spools: Arc::clone(spools),
+    }
+}
+
+/// Tells the backend who the client is. A service that asks for certificates believes its own handshake only; another one,
+/// what trusted peers say.
+fn introduce(client: &Client, pool: &Pool, host: &Asked, present: Present, trusted: bool, fields: &mut HeaderMap) {
+    let identity = client.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+    let asks = pool.service.client_tls.certificate.is_some();
+    if asks || (present.identity && !trusted) {
+        identity::set(fields, identity.filter(|_| asks));
+    }
+    if present.underscored && (asks || !trusted) {
+        headers::remove_twins(fields);
+    }
+    forwarded::set(fields, &client.peer, host, present.forwarded, trusted);
 }
 
 /// The path that routes are looked up by: `*` of an OPTIONS request counts as the root.

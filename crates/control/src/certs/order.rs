@@ -91,8 +91,10 @@ async fn carry_out(
     let account = store.account(&order.authority.name);
     let ordered = acme::order(&ca, &job, account.as_ref(), certs.board(), dns.as_ref(), &steps);
     match tokio::time::timeout(order.timeout, ordered).await {
-        Ok(result) => result.map_err(fault_of),
-        Err(_) => Err(fault(FaultKind::Unreachable, format!("the order was not done in {:?}", order.timeout))),
+        Ok(result) => result,
+        Err(_) => {
+            Err(OrderFault::new(FaultKind::Unreachable, format!("the order was not done in {:?}", order.timeout)))
+        }
     }
 }
 
@@ -163,8 +165,8 @@ pub(super) async fn renewal_info(question: RenewalQuestion) -> Event {
             retry_after: Some(info.ask_again),
             date: None,
         }),
-        Ok(None) => Err(fault(FaultKind::Refused, "the CA gives no renewal information".to_owned())),
-        Err(fault) => Err(fault_of(fault)),
+        Ok(None) => Err(OrderFault::new(FaultKind::Refused, "the CA gives no renewal information")),
+        Err(fault) => Err(fault),
     };
     Event::RenewalInfo { id, name, answer }
 }
@@ -173,27 +175,4 @@ pub(super) async fn renewal_info(question: RenewalQuestion) -> Event {
 pub(super) fn ca(authority: &Arc<Authority>, staging: bool, email: Option<&String>, order: std::time::Duration) -> Ca {
     let patience = Patience { order, ..Patience::default() };
     Ca { authority: Arc::clone(authority), staging, email: email.cloned(), patience }
-}
-
-pub(super) fn fault(kind: FaultKind, said: String) -> OrderFault {
-    OrderFault { kind, said, likely: None, retry_after: None, challenge: None }
-}
-
-/// The same fault in the fleet's words.
-pub(super) fn fault_of(fault: acme::OrderFault) -> OrderFault {
-    let kind = match fault.kind {
-        acme::FaultKind::Unreachable => FaultKind::Unreachable,
-        acme::FaultKind::RateLimited => FaultKind::RateLimited,
-        acme::FaultKind::Refused => FaultKind::Refused,
-        acme::FaultKind::Challenge => FaultKind::Challenge,
-        acme::FaultKind::Dns => FaultKind::Dns,
-        acme::FaultKind::Internal => FaultKind::Internal,
-    };
-    OrderFault {
-        kind,
-        said: fault.said,
-        likely: fault.likely,
-        retry_after: fault.retry_after,
-        challenge: fault.challenge,
-    }
 }

@@ -11,7 +11,7 @@ use relais_tls::takeover;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::order::{Keeper, ca, fault_of, follow};
+use super::order::{Keeper, ca, follow};
 use super::{Done, kept, records};
 use crate::control::Control;
 use crate::handle::{Refusal, RefusalKind};
@@ -201,8 +201,7 @@ async fn tried(
     let (steps, told) = Steps::new();
     tokio::spawn(follow(told, format!("{name} (test)").into(), keeper, false));
     let dns = records::dns(config);
-    let product =
-        acme::order(&ca, &job, None, board, dns.as_ref(), &steps).await.map_err(|fault| by_ca(fault_of(fault)))?;
+    let product = acme::order(&ca, &job, None, board, dns.as_ref(), &steps).await.map_err(by_ca)?;
     Ok(Tried { name: name.to_owned(), authority: authority.name.to_string(), issuer: product.issuer })
 }
 
@@ -222,7 +221,7 @@ async fn revoked(config: &Config, keeper: Keeper, name: &str, reason: Reason) ->
     let keeper = Keeper { authority: Arc::clone(&authority.name), ..keeper };
     tokio::spawn(follow(told, name.into(), keeper, true));
     let done = acme::revoke(&ca, &account, &kept.chain_pem, reason, &steps).await;
-    done.map_err(|fault| by_ca(fault_of(fault)))?;
+    done.map_err(by_ca)?;
     tracing::warn!(name, authority = &*authority.name, "certificate revoked by the operator");
     Ok(())
 }
@@ -243,7 +242,7 @@ async fn rolled_over(
         let (steps, told) = Steps::new();
         let keeper = Keeper { authority: Arc::clone(&authority.name), ..keeper.clone() };
         tokio::spawn(follow(told, "account".into(), keeper, true));
-        acme::rollover(&ca, &account, &steps).await.map_err(|fault| by_ca(fault_of(fault)))?;
+        acme::rollover(&ca, &account, &steps).await.map_err(by_ca)?;
         tracing::warn!(authority = &*authority.name, "the account has a new key");
         names.push(authority.name.to_string());
     }

@@ -72,6 +72,33 @@ pub struct OrderFault {
     pub challenge: Option<Challenge>,
 }
 
+impl OrderFault {
+    /// With nothing but a sentence.
+    #[must_use]
+    pub fn new(kind: FaultKind, said: impl Into<String>) -> Self {
+        Self { kind, said: said.into(), likely: None, retry_after: None, challenge: None }
+    }
+
+    /// And with what is likely behind it.
+    #[must_use]
+    pub fn likely(mut self, likely: impl Into<String>) -> Self {
+        self.likely = Some(likely.into());
+        self
+    }
+}
+
+impl std::fmt::Display for OrderFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.said)?;
+        match &self.likely {
+            Some(likely) => write!(f, "; {likely}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for OrderFault {}
+
 /// Whose fault it is that there is no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,7 +5,7 @@ use relais_core::config::Challenge;
 
 use super::board::Notice;
 use super::dns::{DnsFault, Failed, Presented, Undo};
-use super::fault::{FaultKind, OrderFault};
+use super::fault::{self, FaultKind, OrderFault};
 use super::order::Desk;
 use super::step::Step;
 use super::wire::{Tries, persist};
@@ -149,7 +149,7 @@ pub(super) async fn why_invalid(desk: &Desk<'_>, order: &mut Order, answers: &An
         }
         let failed = authorization.challenges.iter().find(|one| one.status == ChallengeStatus::Invalid);
         if let Some(problem) = failed.and_then(|one| one.error.as_ref()) {
-            return OrderFault::validation(problem, host, *challenge);
+            return fault::validation(problem, host, *challenge);
         }
     }
     desk.dead(order)

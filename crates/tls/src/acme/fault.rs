@@ -1,101 +1,45 @@
-//! Why an order did not succeed: what kind of failure, the CA's own sentence, and what is likely behind it in ours.
+//! Why an order did not succeed, read from what the CA said: the kind, its own sentence, and what is likely behind it in ours.
 //! Touches nothing.
 
-use std::time::Duration;
-
 use instant_acme::{Error, Problem};
+pub use relais_core::certs::{FaultKind, OrderFault};
 use relais_core::config::Challenge;
 
 use super::client::ClientFault;
 
-/// Whose fault it is, and so what to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FaultKind {
-    /// The CA cannot be reached, hangs or is broken: another CA may do.
-    Unreachable,
-    /// The CA allows no more for now.
-    RateLimited,
-    /// The CA will not, as long as things are as they are: its rules, CAA, the account.
-    Refused,
-    /// The CA could not validate that the name is ours.
-    Challenge,
-    /// The record for `dns-01` could not be written.
-    Dns,
-    /// Something of ours: a key that cannot be made, an account that cannot be kept.
-    Internal,
-}
-
-/// Why an order did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OrderFault {
-    /// Whose fault it is.
-    pub kind: FaultKind,
-    /// The CA's own sentence where it said one, else ours.
-    pub said: String,
-    /// What is likely behind it, and the way out.
-    pub likely: Option<String>,
-    /// The CA's word on when to come again, from now.
-    pub retry_after: Option<Duration>,
-    /// The challenge that failed, so that another one can be tried first.
-    pub challenge: Option<Challenge>,
-}
-
-impl OrderFault {
-    pub(super) fn new(kind: FaultKind, said: impl Into<String>) -> Self {
-        Self { kind, said: said.into(), likely: None, retry_after: None, challenge: None }
-    }
-
-    pub(super) fn likely(mut self, likely: impl Into<String>) -> Self {
-        self.likely = Some(likely.into());
-        self
-    }
-
-    /// Of a call to the CA, outside of a validation.
-    pub(super) fn of(error: &Error) -> Self {
-        match error {
-            Error::Api(problem) => Self::refusal(problem),
-            Error::Other(fault) => match fault.downcast_ref::<ClientFault>() {
-                Some(fault) => Self::new(FaultKind::Unreachable, fault.message.clone()),
-                None => Self::new(FaultKind::Unreachable, fault.to_string()),
-            },
-            Error::Crypto | Error::KeyRejected => Self::new(FaultKind::Internal, error.to_string()),
-            Error::Unsupported(what) => Self::new(FaultKind::Refused, format!("the CA does not know {what}")),
-            // No ACME: a portal, a proxy, another kind of server.
-            _ => Self::new(FaultKind::Unreachable, format!("the answer of the CA is not understood: {error}"))
-                .likely("check `directory`: something else than an ACME server may answer there"),
-        }
-    }
-
-    fn refusal(problem: &Problem) -> Self {
-        let kind = kind_of(problem);
-        let fault = Self::new(kind, sentence(problem));
-        match hint(word(problem)) {
-            Some(likely) => fault.likely(likely),
-            None => fault,
-        }
-    }
-
-    /// Of a validation of `host`.
-    pub(super) fn validation(problem: &Problem, host: &str, challenge: Challenge) -> Self {
-        let fault = match word(problem) {
-            "rateLimited" | "serverInternal" | "caa" | "rejectedIdentifier" => Self::refusal(problem),
-            _ => Self::new(FaultKind::Challenge, sentence(problem)).likely(cause(word(problem), host, challenge)),
-        };
-        Self { challenge: Some(challenge), ..fault }
+/// Of a call to the CA, outside of a validation.
+pub(super) fn of(error: &Error) -> OrderFault {
+    let unreachable = |said: String| OrderFault::new(FaultKind::Unreachable, said);
+    match error {
+        Error::Api(problem) => refusal(problem),
+        Error::Other(fault) => match fault.downcast_ref::<ClientFault>() {
+            Some(fault) => unreachable(fault.message.clone()),
+            None => unreachable(fault.to_string()),
+        },
+        Error::Crypto | Error::KeyRejected => OrderFault::new(FaultKind::Internal, error.to_string()),
+        Error::Unsupported(what) => OrderFault::new(FaultKind::Refused, format!("the CA does not know {what}")),
+        // No ACME: a portal, a proxy, another kind of server.
+        _ => unreachable(format!("the answer of the CA is not understood: {error}"))
+            .likely("check `directory`: something else than an ACME server may answer there"),
     }
 }
 
-impl std::fmt::Display for OrderFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.said)?;
-        match &self.likely {
-            Some(likely) => write!(f, "; {likely}"),
-            None => Ok(()),
-        }
+fn refusal(problem: &Problem) -> OrderFault {
+    let fault = OrderFault::new(kind_of(problem), sentence(problem));
+    match hint(word(problem)) {
+        Some(likely) => fault.likely(likely),
+        None => fault,
     }
 }
 
-impl std::error::Error for OrderFault {}
+/// Of a validation of `host`.
+pub(super) fn validation(problem: &Problem, host: &str, challenge: Challenge) -> OrderFault {
+    let fault = match word(problem) {
+        "rateLimited" | "serverInternal" | "caa" | "rejectedIdentifier" => refusal(problem),
+        _ => OrderFault::new(FaultKind::Challenge, sentence(problem)).likely(cause(word(problem), host, challenge)),
+    };
+    OrderFault { challenge: Some(challenge), ..fault }
+}
 
 /// The last part of `urn:ietf:params:acme:error:WORD` (RFC 8555, section 6.7).
 pub(super) fn word(problem: &Problem) -> &str {
@@ -191,29 +135,29 @@ mod tests {
     #[test]
     fn the_ca_is_quoted_and_the_cause_is_named() {
         let refused = problem("connection", "Fetching http://a.fr/: Connection refused");
-        let fault = OrderFault::validation(&refused, "a.fr", Challenge::Http01);
+        let fault = validation(&refused, "a.fr", Challenge::Http01);
         assert_eq!(fault.kind, FaultKind::Challenge);
         assert_eq!(fault.said, "Fetching http://a.fr/: Connection refused");
         assert!(fault.to_string().contains("port 80 of a.fr cannot be reached"), "{fault}");
-        let fault = OrderFault::validation(&refused, "a.fr", Challenge::TlsAlpn01);
+        let fault = validation(&refused, "a.fr", Challenge::TlsAlpn01);
         assert!(fault.to_string().contains("port 443"), "{fault}");
-        let fault = OrderFault::validation(&problem("unauthorized", "wrong"), "a.fr", Challenge::Http01);
+        let fault = validation(&problem("unauthorized", "wrong"), "a.fr", Challenge::Http01);
         assert!(fault.to_string().contains("another server answered on port 80"), "{fault}");
-        let fault = OrderFault::validation(&problem("caa", "CAA forbids"), "a.fr", Challenge::Http01);
+        let fault = validation(&problem("caa", "CAA forbids"), "a.fr", Challenge::Http01);
         assert_eq!(fault.kind, FaultKind::Refused);
         assert!(fault.to_string().contains("CAA record"), "{fault}");
     }
 
     #[test]
     fn the_kind_says_what_to_do_next() {
-        let kind = |word| OrderFault::of(&Error::Api(problem(word, "x"))).kind;
+        let kind = |word| of(&Error::Api(problem(word, "x"))).kind;
         assert_eq!(kind("rateLimited"), FaultKind::RateLimited);
         assert_eq!(kind("serverInternal"), FaultKind::Unreachable);
         assert_eq!(kind("badNonce"), FaultKind::Unreachable);
         assert_eq!(kind("rejectedIdentifier"), FaultKind::Refused);
         assert_eq!(kind("unauthorized"), FaultKind::Refused);
         let silent: Problem = serde_json::from_str(r#"{"status": 503}"#).unwrap();
-        let fault = OrderFault::of(&Error::Api(silent));
+        let fault = of(&Error::Api(silent));
         assert_eq!((fault.kind, fault.said.as_str()), (FaultKind::Unreachable, "the CA answered 503 and said nothing"));
     }
 
@@ -221,7 +165,7 @@ mod tests {
     fn what_is_said_of_each_name_is_told() {
         let text = r#"{"type": "urn:ietf:params:acme:error:malformed", "detail": "Some names were rejected",
             "subproblems": [{"type": "x", "detail": "Forbidden by policy", "identifier": {"type": "dns", "value": "b.fr"}}]}"#;
-        let fault = OrderFault::of(&Error::Api(serde_json::from_str(text).unwrap()));
+        let fault = of(&Error::Api(serde_json::from_str(text).unwrap()));
         assert_eq!(fault.said, "Some names were rejected; b.fr: Forbidden by policy");
     }
 }

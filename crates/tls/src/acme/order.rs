@@ -117,7 +117,7 @@ impl Desk<'_> {
             match persist!(self.wire, false, account.new_order(&new)) {
                 Ok(order) => return Ok(order),
                 Err(error) if replaces.is_some() && is_about_replaces(&error) => {
-                    let why = OrderFault::of(&error).said;
+                    let why = fault::of(&error).said;
                     self.steps.tell(Step::Without { what: "replaces", why });
                     replaces = None;
                 }

@@ -72,7 +72,7 @@ impl Wire {
 
     /// The fault of a call that failed, with what its answer said besides.
     pub(super) fn fault(&self, error: &Error) -> OrderFault {
-        let fault = OrderFault::of(error);
+        let fault = fault::of(error);
         let retry_after = if fault.kind == FaultKind::Internal { None } else { self.later() };
         OrderFault { retry_after, ..fault }
     }
