@@ -60,6 +60,34 @@ fn a_client_that_asks_again_while_the_edge_stops_is_served_and_told_to_go() {
     assert!(edge.ended().success());
 }
 
+/// Over HTTP/2 a client is told twice, a round trip apart: what it asked before it could know is served.
+#[test]
+fn an_http2_client_loses_no_request_when_the_edge_stops() {
+    let backend = Raw::new();
+    let mut edge = Setup::to(&[&backend]).start();
+    let client = Client::plain(edge.http());
+    let mut slow = client.get("/slow");
+    let (mut upstream, _) = backend.request();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+    assert_eq!(slow.head().status(), 200);
+    edge.signal("STOP");
+    // It hears of its end before it hears of these.
+    let mut calls: Vec<_> = (0..50).map(|n| client.get(&format!("/{n}"))).collect();
+    edge.signal("TERM");
+    edge.signal("CONT");
+    for _ in &calls {
+        let (mut upstream, _) = backend.request();
+        upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx");
+    }
+    for call in &mut calls {
+        assert_eq!(call.finish().expect("none is lost").0, b"x");
+    }
+    // What was under way ends in its own time, and then so does the edge.
+    upstream.send("slow");
+    assert_eq!(slow.finish().unwrap().0, b"slow");
+    assert!(edge.ended().success());
+}
+
 /// Browsers connect in advance: such connections delay a stop by a moment, not by its whole time.
 #[test]
 fn connections_without_a_word_do_not_hold_up_the_end() {

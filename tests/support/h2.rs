@@ -164,6 +164,24 @@ impl Call {
         self.try_head().unwrap()
     }
 
+    /// The next interim answer; `None`: the head comes next.
+    #[track_caller]
+    pub(crate) fn interim(&mut self) -> Option<Response<()>> {
+        let response = self.response.as_mut().expect("interim answers come before the head");
+        patiently(&self.handle, poll_fn(|cx| response.poll_informational(cx))).map(Result::unwrap)
+    }
+
+    /// The `link` fields of all interim answers before the head, which are hints.
+    #[track_caller]
+    pub(crate) fn hints(&mut self) -> Vec<String> {
+        let mut links = Vec::new();
+        while let Some(interim) = self.interim() {
+            assert_eq!(interim.status(), 103);
+            links.push(interim.headers()["link"].to_str().unwrap().to_owned());
+        }
+        links
+    }
+
     /// The next piece of the body; `None` at its end.
     #[track_caller]
     pub(crate) fn data(&mut self) -> Option<Result<Bytes, h2::Error>> {

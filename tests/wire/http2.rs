@@ -4,7 +4,7 @@ use crate::support::edge::Setup;
 use crate::support::h2::Client;
 use crate::support::raw::{Plain, Raw};
 use crate::support::wire::ok;
-use crate::support::{certs, wait_for};
+use crate::support::{assert_same, certs, noise, wait_for};
 
 fn web(backend: &Plain) -> Setup {
     Setup::services(&format!(
@@ -84,4 +84,124 @@ fn a_slow_stream_does_not_hold_up_the_others() {
     for _ in 0..10 {
         assert_eq!(client.get("/small").finish().unwrap().0, b"xxxxxxxxxx");
     }
+}
+
+/// Bytes of several windows in both directions of one connection, none of them in another stream's place.
+#[test]
+fn large_bodies_cross_beside_one_another() {
+    let echo = Plain::new(|request| {
+        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", request.body.len()).into_bytes();
+        answer.extend_from_slice(&request.body);
+        answer
+    });
+    let edge = Setup::to(&[&echo]).start();
+    let client = Client::plain(edge.http());
+    let bodies: Vec<Vec<u8>> = (0..8_usize).map(|n| noise((3 << 20) + n)[n..].repeat(1 + n % 2)).collect();
+    let calls: Vec<_> = bodies.iter().map(|_| client.start(http::Request::post(client.url("/")), false)).collect();
+    std::thread::scope(|scope| {
+        for (mut call, body) in calls.into_iter().zip(&bodies) {
+            scope.spawn(move || {
+                call.send(body, true);
+                assert_same(&call.finish().unwrap().0, body);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_the_client_resets_frees_its_http1_backend() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let client = Client::plain(edge.http());
+    // While the backend thinks.
+    let mut call = client.get("/thinking");
+    let (mut upstream, _) = backend.request();
+    call.reset();
+    upstream.ends();
+    assert_eq!(edge.access_to("/thinking")["status"], 499);
+    // In the middle of the answer, when there is nothing to give.
+    let mut call = client.get("/answering");
+    let (mut upstream, _) = backend.request();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+    assert_eq!(call.head().status(), 200);
+    assert_eq!(call.data().unwrap().unwrap(), "half");
+    call.reset();
+    upstream.ends();
+    assert_eq!(edge.access_to("/answering")["cut"], "client_gone");
+    // And while the answer waits for room.
+    let narrow = Client::with_room(edge.http(), 1000);
+    let mut call = narrow.get("/waiting");
+    let (mut upstream, _) = backend.request();
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+    assert_eq!(call.head().status(), 200);
+    upstream.stuff(b'x', 1_000_000_000);
+    call.reset();
+    // What the edge had not read is lost with the connection: a reset, not an end in order.
+    while upstream.try_send([b'x'; 1 << 16]).is_ok() {}
+    assert_eq!(edge.access_to("/waiting")["cut"], "client_gone");
+    // In the middle of an upload.
+    let mut call = client.start(http::Request::post(client.url("/upload")), false);
+    call.send(b"half", false);
+    let (mut upstream, head) = backend.request();
+    assert_eq!(upstream.chunk().unwrap(), b"half");
+    call.reset();
+    assert!(upstream.try_body(&head).is_err(), "looks complete");
+    wait_for("nothing is in flight", || edge.backend(&backend)["inflight"] == 0);
+}
+
+/// A frame of HTTP/2 (RFC 9113 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend_from_slice(&[kind, flags]);
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// HPACK: GET, http, `/`, and `a.test` as the authority.
+const REQUEST: &[u8] = b"\x82\x86\x84\x01\x06a.test";
+
+/// CVE-2023-44487: a request and its reset, over and over, would keep the edge and its backends busy for nothing.
+#[test]
+fn a_client_that_resets_all_it_asks_for_is_sent_away() {
+    const ENHANCE_YOUR_CALM: [u8; 4] = [0, 0, 0, 11];
+    let backend = Plain::saying("x");
+    let edge = Setup::to(&[&backend]).start();
+    let beside = Client::plain(edge.http());
+    assert_eq!(beside.get("/").finish().unwrap().0, b"x");
+    let mut client = edge.connect();
+    let flood: Vec<u8> = (0..10_000_u32)
+        .flat_map(|n| [frame(1, 5, 2 * n + 1, REQUEST), frame(3, 0, 2 * n + 1, &[0, 0, 0, 8])].concat())
+        .collect();
+    let _ = client.try_send([PREFACE.as_bytes(), &flood].concat());
+    let said = client.rest();
+    let calm = said.windows(4).any(|window| window == ENHANCE_YOUR_CALM);
+    assert!(calm || said.is_empty(), "neither sent away nor cut: {said:?}");
+    assert!(backend.count() < 2000, "{} requests reached the backend", backend.count());
+    assert_eq!(beside.get("/").finish().unwrap().0, b"x");
+    wait_for("nothing is in flight", || edge.sample("relais_requests_inflight", &[]) == 0.0);
+}
+
+#[test]
+fn every_answer_has_a_date_and_a_length_where_there_is_one() {
+    let backend = Plain::new(|request| match request.head.target() {
+        "/dated" => b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 1\r\n\r\nx".to_vec(),
+        "/endless" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n".to_vec(),
+        _ => ok("x").into_bytes(),
+    });
+    let edge = web(&backend).start();
+    let client = Client::plain(edge.http());
+    let head = client.get("/dated").head();
+    assert_eq!(head.headers()["date"], "Sun, 06 Nov 1994 08:49:37 GMT");
+    for (path, length) in [("/", Some("1")), ("/endless", None)] {
+        let head = client.get(path).head();
+        let date = head.headers()["date"].to_str().unwrap();
+        assert!(date.len() == 29 && date.ends_with(" GMT"), "{date}");
+        assert_eq!(head.headers().get("content-length").map(|value| value.to_str().unwrap()), length);
+    }
+    // Its own answers too.
+    let nowhere = client.start(http::Request::get("http://b.test/"), true).head();
+    assert_eq!((nowhere.status().as_u16(), nowhere.headers()["date"].len()), (404, 29));
+    assert_ne!(nowhere.headers()["content-length"], "0");
 }

@@ -1,10 +1,12 @@
-//! Interim answers: `Expect: 100-continue` in its three ends, and 103 (Early Hints).
+//! Interim answers: `Expect: 100-continue` in its three ends, and 103 (Early Hints), for clients of both versions.
 
 use std::time::Duration;
 
 use crate::support::edge::Setup;
+use crate::support::h2::{Call, Client};
 use crate::support::raw::Raw;
 use crate::support::wire::{get, ok};
+use crate::support::{assert_same, noise};
 
 const EXPECTING: &str = "PUT /upload HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
 
@@ -119,4 +121,218 @@ fn early_hints_for_a_pipelined_request_come_behind_the_answer_before() {
         let head = client.head();
         assert_eq!((head.status(), client.body(&head)), (200, body.as_bytes().to_vec()));
     }
+}
+
+fn hint(link: &str) -> String {
+    format!("HTTP/1.1 103 Early Hints\r\nLink: {link}\r\n\r\n")
+}
+
+#[test]
+fn early_hints_reach_an_http2_client_before_the_answer() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let client = Client::plain(edge.http());
+    let mut call = client.get("/");
+    let (mut upstream, _) = backend.request();
+    for n in 1..=3 {
+        // Also after a while in which nothing else woke the connection.
+        std::thread::sleep(Duration::from_millis(150 * (n / 2)));
+        upstream.send(format!(
+            "HTTP/1.1 103 Early Hints\r\nLink: </{n}.css>\r\nConnection: X-Own\r\nX-Own: 1\r\nKeep-Alive: 5\r\n\r\n"
+        ));
+        let interim = call.interim().expect("a hint");
+        assert_eq!(interim.status(), 103);
+        let fields: Vec<_> = interim.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(fields, [("link", format!("</{n}.css>").as_bytes())], "fields of one connection do not cross");
+    }
+    upstream.send(ok("page"));
+    assert!(call.interim().is_none());
+    let head = call.head();
+    assert_eq!((head.status().as_u16(), head.headers().contains_key("link")), (200, false));
+    assert_eq!(call.finish().unwrap().0, b"page");
+    // And the connection, and that to the backend, serve on.
+    let mut call = client.get("/next");
+    upstream.head();
+    upstream.send("HTTP/1.1 102 Processing\r\n\r\n").send(ok("next"));
+    assert_eq!(call.interim().unwrap().status(), 102);
+    assert_eq!(call.finish().unwrap().0, b"next");
+}
+
+#[test]
+fn interim_answers_in_one_packet_with_the_final_one_all_come_before_it() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let client = Client::plain(edge.http());
+    for _ in 0..20 {
+        let mut call = client.get("/");
+        let (mut upstream, _) = backend.request();
+        let hints: String = (0..30).map(|n| hint(&format!("</{n}>"))).collect();
+        upstream.send(format!("{hints}HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\npage"));
+        assert_eq!(call.hints(), (0..30).map(|n| format!("</{n}>")).collect::<Vec<_>>());
+        assert_eq!(call.finish().unwrap().0, b"page");
+    }
+}
+
+/// No window holds interim answers back, so that they may not be without number.
+#[test]
+fn a_flood_of_interim_answers_does_not_pile_up() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let client = Client::plain(edge.http());
+    let mut call = client.get("/");
+    let (mut upstream, _) = backend.request();
+    for n in 0..2000 {
+        upstream.send(hint(&format!("</{n}>")));
+    }
+    upstream.send(ok("page"));
+    let hints = call.hints().len();
+    assert!((1..1000).contains(&hints), "{hints}");
+    assert_eq!(call.finish().unwrap().0, b"page");
+}
+
+/// What a backend hinted at before it failed stands: hints bind nobody. What comes from it later goes nowhere.
+#[test]
+fn an_abandoned_attempt_gives_no_more_hints() {
+    let (one, two) = (Raw::new(), Raw::new());
+    let edge = Setup::to(&[&one, &two]).with("timeout.response = \"500ms\"").start();
+    let client = Client::plain(edge.http());
+    let mut call = client.get("/");
+    let ((mut first, _), other) = crate::support::until("a request at either", || {
+        let here = one.try_request().map(|request| (request, &two));
+        here.or_else(|| two.try_request().map(|request| (request, &one)))
+    });
+    first.send(hint("</first>"));
+    assert_eq!(call.interim().expect("a hint").headers()["link"], "</first>");
+    let (mut second, _) = other.request();
+    // The edge has left: if it still listens at all, it does not pass this on.
+    let _ = first.try_send(hint("</late>"));
+    second.send(hint("</second>")).send(ok("page"));
+    assert_eq!(call.hints(), ["</second>"]);
+    assert_eq!(call.finish().unwrap().0, b"page");
+}
+
+/// A hint behind the head would be taken for trailers, or for a mistake of the whole connection.
+#[test]
+fn a_download_that_is_continued_elsewhere_brings_no_hints() {
+    const SIZE: usize = 300_000;
+    let half = || {
+        Raw::new().serve(|mut conn| {
+            while let Some(request) = conn.try_head() {
+                let Some(range) = request.get("range") else {
+                    let head = format!("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: {SIZE}\r\n\r\n");
+                    let _ = conn.try_send(hint("</first>"));
+                    let _ = conn.try_send(head);
+                    let _ = conn.try_send(&noise(SIZE)[..SIZE / 2]);
+                    return;
+                };
+                let range = range.strip_prefix("bytes=").unwrap().to_owned();
+                let first: usize = range.split('-').next().unwrap().parse().unwrap();
+                let _ = conn.try_send(hint("</second>"));
+                let _ = conn.try_send(format!(
+                    "HTTP/1.1 206 Partial Content\r\nETag: \"v1\"\r\nContent-Range: bytes {range}/{SIZE}\r\n\
+                     Content-Length: {}\r\n\r\n",
+                    SIZE - first
+                ));
+                let _ = conn.try_send(&noise(SIZE)[first..]);
+            }
+        })
+    };
+    let (one, two) = (half(), half());
+    let edge = Setup::to(&[&one, &two]).start();
+    let client = Client::plain(edge.http());
+    for _ in 0..3 {
+        let mut call = client.get("/film");
+        assert_eq!(call.hints(), ["</first>"]);
+        let (body, trailers) = call.finish().unwrap();
+        assert_same(&body, &noise(SIZE));
+        assert_eq!(trailers, None);
+    }
+}
+
+/// The same as with `EXPECTING`, over HTTP/2.
+fn expecting(client: &Client) -> Call {
+    let request = http::Request::put(client.url("/upload")).header("content-length", "4");
+    client.start(request.header("expect", "100-continue"), false)
+}
+
+#[test]
+fn the_body_of_an_http2_client_is_asked_for_when_the_backend_wants_it() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let client = Client::plain(edge.http());
+    let mut call = expecting(&client);
+    let (mut upstream, head) = backend.request();
+    assert_eq!(head.get("expect"), Some("100-continue"), "{}", head.raw);
+    upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(call.interim().expect("100").status(), 100);
+    call.send(b"body", true);
+    assert_eq!(upstream.bytes(4), b"body");
+    upstream.send(ok("stored"));
+    assert!(call.interim().is_none(), "100 comes once");
+    assert_eq!(call.finish().unwrap().0, b"stored");
+}
+
+#[test]
+fn the_body_of_an_http2_client_is_never_asked_for_when_the_backend_refuses_it() {
+    for (line, status) in [("417 Expectation Failed", 417), ("413 Content Too Large", 413), ("401 Unauthorized", 401)] {
+        let backend = Raw::new();
+        let edge = Setup::to(&[&backend]).start();
+        let client = Client::plain(edge.http());
+        let mut call = expecting(&client);
+        let (mut upstream, _) = backend.request();
+        upstream.send(format!("HTTP/1.1 {line}\r\nContent-Length: 2\r\n\r\nno"));
+        assert!(call.interim().is_none(), "the very first head is the final one");
+        assert_eq!(call.head().status(), status);
+        assert_eq!(call.finish().unwrap().0, b"no");
+        upstream.ends();
+        // Only the stream is over.
+        let mut call = client.get("/next");
+        let (mut upstream, _) = backend.request();
+        upstream.send(ok("next"));
+        assert_eq!(call.finish().unwrap().0, b"next");
+    }
+}
+
+#[test]
+fn the_body_of_an_http2_client_is_asked_for_after_a_while_when_the_backend_says_nothing() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let client = Client::plain(edge.http());
+    let mut call = expecting(&client);
+    let (mut upstream, _) = backend.request();
+    assert_eq!(call.interim().expect("100").status(), 100);
+    call.send(b"body", true);
+    assert_eq!(upstream.bytes(4), b"body");
+    upstream.send(ok("stored"));
+    assert_eq!(call.finish().unwrap().0, b"stored");
+}
+
+#[test]
+fn an_http2_client_that_does_not_wait_for_100_is_not_told_to_go_on() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let client = Client::plain(edge.http());
+    let mut call = expecting(&client);
+    let (mut upstream, _) = backend.request();
+    call.send(b"body", true);
+    // A second request that was answered shows that the edge has read what came before it.
+    let mut other = client.get("/other");
+    let (mut beside, _) = backend.request();
+    beside.send(ok("other"));
+    assert_eq!(other.finish().unwrap().0, b"other");
+    upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(upstream.bytes(4), b"body");
+    upstream.send(ok("stored"));
+    assert!(call.interim().is_none());
+    assert_eq!(call.finish().unwrap().0, b"stored");
+}
+
+#[test]
+fn a_body_that_is_too_large_for_the_service_is_not_asked_for_over_http2() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).with("max_body = 3").start();
+    let client = Client::plain(edge.http());
+    let mut call = expecting(&client);
+    assert!(call.interim().is_none());
+    assert_eq!(call.head().status(), 413);
 }

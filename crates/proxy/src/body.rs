@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use crate::kept::{Allowance, Kept, Position};
+use crate::request_body::RequestBody;
 use crate::timer::LazyTimer;
 
 /// Why a request body could not be read to its end. The fault is the client's, never the backend's.
@@ -55,7 +55,7 @@ pub(crate) struct ClientBody {
 
 #[derive(Debug)]
 struct Source {
-    incoming: Incoming,
+    incoming: RequestBody,
     timer: LazyTimer,
     blocked: Option<Instant>,
     kept: Kept,
@@ -69,7 +69,7 @@ struct Source {
 
 impl ClientBody {
     /// `keep`: how much to keep for another attempt. `limit`: bytes allowed. `patience`: longest silence of the client.
-    pub(crate) fn new(incoming: Incoming, keep: Allowance, limit: u64, patience: Duration) -> Arc<Self> {
+    pub(crate) fn new(incoming: RequestBody, keep: Allowance, limit: u64, patience: Duration) -> Arc<Self> {
         let size = incoming.size_hint();
         let source = Source {
             incoming,

@@ -170,6 +170,9 @@ impl<S: ClientStream> AsyncRead for ClientIo<S> {
         let before = buf.filled().len();
         match Pin::new(&mut this.inner).poll_read(cx, buf) {
             Poll::Ready(result) => {
+                if this.state.h2 && buf.filled().len() > before {
+                    this.state.note_heard();
+                }
                 if buf.filled().len() > before && !this.state.h2 && !this.partial && this.state.idle() {
                     // The first bytes of a head: from here on the clock for heads runs, not the one for idleness.
                     this.partial = true;

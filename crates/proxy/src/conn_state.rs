@@ -40,6 +40,8 @@ pub(crate) struct ConnState {
     pub(crate) unsent: AtomicBool,
     /// When the socket last took no more, in milliseconds after `born`; 0: never.
     write_block: AtomicU64,
+    /// When an HTTP/2 client last sent anything, in milliseconds after `born`.
+    heard: AtomicU64,
     /// The client was given up because it took no bytes for too long.
     pub(crate) stalled: AtomicBool,
     born: Instant,
@@ -65,6 +67,7 @@ impl ConnState {
             unanswered: AtomicU64::new(0),
             unsent: AtomicBool::new(false),
             write_block: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             born: Instant::now(),
             ends_with_connection: AtomicBool::new(false),
@@ -142,9 +145,21 @@ impl ConnState {
         self.ends_with_connection.store(true, Relaxed);
     }
 
+    fn age(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn note_heard(&self) {
+        self.heard.store(self.age(), Relaxed);
+    }
+
+    /// When an HTTP/2 client last sent anything.
+    pub(crate) fn heard(&self) -> Instant {
+        self.born + Duration::from_millis(self.heard.load(Relaxed))
+    }
+
     pub(crate) fn note_write_block(&self) {
-        let millis = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.write_block.store(millis.max(1), Relaxed);
+        self.write_block.store(self.age().max(1), Relaxed);
     }
 
     /// When the socket last took no more.

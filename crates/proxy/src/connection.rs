@@ -2,13 +2,14 @@
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use relais_core::config::{ClientTls, Config, Listener, ListenerProtocol, TlsVersion};
 use relais_core::stats::EdgeStats;
@@ -21,11 +22,12 @@ use tokio_rustls::server::TlsStream;
 use crate::answer::Failure;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::conn_state::{ConnState, Deadlines};
+use crate::h2_server;
 use crate::handshake;
 use crate::identity::Identity;
 use crate::ready::{Asked, Peer};
+use crate::request_body::RequestBody;
 use crate::service;
-use crate::streams::Streams;
 use crate::worker::Worker;
 
 /// What every request of one connection knows about it.
@@ -172,7 +174,7 @@ async fn drive<S>(
     let deadlines = Deadlines { headers: timeouts.headers, keep_alive: timeouts.keep_alive, body: timeouts.body };
     let state = ConnState::new(deadlines, h2, &config.edge.name);
     let id = worker.register(&state, local);
-    let io = TokioIo::new(ClientIo::new(stream, Arc::clone(&state)));
+    let io = ClientIo::new(stream, Arc::clone(&state));
     let client = Arc::new(Client {
         worker: Arc::clone(worker),
         state: Arc::clone(&state),
@@ -182,24 +184,17 @@ async fn drive<S>(
         asked: Mutex::new(None),
         _open: open,
     });
-    let service = service_fn(move |request| service::handle(Arc::clone(&client), request));
     let limit = &config.edge.limit;
     let result = if h2 {
-        let mut builder = hyper::server::conn::http2::Builder::new(Streams(Arc::clone(&state)));
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limit.h2_streams)
-            .max_header_list_size(u32::try_from(limit.header_bytes).unwrap_or(u32::MAX))
-            .keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(1 << 20)
-            .max_send_buf_size(256 << 10);
-        until_done(&state, builder.serve_connection(io, service)).await
+        h2_server::serve(io, client, limit).await.map_err(|error| error.to_string())
     } else {
+        let service = service_fn(move |request: Request<Incoming>| {
+            service::handle(Arc::clone(&client), request.map(RequestBody::H1))
+        });
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.max_headers(limit.header_count).max_buf_size(limit.header_bytes.max(8192) + (16 << 10));
-        until_done(&state, builder.serve_connection(io, service).with_upgrades()).await
+        let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+        until_done(&state, connection).await.map_err(|error| error.to_string())
     };
     worker.forget(id);
     if let Err(error) = result {
@@ -207,54 +202,12 @@ async fn drive<S>(
     }
 }
 
-/// hyper's connections share no trait for a graceful end.
-trait Drainable: Future<Output = hyper::Result<()>> {
-    fn drain(self: Pin<&mut Self>);
-}
-
-type H1<I, S> = hyper::server::conn::http1::UpgradeableConnection<I, S>;
-type H2<I, S> = hyper::server::conn::http2::Connection<I, S, Streams>;
-
-impl<I, S, B> Drainable for H1<I, S>
-where
-    H1<I, S>: Future<Output = hyper::Result<()>>,
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<I, S, B> Drainable for H2<I, S>
-where
-    H2<I, S>: Future<Output = hyper::Result<()>>,
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    B: http_body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
-{
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-/// Polls the connection to its end and, once, asks it to finish when it shall drain.
-async fn until_done(state: &ConnState, connection: impl Drainable) -> hyper::Result<()> {
+/// Polls an HTTP/1 connection to its end. hyper's own graceful end would close at once, requests on their way unread:
+/// `ClientIo` and `service` see to the end.
+async fn until_done(state: &ConnState, connection: impl Future<Output = hyper::Result<()>>) -> hyper::Result<()> {
     let mut connection = pin!(connection);
-    let mut told = false;
-    poll_fn(move |cx: &mut Context<'_>| -> Poll<hyper::Result<()>> {
+    poll_fn(move |cx| {
         state.register(cx.waker());
-        // Over HTTP/1 hyper would close at once, requests on their way unread: `ClientIo` and `service` see to the end.
-        if state.h2 && state.is_draining() && !told {
-            told = true;
-            connection.as_mut().drain();
-        }
         connection.as_mut().poll(cx)
     })
     .await

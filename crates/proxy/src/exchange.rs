@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Uri, Version, request};
-use hyper::body::{Body, Incoming};
+use http_body::Body;
 use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 use relais_core::config::{Balance, Edge, Forward, HashKey, Service};
@@ -17,6 +17,8 @@ use crate::connection::Client;
 use crate::headers::{self, Hop, Present};
 use crate::kept::Allowance;
 use crate::ready::{Asked, Ready};
+use crate::request_body::RequestBody;
+use crate::streams::Reply;
 use crate::worker::Prepared;
 use crate::{forwarded, identity, sticky};
 
@@ -45,6 +47,8 @@ pub(crate) struct Exchange {
     pub(crate) expects_continue: bool,
     /// The client's version: interim answers are not for HTTP/1.0.
     pub(crate) version: Version,
+    /// Where an HTTP/2 client gets them.
+    pub(crate) reply: Option<Arc<Reply>>,
     pub(crate) host: Arc<Asked>,
     pub(crate) ready: Arc<Ready>,
     pub(crate) prepared: Arc<Prepared>,
@@ -71,7 +75,7 @@ impl Exchange {
         snapshot: &Arc<Snapshot>,
         pool: &Arc<Pool>,
         forward: &Forward,
-        mut request: Request<Incoming>,
+        mut request: Request<RequestBody>,
         Admitted { ready, host, trusted, now }: Admitted<'_>,
     ) -> Result<Self, Failure> {
         let edge = &snapshot.config.edge;
@@ -84,6 +88,7 @@ impl Exchange {
         let expects_continue = present.expect && headers::has_token(request.headers(), &header::EXPECT, "100-continue");
         let hop = headers::strip_hop_by_hop(request.headers_mut(), present);
         let upgrade = (hop.upgrade.is_some() && version == Version::HTTP_11).then(|| hyper::upgrade::on(&mut request));
+        let reply = request.body().reply().cloned();
         let (mut head, incoming) = request.into_parts();
         head.extensions.clear();
         // `Connection` may have named it: then it is not sent on, and protects nothing.
@@ -115,6 +120,7 @@ impl Exchange {
             hop,
             body,
             version,
+            reply,
             host: Arc::clone(host),
             ready: Arc::clone(ready),
             prepared: client.worker.prepared(pool),
@@ -214,7 +220,7 @@ fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE)
 }
 
-fn hash_key(balance: &Balance, request: &Request<Incoming>, client: &Client, trusted: &[IpNet]) -> Option<u64> {
+fn hash_key(balance: &Balance, request: &Request<RequestBody>, client: &Client, trusted: &[IpNet]) -> Option<u64> {
     let Balance::Hash(key) = balance else { return None };
     let hash = |bytes: &[u8]| Some(relais_core::hash::stable(&[bytes]));
     match key {

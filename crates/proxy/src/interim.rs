@@ -10,18 +10,48 @@ use tokio::sync::oneshot;
 use crate::body::SendBody;
 use crate::conn_state::ConnState;
 use crate::exchange::Exchange;
+use crate::streams::Reply;
 
 /// The gate that holds a body back until the backend wants it.
 pub(crate) type Gate = Arc<Mutex<Option<oneshot::Sender<()>>>>;
 
+/// Whom interim answers are for.
+enum Audience {
+    /// The request of this number on an HTTP/1.1 connection.
+    Http1(Arc<ConnState>, u64),
+    Http2(Arc<Reply>),
+}
+
+impl Audience {
+    /// `None`: HTTP/1.0 knows no interim answers.
+    fn of(exchange: &Exchange) -> Option<Self> {
+        match (&exchange.reply, exchange.version) {
+            (Some(reply), _) => Some(Self::Http2(Arc::clone(reply))),
+            (None, Version::HTTP_11) => {
+                let state = &exchange.client.state;
+                Some(Self::Http1(Arc::clone(state), state.latest_request()))
+            }
+            (None, _) => None,
+        }
+    }
+
+    fn tell(&self, status: StatusCode, fields: &HeaderMap) {
+        match self {
+            Audience::Http1(client, request) => client.send_interim(*request, &bytes(status, fields)),
+            Audience::Http2(reply) => {
+                let mut fields = fields.clone();
+                fields.remove(header::CONTENT_LENGTH);
+                reply.tell(status, fields);
+            }
+        }
+    }
+}
+
 /// Sends interim answers of the backend on to the client (RFC 9110 15.2). 100 opens the gate of the body instead:
 /// reading the body makes the server side ask the client for it.
 pub(crate) fn pass_on(request: &mut Request<SendBody>, exchange: &Exchange, gate: Option<&Gate>) {
-    let to_client: Option<(Arc<ConnState>, u64)> = (exchange.version == Version::HTTP_11).then(|| {
-        let state = &exchange.client.state;
-        (Arc::clone(state), state.latest_request())
-    });
-    if to_client.is_none() && gate.is_none() {
+    let audience = Audience::of(exchange);
+    if audience.is_none() && gate.is_none() {
         return;
     }
     let gate = gate.cloned();
@@ -30,8 +60,8 @@ pub(crate) fn pass_on(request: &mut Request<SendBody>, exchange: &Exchange, gate
             if let Some(open) = gate.as_ref().and_then(|gate| gate.lock().take()) {
                 let _ = open.send(());
             }
-        } else if let Some((client, request)) = &to_client {
-            client.send_interim(*request, &bytes(interim.status(), interim.headers()));
+        } else if let Some(audience) = &audience {
+            audience.tell(interim.status(), interim.headers());
         }
     });
 }

@@ -15,7 +15,7 @@ use crate::access::Ticket;
 use crate::exchange::Exchange;
 use crate::from_backend::{Cut, FromBackend};
 use crate::resume;
-use crate::streams::{PIECE, Turn};
+use crate::streams::PIECE;
 
 /// The body of an answer.
 pub(crate) struct ResponseBody {
@@ -23,8 +23,8 @@ pub(crate) struct ResponseBody {
     ticket: Option<Box<Ticket>>,
     /// What is left of a frame that is passed on in pieces.
     rest: Option<Bytes>,
-    /// Of the HTTP/2 stream this goes to.
-    turn: Option<Arc<Turn>>,
+    /// It goes to an HTTP/2 stream.
+    in_pieces: bool,
 }
 
 enum Kind {
@@ -39,7 +39,7 @@ type Resuming = Pin<Box<dyn Future<Output = (Box<Ticket>, Result<Box<FromBackend
 
 impl ResponseBody {
     fn new(kind: Kind) -> Self {
-        Self { kind, ticket: None, rest: None, turn: None }
+        Self { kind, ticket: None, rest: None, in_pieces: false }
     }
 
     pub(crate) fn empty() -> Self {
@@ -81,25 +81,27 @@ impl ResponseBody {
         if matches!(self.kind, Kind::Empty) {
             ticket.completed();
         }
+        self.in_pieces = ticket.version == http::Version::HTTP_2;
         self.ticket = Some(ticket);
-        self.turn = Turn::current();
         self
+    }
+
+    /// The client took nothing for too long, and will get no more.
+    pub(crate) fn client_stalled(&mut self) {
+        if let Some(ticket) = &mut self.ticket {
+            ticket.cut = Some("client_stalled");
+        }
     }
 
     /// The next frame; for an HTTP/2 stream no more at once than a client must be able to take within its deadline.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let Some(turn) = self.turn.clone() else { return self.poll_next(cx) };
+        if !self.in_pieces {
+            return self.poll_next(cx);
+        }
         let frame = match self.rest.take() {
             Some(data) => Some(Ok(Frame::data(data))),
-            None => {
-                let Poll::Ready(frame) = self.poll_next(cx) else {
-                    turn.backend();
-                    return Poll::Pending;
-                };
-                frame
-            }
+            None => ready!(self.poll_next(cx)),
         };
-        turn.client();
         let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
         Poll::Ready(Some(Ok(match frame.into_data() {
             Ok(mut data) if data.len() > PIECE => {
@@ -182,16 +184,6 @@ impl ResponseBody {
                 }
                 ended
             }
-        }
-    }
-}
-
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        if let (Some(ticket), Some(turn)) = (&mut self.ticket, &self.turn)
-            && turn.is_late()
-        {
-            ticket.cut = Some("client_stalled");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, Uri, Version};
-use hyper::body::{Body, Incoming};
+use http_body::Body;
 use relais_core::config::{Action, Config, Redirect, Waiting};
 use relais_core::{Pool, Snapshot};
 
@@ -19,12 +19,13 @@ use crate::connection::Client;
 use crate::exchange::{Admitted, Exchange, routed_path};
 use crate::forwarded;
 use crate::ready::{self, Asked, Ready};
+use crate::request_body::RequestBody;
 use crate::response_body::ResponseBody;
 
 /// Serves one request.
 pub(crate) async fn handle(
     client: Arc<Client>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let active = client.state.enter();
     let snapshot = client.worker.shared.snapshot.load_full();
@@ -81,7 +82,7 @@ async fn respond(
     client: &Arc<Client>,
     snapshot: &Arc<Snapshot>,
     ready: &Arc<Ready>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     trusted: bool,
     ticket: &mut Box<Ticket>,
 ) -> Result<Response<ResponseBody>, Failure> {
@@ -150,7 +151,7 @@ fn to_challenge(client: &Client, host: &Asked, path: &str) -> Option<Response<Re
 }
 
 /// Refuses requests that make no sense (RFC 9112 3.2, RFC 9110 7.2) and says which host the others are for, as sent.
-fn admit<'a>(config: &Config, request: &'a Request<Incoming>) -> Result<&'a str, Failure> {
+fn admit<'a>(config: &Config, request: &'a Request<RequestBody>) -> Result<&'a str, Failure> {
     let limit = &config.edge.limit;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > limit.uri_bytes {

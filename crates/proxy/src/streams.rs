@@ -1,96 +1,205 @@
-//! HTTP/2 streams of one client connection: each a task of its own, with the deadline that hyper does not keep. hyper
-//! waits for ever for a client to make room for the answer; here the silence of a client ends its stream.
+//! One HTTP/2 stream of a client: a task of its own, from the head of its request to the last byte of its answer. What a
+//! client does not take in time ends its stream; what it resets ends here and at the backend.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use hyper::rt::Executor;
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, SendStream};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame};
 use parking_lot::Mutex;
 
 use crate::conn_state::ConnState;
+use crate::connection::Client;
+use crate::date;
+use crate::from_backend::Cut;
+use crate::headers::{self, Present};
+use crate::request_body::RequestBody;
+use crate::response_body::ResponseBody;
+use crate::service;
 use crate::timer::LazyTimer;
 
 /// Pieces in which an answer is given to an HTTP/2 stream: the least that a client must take within its deadline.
 /// RFC 9113 4.2: the frame size that everybody takes.
 pub(crate) const PIECE: usize = 16 << 10;
 
-tokio::task_local! {
-    static TURN: Arc<Turn>;
+/// Interim answers to one request at most: they wait in memory for a client that does not read, as no window holds them.
+const MOST_INTERIM: u32 = 100;
+
+/// The answering side of a stream until the head of its answer is out: interim answers go before it, none behind it.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    respond: Mutex<Option<SendResponse<Bytes>>>,
+    told: AtomicU32,
 }
 
-/// Whose turn it is in one stream: since when the client has something to take, if it has.
-#[derive(Debug, Default)]
-pub(crate) struct Turn {
-    since: Mutex<Option<Instant>>,
-    late: AtomicBool,
-}
-
-impl Turn {
-    /// That of the stream this is called in; `None` on an HTTP/1 connection.
-    pub(crate) fn current() -> Option<Arc<Turn>> {
-        TURN.try_with(Arc::clone).ok()
+impl Reply {
+    pub(crate) fn new(respond: SendResponse<Bytes>) -> Arc<Self> {
+        Arc::new(Self { respond: Mutex::new(Some(respond)), told: AtomicU32::new(0) })
     }
 
-    /// Something was given to the client: it is asked for more when there is room for it.
-    pub(crate) fn client(&self) {
-        *self.since.lock() = Some(Instant::now());
-    }
-
-    /// There is nothing to give now.
-    pub(crate) fn backend(&self) {
-        *self.since.lock() = None;
-    }
-
-    /// The client let its time pass: the stream is being ended.
-    pub(crate) fn is_late(&self) -> bool {
-        self.late.load(Relaxed)
-    }
-}
-
-/// Runs the streams of one connection.
-#[derive(Debug, Clone)]
-pub(crate) struct Streams(pub(crate) Arc<ConnState>);
-
-impl<F> Executor<F> for Streams
-where
-    F: Future + Send + 'static,
-{
-    fn execute(&self, stream: F) {
-        tokio::spawn(Watched {
-            stream: Box::pin(stream),
-            turn: Arc::default(),
-            state: Arc::clone(&self.0),
-            timer: LazyTimer::default(),
-        });
-    }
-}
-
-/// One stream. When it ends before its answer does, h2 resets it.
-struct Watched<F> {
-    stream: Pin<Box<F>>,
-    turn: Arc<Turn>,
-    state: Arc<ConnState>,
-    timer: LazyTimer,
-}
-
-impl<F: Future> Future for Watched<F> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        let stream = this.stream.as_mut();
-        if TURN.sync_scope(Arc::clone(&this.turn), || stream.poll(cx)).is_ready() {
-            return Poll::Ready(());
+    /// Sends an interim answer (RFC 9113 8.1), unless the final one has begun. HTTP/2 has no 101 (RFC 9113 8.6).
+    pub(crate) fn tell(&self, status: StatusCode, mut fields: HeaderMap) {
+        let mut respond = self.respond.lock();
+        let Some(respond) = respond.as_mut().filter(|_| status != StatusCode::SWITCHING_PROTOCOLS) else { return };
+        if self.told.fetch_add(1, Relaxed) >= MOST_INTERIM {
+            return;
         }
-        let Some(since) = *this.turn.since.lock() else { return Poll::Pending };
-        // While the socket itself takes no more, all streams wait for it, and it has a deadline of its own.
-        let since = this.state.last_write_block().map_or(since, |blocked| blocked.max(since));
-        ready!(this.timer.poll_expired(cx, since + this.state.deadlines.body));
-        this.turn.late.store(true, Relaxed);
-        Poll::Ready(())
+        strip(&mut fields);
+        let mut interim = Response::new(());
+        *interim.status_mut() = status;
+        *interim.headers_mut() = fields;
+        if let Err(error) = respond.send_informational(interim) {
+            tracing::debug!(%error, "an interim answer could not be sent");
+        }
+    }
+
+    /// Ready when the client has reset the stream, or is gone.
+    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.respond.lock().as_mut() {
+            Some(respond) => respond.poll_reset(cx).map(drop),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// No interim answer from here on.
+    fn close(&self) -> Option<SendResponse<Bytes>> {
+        self.respond.lock().take()
+    }
+}
+
+/// Fields that have no meaning in HTTP/2 (RFC 9113 8.2.2).
+fn strip(fields: &mut HeaderMap) {
+    headers::strip_hop_by_hop(fields, Present::in_(fields));
+}
+
+/// Serves one stream to its end. A stream that is dropped before its end is reset.
+pub(crate) async fn serve(client: Arc<Client>, request: Request<RequestBody>, reply: Arc<Reply>) {
+    let state = Arc::clone(&client.state);
+    let response = {
+        let mut handling = pin!(service::handle(client, request));
+        poll_fn(|cx| match handling.as_mut().poll(cx) {
+            Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
+            Poll::Pending => reply.poll_reset(cx).map(|()| None),
+        })
+        .await
+    };
+    let respond = reply.close();
+    let (Some(response), Some(mut respond)) = (response, respond) else { return };
+    let (head, body) = dressed(response);
+    let ended = body.is_end_stream();
+    let send = match respond.send_response(head, ended) {
+        Ok(send) => send,
+        Err(error) => {
+            tracing::debug!(%error, "the head of an answer could not be sent");
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            return;
+        }
+    };
+    drop(respond);
+    if ended {
+        return;
+    }
+    let mut answer = Answer { send, body, piece: None, waits_since: None, timer: LazyTimer::default(), state };
+    poll_fn(|cx| answer.poll(cx)).await;
+}
+
+/// The head of an answer as HTTP/2 wants it, with what every answer has.
+fn dressed(response: Response<ResponseBody>) -> (Response<()>, ResponseBody) {
+    let (mut head, body) = response.into_parts();
+    strip(&mut head.headers);
+    head.headers.entry(header::DATE).or_insert_with(date::now);
+    if !body.is_end_stream()
+        && let Some(length) = body.size_hint().exact()
+    {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    (Response::from_parts(head, ()), body)
+}
+
+/// The body of an answer on its way into the stream.
+struct Answer {
+    send: SendStream<Bytes>,
+    body: ResponseBody,
+    /// What waits for room, and whether it is the last.
+    piece: Option<(Bytes, bool)>,
+    /// Since when it does.
+    waits_since: Option<Instant>,
+    timer: LazyTimer,
+    state: Arc<ConnState>,
+}
+
+impl Answer {
+    /// Ready when there is nothing more to do: all is handed over, or nobody will take the rest.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.piece.is_some() && !ready!(self.poll_room(cx)) {
+                return Poll::Ready(());
+            }
+            if let Some((data, last)) = self.piece.take()
+                && (self.send.send_data(data, last).is_err() || last)
+            {
+                return Poll::Ready(());
+            }
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                // Asked for last: whoever waits for room hears of a reset there.
+                return self.send.poll_reset(cx).map(drop);
+            };
+            if self.give(frame) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// The next frame of the body; `true`: it was the last.
+    fn give(&mut self, frame: Option<Result<Frame<Bytes>, Cut>>) -> bool {
+        match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(data))) => {
+                if !data.is_empty() {
+                    // One byte is asked for, not all of them: a claim that waits takes nothing from the window that others
+                    // share, and `send_data` asks for the rest.
+                    self.send.reserve_capacity(1);
+                }
+                self.piece = Some((data, self.body.is_end_stream()));
+                return false;
+            }
+            Some(Ok(Err(other))) => match other.into_trailers() {
+                // Refused only where the client has reset the stream, as everywhere here.
+                Ok(trailers) => drop(self.send.send_trailers(trailers)),
+                Err(_) => return false,
+            },
+            Some(Err(_)) => self.send.send_reset(Reason::INTERNAL_ERROR),
+            None => drop(self.send.send_data(Bytes::new(), true)),
+        }
+        true
+    }
+
+    /// Ready when the piece can be given, or (`false`) when it never will be: the stream was reset, or its client let its
+    /// time pass.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let empty = self.piece.as_ref().is_none_or(|(data, _)| data.is_empty());
+        while !empty && self.send.capacity() == 0 {
+            match self.send.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => return Poll::Ready(false),
+                Poll::Pending => {
+                    let since = *self.waits_since.get_or_insert_with(Instant::now);
+                    // While the socket itself takes no more, all streams wait for it, and it has a deadline of its own.
+                    let since = self.state.last_write_block().map_or(since, |blocked| blocked.max(since));
+                    ready!(self.timer.poll_expired(cx, since + self.state.deadlines.body));
+                    self.body.client_stalled();
+                    return Poll::Ready(false);
+                }
+            }
+        }
+        self.waits_since = None;
+        Poll::Ready(true)
     }
 }

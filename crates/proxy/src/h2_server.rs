@@ -1,0 +1,120 @@
+//! HTTP/2 towards one client: takes its streams, each of which becomes a task (see `streams`), asks a silent client
+//! whether it is still there, and ends the connection without losing a request.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::server::{Builder, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream};
+use http::Request;
+use relais_core::config::ClientLimits;
+
+use crate::client_io::{ClientIo, ClientStream};
+use crate::conn_state::ConnState;
+use crate::connection::Client;
+use crate::request_body::RequestBody;
+use crate::streams::{self, Reply};
+use crate::timer::LazyTimer;
+
+/// A client that said nothing for so long is asked, and given up after as much silence again.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// What one stream, and all of them together, may send ahead of a backend that does not read.
+const WINDOW: u32 = 1 << 20;
+
+/// What may wait in memory of one answer whose client does not read.
+const SEND_BUFFER: usize = 256 << 10;
+
+/// Streams reset for the client's own mistakes until the connection is closed (CVE-2025-8671).
+const MISTAKES: usize = 1024;
+
+/// Serves a connection to its end.
+///
+/// # Errors
+/// It did not end in order.
+pub(crate) async fn serve<S>(io: ClientIo<S>, client: Arc<Client>, limit: &ClientLimits) -> Result<(), h2::Error>
+where
+    S: ClientStream + Send + 'static,
+{
+    let state = Arc::clone(&client.state);
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limit.h2_streams)
+        .max_header_list_size(u32::try_from(limit.header_bytes).unwrap_or(u32::MAX))
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(MISTAKES));
+    let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
+    let mut connection = poll_fn(|cx| {
+        state.register(cx.waker());
+        handshake.as_mut().poll(cx)
+    })
+    .await?;
+    let mut watch = connection.ping_pong().map(Watch::new);
+    let mut told = false;
+    poll_fn(|cx| {
+        state.register(cx.waker());
+        if state.is_draining() && !told {
+            told = true;
+            // Two GOAWAYs a round trip apart (RFC 9113 6.8): what the client sent before it heard is served.
+            connection.graceful_shutdown();
+        }
+        loop {
+            if watch.as_mut().is_some_and(|watch| watch.poll_gone(cx, &state).is_ready()) {
+                watch = None;
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+            }
+            match ready!(connection.poll_accept(cx)) {
+                Some(Ok((request, respond))) => start(&client, request, respond),
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    })
+    .await
+}
+
+/// Starts a stream.
+fn start(client: &Arc<Client>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    let reply = Reply::new(respond);
+    let (head, receive) = request.into_parts();
+    let body = RequestBody::on_stream(receive, &head.headers, &reply);
+    tokio::spawn(streams::serve(Arc::clone(client), Request::from_parts(head, body), reply));
+}
+
+/// Watches for a client that vanished without a word.
+struct Watch {
+    pings: PingPong,
+    /// When it was asked, and has not answered.
+    asked: Option<Instant>,
+    timer: LazyTimer,
+}
+
+impl Watch {
+    fn new(pings: PingPong) -> Self {
+        Self { pings, asked: None, timer: LazyTimer::default() }
+    }
+
+    /// Ready when the client has been silent in spite of a question. Whatever it sends is a sign of life: its answer may be
+    /// behind an upload.
+    fn poll_gone(&mut self, cx: &mut Context<'_>, state: &ConnState) -> Poll<()> {
+        if self.asked.is_some() && self.pings.poll_pong(cx).is_ready() {
+            self.asked = None;
+        }
+        loop {
+            let since = self.asked.map_or(state.heard(), |asked| asked.max(state.heard()));
+            ready!(self.timer.poll_expired(cx, since + QUIET));
+            if self.asked.is_some() {
+                return Poll::Ready(());
+            }
+            // Refused by a connection that is ending already.
+            let _ = self.pings.send_ping(Ping::opaque());
+            self.asked = Some(Instant::now());
+        }
+    }
+}
