@@ -22,26 +22,61 @@ pub struct Router {
     any: Paths,
 }
 
-/// Path prefixes of one host, longest first, each with the index of its service.
+/// Hosts with more prefixes than this have a table of them: below it, looking at each is quicker.
+const FEW: usize = 8;
+
+/// Path prefixes of one host.
 #[derive(Debug, Default)]
-struct Paths(Vec<(Box<str>, usize)>);
+struct Paths {
+    /// Longest first, each with the index of its service.
+    prefixes: Vec<(Box<str>, usize)>,
+    /// The same by prefix, when there are more than [`FEW`].
+    table: HashMap<Box<str>, usize, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>,
+}
 
 impl Paths {
     /// A prefix is kept without its closing slash, so that `/a/` and `/a` are one; `/` becomes the empty prefix.
     /// When two services claim the same prefix the first in the file keeps it, because it stands before the other.
     fn add(&mut self, prefix: &str, service: usize) {
         let prefix = prefix.trim_end_matches('/');
-        let at = self.0.partition_point(|(known, _)| known.len() >= prefix.len());
-        self.0.insert(at, (prefix.into(), service));
+        let at = self.prefixes.partition_point(|(known, _)| known.len() >= prefix.len());
+        self.prefixes.insert(at, (prefix.into(), service));
+    }
+
+    /// To be called when all are there.
+    fn index(&mut self) {
+        if self.prefixes.len() > FEW {
+            // From the last: of equal prefixes the first one stays.
+            self.table = self.prefixes.iter().rev().cloned().collect();
+        }
     }
 
     fn find(&self, path: &str) -> Option<usize> {
+        if !self.table.is_empty() {
+            return self.look_up(path);
+        }
         let takes = |prefix: &str| {
             let rest = path.strip_prefix(prefix);
             // The empty prefix takes everything, `*` of an OPTIONS request included.
             prefix.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        self.0.iter().find(|(prefix, _)| takes(prefix)).map(|(_, service)| *service)
+        self.prefixes.iter().find(|(prefix, _)| takes(prefix)).map(|(_, service)| *service)
+    }
+
+    /// A prefix ends where the path does, or before one of its slashes: the longest first, and none that is longer than
+    /// any prefix, so that clients cannot make it long.
+    fn look_up(&self, path: &str) -> Option<usize> {
+        let longest = self.prefixes.first().map_or(0, |(prefix, _)| prefix.len());
+        let mut end = Some(path.len());
+        while let Some(at) = end {
+            if at <= longest
+                && let Some(service) = self.table.get(&path[..at])
+            {
+                return Some(*service);
+            }
+            end = path.as_bytes()[..at.min(longest + 1)].iter().rposition(|byte| *byte == b'/');
+        }
+        self.table.get("").copied()
     }
 }
 
@@ -56,6 +91,8 @@ impl Router {
                 service.paths.iter().for_each(|prefix| paths.add(prefix, index));
             }
         }
+        let kinds = router.exact.values_mut().chain(router.wildcard.values_mut()).chain([&mut router.any]);
+        kinds.for_each(Paths::index);
         router
     }
 
@@ -79,13 +116,13 @@ impl Router {
     /// Whether any service takes this host, whatever the path.
     #[must_use]
     pub fn knows_host(&self, host: &str) -> bool {
-        !self.any.0.is_empty() || self.exact.contains_key(host) || self.wildcard_of(host).is_some()
+        !self.any.prefixes.is_empty() || self.exact.contains_key(host) || self.wildcard_of(host).is_some()
     }
 
     /// Index of a service that takes this host (lower case, no port) on some path.
     #[must_use]
     pub fn service_of(&self, host: &str) -> Option<usize> {
-        let some = |paths: &Paths| paths.0.first().map(|(_, service)| *service);
+        let some = |paths: &Paths| paths.prefixes.first().map(|(_, service)| *service);
         let exact = self.exact.get(host).and_then(some);
         exact.or_else(|| self.wildcard_of(host).and_then(some)).or_else(|| some(&self.any))
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Fleet;
-use super::adopt::index_u32;
 use super::agenda::Alarm;
+use super::layout::index_u32;
 use super::state::Entry;
 use crate::effect::{Record, Transition};
 use crate::history::{DrillRecord, FailoverRecord, KEPT, Left};

@@ -15,6 +15,7 @@ mod comeback;
 mod drill;
 mod failover;
 mod judging;
+mod layout;
 mod names;
 mod operator;
 mod outliers;
@@ -79,7 +80,7 @@ pub struct Fleet {
 /// What one call changed; turned into effects, in the right order, at its end.
 #[derive(Debug, Default)]
 struct Changes {
-    /// A new config: every pool is looked at and the snapshot is replaced.
+    /// A new config: the snapshot is replaced.
     config: bool,
     /// Services of which a reader may see something new.
     services: BTreeSet<usize>,

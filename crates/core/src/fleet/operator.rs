@@ -53,6 +53,9 @@ impl Fleet {
 
     /// The stricter of a backend's own word and its site's.
     pub(super) fn effective(&self, id: &BackendId) -> Admin {
+        if self.words.is_empty() {
+            return Admin::Enabled;
+        }
         let said = |target: &Target| self.words.get(target).map_or(Admin::Enabled, |word| word.word);
         said(&Target::Backend(id.clone())).max(said(&Target::Site(id.site.clone())))
     }
@@ -112,11 +115,12 @@ impl Fleet {
 
     /// Works out every backend's word anew, after a config or the store brought some.
     pub(super) fn refresh_admin(&mut self) {
-        let words: Vec<(u32, Admin)> =
-            self.entries.values().map(|entry| (entry.slot(), self.strictest(entry))).collect();
-        for (slot, word) in words {
+        let word = |entry: &Entry| (entry.slot(), self.strictest(entry));
+        let changed = |entry: &&Entry| entry.admin != self.strictest(entry);
+        for (slot, word) in self.entries.values().filter(changed).map(word).collect::<Vec<_>>() {
             if let Some(entry) = self.entries.get_mut(&slot) {
                 entry.admin = word;
+                self.changes.services.insert(entry.service);
             }
         }
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use relais_config::Outlier;
 
 use super::Fleet;
-use super::adopt::index_u32;
 use super::agenda::Alarm;
+use super::layout::index_u32;
 use super::state::Entry;
 use crate::fault::Fault;
 use crate::health::{Admin, Health};

@@ -13,11 +13,7 @@ use crate::time::Instant;
 impl Fleet {
     /// Turns what one call changed into effects.
     pub(super) fn flush(&mut self, now: Instant) {
-        let touched: Vec<usize> = if self.changes.config {
-            (0..self.services.len()).collect()
-        } else {
-            self.changes.services.iter().copied().collect()
-        };
+        let touched: Vec<usize> = self.changes.services.iter().copied().collect();
         for &service in &touched {
             self.settle_service(service, now);
             self.readmit(service, now);

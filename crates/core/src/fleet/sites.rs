@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use super::Fleet;
-use super::adopt::index_u32;
 use super::agenda::Alarm;
 use super::judging::remember;
+use super::layout::index_u32;
 use super::state::{Accusation, Entry, Outstanding, SiteState};
 use crate::effect::Transition;
 use crate::fault::Fault;

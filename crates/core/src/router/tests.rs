@@ -49,7 +49,12 @@ fn unknown_hosts_are_nobodys() {
 fn the_longest_prefix_wins_at_segment_boundaries() {
     let services: [(&[&str], &[&str]); 4] =
         [(&["a.fr"], &["/"]), (&["a.fr"], &["/a"]), (&["a.fr"], &["/a/b", "/c/"]), (&["a.fr"], &["/a/bc"])];
-    let router = router(&services);
+    // Few prefixes are looked at one by one, many are looked up.
+    let others: Vec<String> = (0..30).map(|i| format!("/other/{i}/of/many")).collect();
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let many = router(&[&services[..], &[(&["a.fr"], &others)]].concat());
+    assert_eq!(many.route("a.fr", "/other/7/of/many/x"), Some(4));
+    let few = router(&services);
     for (path, service) in [
         ("/", 0),
         ("/ab", 0),
@@ -68,8 +73,22 @@ fn the_longest_prefix_wins_at_segment_boundaries() {
         ("/cd", 0),
         ("/A", 0),
     ] {
-        assert_eq!(router.route("a.fr", path), Some(service), "{path}");
+        assert_eq!(few.route("a.fr", path), Some(service), "{path}");
+        assert_eq!(many.route("a.fr", path), Some(service), "{path} among many");
     }
+}
+
+#[test]
+fn what_no_prefix_takes_among_many_is_nobodys() {
+    let prefixes: Vec<String> = (0..30).map(|i| format!("/p/{i}")).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    let router = router(&[(&["a.fr"], &prefixes), (&["a.fr"], &["/p/7/", "/p/7/x"])]);
+    for path in ["/", "", "*", "/p", "/p/", "/p/77", "/p/7x", "p/7"] {
+        assert_eq!(router.route("a.fr", path), None, "{path}");
+    }
+    assert_eq!(router.route("a.fr", "/p/7"), Some(0), "the first in the file keeps it");
+    assert_eq!(router.route("a.fr", "/p/7/x/y"), Some(1));
+    assert_eq!(router.route("a.fr", &format!("/p/29{}", "/".repeat(10_000))), Some(0));
 }
 
 #[test]

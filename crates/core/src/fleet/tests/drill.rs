@@ -153,7 +153,8 @@ fn operator_reload_and_stop_end_it() {
     assert!(rig.member(A1).drill.is_some(), "a reload that changes nothing ends nothing");
     rig.attend(ms(1_000));
     let mut other = two_sites();
-    other.edge.drain = ms(1);
+    // The drilled service is at another place than when it was cut.
+    other.services.insert(0, Arc::new(service("w", vec![backend("a", "10.9.9.9:80", 1)], |_| {})));
     rig.event(Event::Reload(Arc::new(other)));
     assert_eq!(rig.member(A1).drill, None);
     assert_eq!(rig.drills()[1].end, Some(DrillEnd::Reload));
