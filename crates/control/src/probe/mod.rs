@@ -88,10 +88,10 @@ impl Probes {
             };
             let probed = match joined {
                 Ok((task, probed)) => {
-                    self.orders.remove(&task);
+                    self.ended(task);
                     probed
                 }
-                Err(error) => match (self.orders.remove(&error.id()), error.is_panic()) {
+                Err(error) => match (self.ended(error.id()), error.is_panic()) {
                     (Some((slot, id)), true) => {
                         tracing::error!(%error, "a probe failed inside relais; counted as a malformed answer");
                         let (result, took) = (Err(Fault::Malformed), Duration::ZERO);
@@ -103,6 +103,15 @@ impl Probes {
             self.count(&probed);
             return probed;
         }
+    }
+
+    /// Which probe a task was. Its handle goes too: it would keep the memory of the task until the next probe.
+    fn ended(&mut self, task: Id) -> Option<(u32, u64)> {
+        let order = self.orders.remove(&task)?;
+        if self.latest.get(&order.0).is_some_and(|latest| latest.id() == task) {
+            self.latest.remove(&order.0);
+        }
+        Some(order)
     }
 
     fn count(&mut self, probed: &Probed) {
