@@ -174,6 +174,63 @@ fn trust_makes_the_local_ca_once_and_says_where_it_is() {
     assert_eq!(first, second, "the same CA, not a new one");
 }
 
+/// An edge with a socket and a state directory of its own: only its file says where.
+fn elsewhere(dir: &Path) -> (PathBuf, Daemon) {
+    let own = "[edge]\nstate_dir = \"own-state\"\n[admin]\nsocket = \"own.sock\"\n";
+    let tls = "[listener.https]\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\n";
+    let text = GOOD.replace("api.example", "localhost");
+    let config = write(dir, "edge.toml", &format!("{own}{tls}{text}"));
+    let mut command = relais(dir);
+    command.args(["run", "--config"]).arg(&config).stdout(Stdio::null());
+    command.stderr(std::fs::File::create(dir.join("log")).unwrap());
+    let mut daemon = Daemon { child: command.spawn().unwrap(), dir: dir.to_owned() };
+    daemon.until("answers", |daemon| daemon.cli(&["status", "--config", "edge.toml"]).0 != Some(3));
+    (config, daemon)
+}
+
+#[test]
+fn commands_find_the_edge_by_its_file_even_when_that_was_just_broken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, daemon) = elsewhere(dir.path());
+    assert_eq!(daemon.cli(&["log-level"]).0, Some(3), "no file here says where");
+    let text = std::fs::read_to_string(&config).unwrap();
+    write(dir.path(), "proxy.toml", &text);
+    assert_eq!(daemon.cli(&["log-level"]).0, Some(0), "./proxy.toml says where");
+    write(dir.path(), "proxy.toml", &format!("{text}[[[ broken = "));
+    assert_eq!(daemon.cli(&["log-level"]).0, Some(0), "mistakes elsewhere in it do not matter");
+    let (code, _, stderr) = daemon.cli(&["--socket", "nobody.sock", "log-level", "--config", "edge.toml"]);
+    assert_eq!(code, Some(3), "what is typed wins over the file: {stderr}");
+    let (code, _, stderr) = daemon.cli(&["log-level", "--config", "gone.toml"]);
+    assert!(code == Some(1) && stderr.contains("cannot read gone.toml"), "{stderr}");
+    assert_eq!(daemon.cli(&["stop"]).0, Some(0));
+    let (code, _, stderr) = daemon.cli(&["log-level"]);
+    assert!(code == Some(3) && stderr.contains("own.sock") && stderr.contains("which proxy.toml names"), "{stderr}");
+}
+
+#[test]
+fn trust_tells_of_the_ca_that_the_running_edge_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, daemon) = elsewhere(dir.path());
+    let (code, stdout, stderr) = daemon.cli(&["trust", "--config", "edge.toml"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let root = dir.path().join("own-state/internal-ca/root.crt").canonicalize().unwrap();
+    assert!(stdout.contains(root.to_str().unwrap()) && stdout.contains("of the running relais"), "{stdout}");
+    let (_, stdout, _) = daemon.cli(&["trust", "--config", "edge.toml", "--state-dir", "other"]);
+    assert!(stdout.starts_with("NOT the local CA of the running relais") && stdout.contains("other/"), "{stdout}");
+    assert_eq!(daemon.cli(&["stop", "--config", "edge.toml"]).0, Some(0));
+    let (_, stdout, _) = daemon.cli(&["trust", "--config", "edge.toml"]);
+    assert!(stdout.contains("no relais answers") && stdout.contains("own-state/internal-ca/root.crt"), "{stdout}");
+}
+
+#[test]
+fn what_is_missing_is_told_with_help_that_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, _, stderr) = output(relais(dir.path()).args(["certs", "import", "nowhere"]));
+    assert!(code == Some(1) && stderr.contains("/var/lib/caddy") && !stderr.contains("sudo"), "{stderr}");
+    let (code, _, stderr) = output(relais(dir.path()).args(["check", "gone.toml"]));
+    assert!(code == Some(1) && stderr.contains("gone.toml") && !stderr.contains("--config"), "{stderr}");
+}
+
 #[test]
 fn the_shipped_file_starts_as_it_is_and_stops_on_sigterm() {
     let dir = tempfile::tempdir().unwrap();

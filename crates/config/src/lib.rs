@@ -47,6 +47,15 @@ pub struct Parsed {
     pub files: Vec<std::path::PathBuf>,
 }
 
+/// Where an edge keeps things, as far as its file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// `[edge] state_dir`.
+    pub state_dir: Option<std::path::PathBuf>,
+    /// `[admin] socket`.
+    pub socket: Option<std::path::PathBuf>,
+}
+
 /// One thing wrong (or doubtful) in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {

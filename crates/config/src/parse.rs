@@ -8,7 +8,7 @@ use crate::reader::Reader;
 use crate::section::{acme, authority, client_tls, edge, listener, service, site};
 use crate::shape;
 use crate::syntax;
-use crate::{Config, ConfigErrors, Lookup, Parsed};
+use crate::{Config, ConfigErrors, Lookup, Parsed, Places};
 
 impl Config {
     /// Reads the text of a `proxy.toml`.
@@ -29,6 +29,18 @@ impl Config {
             return Ok(Parsed { config, warnings: found.warnings, files: found.files });
         }
         Err(ConfigErrors { file: file.to_owned(), text: text.to_owned(), problems: found.errors })
+    }
+}
+
+impl Places {
+    /// Reads what a `proxy.toml` says of where its edge keeps things, whatever mistakes there are elsewhere: an edge that
+    /// runs must be found although its file was just broken.
+    pub fn read(file: &str, text: &str, lookup: &Lookup<'_>) -> Places {
+        let syntax::Mended { text: whole, .. } = syntax::mend(text);
+        let (tree, _) = DeTable::parse_recoverable(&whole);
+        let cx = Context::new(file, text, lookup);
+        let root = Reader::new(&cx, &shape::ROOT, String::new(), Some(tree.get_ref()), 0..0);
+        Places { state_dir: edge::state_dir(&root), socket: edge::admin(&root).socket }
     }
 }
 

@@ -40,7 +40,7 @@ pub use certs::{FoundPair, Import, Imported, Tried, import_into};
 pub use contract::{Explained, History};
 pub use control::{Control, Ended};
 pub use handle::{Handle, Refusal, RefusalKind};
-pub use load::{Loaded, load, parse, read};
+pub use load::{Loaded, load, parse, places, read};
 pub use relais_tls::acme::Reason;
 pub use reload::{Outcome, Trigger, Verdict};
 pub use setup::{Bind, ListenerHooks, SetLogLevel, Setup};

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use relais_config::{Config, ConfigErrors, Lookup, Parsed};
+use relais_config::{Config, ConfigErrors, Lookup, Parsed, Places};
 
 use crate::watch::{self, Change, Target};
 
@@ -60,6 +60,16 @@ pub fn parse(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
     parse_with(name, text, &|wanted| std::fs::read(wanted))
 }
 
+/// Where the edge of the file at `path` keeps things, as far as the file says, whatever mistakes are in it.
+///
+/// # Errors
+/// Why it cannot be read, with the way out.
+pub fn places(path: &Path) -> Result<Places, String> {
+    let text = read(path)?;
+    let (env, file) = (|name: &str| std::env::var(name).ok(), |wanted: &Path| std::fs::read(wanted));
+    Ok(Places::read(&path.display().to_string(), &text, &Lookup { env: &env, file: &file }))
+}
+
 fn parse_with(
     name: &str,
     text: &str,
@@ -71,7 +81,7 @@ fn parse_with(
 
 fn unreadable(path: &Path, error: &std::io::Error) -> String {
     let way_out = match error.kind() {
-        std::io::ErrorKind::NotFound => "write one, or name another with `--config FILE`",
+        std::io::ErrorKind::NotFound => "write one there, or name another",
         std::io::ErrorKind::PermissionDenied => "give the user that runs relais the right to read it",
         std::io::ErrorKind::InvalidData => "save it as UTF-8 text",
         std::io::ErrorKind::IsADirectory => "name the file in it",
@@ -88,6 +98,6 @@ mod tests {
     fn a_missing_file_is_named_with_the_way_out() {
         let error = load(Path::new("/nonexistent/proxy.toml")).unwrap_err();
         assert!(error.contains("/nonexistent/proxy.toml"), "{error}");
-        assert!(error.contains("--config FILE"), "{error}");
+        assert!(error.contains("write one there, or name another"), "{error}");
     }
 }

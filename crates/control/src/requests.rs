@@ -1,5 +1,7 @@
 //! Answers what operators ask. An order is answered after its snapshot is published.
 
+use std::path::PathBuf;
+
 use relais_core::{Admin, Command, DrillEnd, Event, Report};
 use tokio::sync::oneshot;
 
@@ -99,15 +101,15 @@ impl Control {
         let snapshot = self.snapshot.load_full();
         let report = self.fleet.report(now);
         // Whoever reads it may stand in another directory.
-        let path = self.identity.config_path.as_deref().and_then(|path| std::path::absolute(path).ok());
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         Status {
             process: ProcessStatus {
                 version: env!("CARGO_PKG_VERSION"),
                 pid: std::process::id(),
                 started: self.identity.started,
-                config_path: path.or_else(|| self.identity.config_path.clone()),
-                state_dir: self.identity.state_dir.clone(),
-                admin_socket: self.identity.admin_socket.clone(),
+                config_path: self.identity.config_path.as_ref().map(absolute),
+                state_dir: absolute(&self.identity.state_dir),
+                admin_socket: absolute(&self.identity.admin_socket),
                 generation: snapshot.generation,
                 log_level: self.log_level.clone(),
             },

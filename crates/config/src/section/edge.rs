@@ -1,6 +1,7 @@
 //! `[edge]`, `[admin]`, `[metrics]` and `[log]`: what holds for the whole process.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::context::Span;
@@ -53,6 +54,11 @@ pub(crate) fn read(root: &Reader<'_>) -> EdgeRead {
     };
     let redirect = table.boolean("redirect").unwrap_or(true);
     EdgeRead { edge, redirect, tls_span: table.get("tls").map(|node| node.span()) }
+}
+
+/// Reads `state_dir` of `[edge]` alone.
+pub(crate) fn state_dir(root: &Reader<'_>) -> Option<PathBuf> {
+    root.section("edge", &shape::EDGE).path("state_dir")
 }
 
 fn email(text: &str) -> Result<String, Fault> {

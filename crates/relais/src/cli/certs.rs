@@ -1,6 +1,5 @@
 //! `relais certs`: the certificates that CAs sign for this edge: how they are, what comes next and why; orders about them.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use serde_json::json;
 
 use super::order::shaped;
 use super::table::{ago, render, span, table};
-use super::{Client, Failure, import, say};
+use super::{Client, Failure, Whom, import, say};
 
 /// An order at a CA may take so long.
 const ORDER: Duration = Duration::from_secs(400);
@@ -110,8 +109,8 @@ struct Authority {
     why: String,
 }
 
-pub(crate) fn certs(options: Options, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let mut client = Client::new(socket.clone());
+pub(crate) fn certs(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
+    let mut client = Client::new(whom)?;
     match options.what {
         None => {
             let answer = client.get("/certs")?;
@@ -143,7 +142,7 @@ pub(crate) fn certs(options: Options, socket: Option<PathBuf>) -> Result<ExitCod
                 say(format_args!("{name}: the account has a new key"));
             }
         }
-        Some(What::Import(options)) => return import::import(&options, socket),
+        Some(What::Import(options)) => return import::import(&options, whom),
     }
     Ok(ExitCode::SUCCESS)
 }

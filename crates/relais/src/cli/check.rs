@@ -10,16 +10,16 @@ use relais::control;
 use relais::core::Timers;
 use relais::core::config::{Action, Config, Severity, TlsSource, render_problems};
 
-use super::{EXIT_FAILED, Failure, say, term};
+use super::{EXIT_FAILED, Failure, Whom, say, term};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The file [default: ./proxy.toml, then /etc/relais/proxy.toml]
+    /// The file [default: that of `--config`, else ./proxy.toml, then /etc/relais/proxy.toml]
     file: Option<PathBuf>,
 }
 
-pub(crate) fn check(options: &Options) -> Result<ExitCode, Failure> {
-    let path = config_path(options.file.as_deref())?;
+pub(crate) fn check(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
+    let path = options.file.map_or_else(|| whom.file(), Ok)?;
     let name = path.display().to_string();
     let text = control::read(&path).map_err(|error| Failure::new(EXIT_FAILED, error))?;
     let parsed = control::parse(&name, &text).map_err(|errors| {
@@ -40,14 +40,6 @@ pub(crate) fn check(options: &Options) -> Result<ExitCode, Failure> {
     say("");
     say(format_args!("{name}: good, {}", super::order::counted(parsed.warnings.len(), "warning")));
     Ok(ExitCode::SUCCESS)
-}
-
-/// The file named, else the one in the usual places.
-pub(crate) fn config_path(named: Option<&Path>) -> Result<PathBuf, Failure> {
-    match named {
-        Some(path) => Ok(path.to_owned()),
-        None => relais::find_config().ok_or_else(|| Failure::new(EXIT_FAILED, relais::StartError::NoConfig)),
-    }
 }
 
 /// Reads the certificate files, as a start would. The local CA is left alone: a check makes nothing.

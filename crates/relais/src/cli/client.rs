@@ -11,6 +11,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
+use super::whom::{Sockets, Whom};
 use super::{EXIT_FAILED, EXIT_UNREACHABLE, Failure};
 
 /// Longest wait for an answer. A reload reads certificates and binds sockets before it answers.
@@ -20,25 +21,42 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) enum ClientError {
     /// Nobody answers at any of these sockets; what the system said for each.
-    Unreachable(Vec<(PathBuf, io::Error)>),
+    Unreachable(Nobody),
     /// The connection ended before the answer was whole.
     Broken(PathBuf, String),
     /// relais says no.
     Refused { error: String, help: Option<String> },
 }
 
+/// Where was looked in vain.
+#[derive(Debug, Default)]
+pub(crate) struct Nobody {
+    /// The sockets, and what the system said of each.
+    tried: Vec<(PathBuf, io::Error)>,
+    /// The config file that named the only one.
+    named_by: Option<PathBuf>,
+}
+
+impl Nobody {
+    /// Somebody may be there, but this user may not ask.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.tried.iter().any(|(_, error)| error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// The admin API of one daemon. Connects anew for each call, so that it survives a restart of the daemon.
 #[derive(Debug)]
 pub(crate) struct Client {
     places: Vec<PathBuf>,
+    named_by: Option<PathBuf>,
     patience: Duration,
 }
 
 impl Client {
-    /// Talks to the daemon at `socket`, else to the first that answers where daemons put their sockets.
-    pub(crate) fn new(socket: Option<PathBuf>) -> Self {
-        let places = socket.map_or_else(relais::paths::admin_socket_places, |socket| vec![socket]);
-        Self { places, patience: PATIENCE }
+    /// Talks to the first daemon that answers where this one may be.
+    pub(crate) fn new(whom: &Whom) -> Result<Self, Failure> {
+        let Sockets { places, named_by } = whom.sockets()?;
+        Ok(Self { places, named_by, patience: PATIENCE })
     }
 
     /// Waits so long for each answer.
@@ -66,7 +84,7 @@ impl Client {
         let mut tried = Vec::new();
         for socket in self.places.clone() {
             match runtime.block_on(exchange(&socket, method, path, body, self.patience)) {
-                Err(ClientError::Unreachable(error)) => tried.extend(error),
+                Err(ClientError::Unreachable(nobody)) => tried.extend(nobody.tried),
                 Err(error) => return Err(error),
                 Ok((status, bytes)) => {
                     self.places = vec![socket.clone()];
@@ -74,7 +92,7 @@ impl Client {
                 }
             }
         }
-        Err(ClientError::Unreachable(tried))
+        Err(ClientError::Unreachable(Nobody { tried, named_by: self.named_by.clone() }))
     }
 }
 
@@ -87,7 +105,8 @@ async fn exchange(
 ) -> Result<(StatusCode, Bytes), ClientError> {
     let stream = tokio::net::UnixStream::connect(socket)
         .await
-        .map_err(|error| ClientError::Unreachable(vec![(socket.to_owned(), error)]))?;
+        .map_err(|error| Nobody { tried: vec![(socket.to_owned(), error)], named_by: None })
+        .map_err(ClientError::Unreachable)?;
     let broken = |error: String| ClientError::Broken(socket.to_owned(), error);
     let answer = tokio::time::timeout(patience, send(stream, method, path, body)).await;
     answer.map_err(|_| broken(format!("nothing within {} s", patience.as_secs())))?.map_err(broken)
@@ -132,7 +151,7 @@ fn answer(status: StatusCode, bytes: &[u8]) -> Result<Value, ClientError> {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::Unreachable(tried) => unreachable_daemon(&tried),
+            ClientError::Unreachable(nobody) => unreachable_daemon(&nobody),
             ClientError::Broken(socket, error) => {
                 let message = format!("the relais on {} did not answer in full: {error}", socket.display());
                 Failure::new(EXIT_UNREACHABLE, message).help("see its log; it may be stopping")
@@ -148,7 +167,7 @@ impl From<ClientError> for Failure {
     }
 }
 
-fn unreachable_daemon(tried: &[(PathBuf, io::Error)]) -> Failure {
+fn unreachable_daemon(Nobody { tried, named_by }: &Nobody) -> Failure {
     if let Some((socket, error)) = tried.iter().find(|(_, error)| error.kind() == io::ErrorKind::PermissionDenied) {
         return Failure::new(
             EXIT_UNREACHABLE,
@@ -157,9 +176,10 @@ fn unreachable_daemon(tried: &[(PathBuf, io::Error)]) -> Failure {
         .help(permission_help(socket));
     }
     let places: Vec<String> = tried.iter().map(|(socket, error)| format!("{} ({error})", socket.display())).collect();
-    Failure::new(EXIT_UNREACHABLE, format!("no relais answers on {}", places.join(", nor on ")))
+    let by = named_by.as_ref().map_or_else(String::new, |file| format!(", which {} names", file.display()));
+    Failure::new(EXIT_UNREACHABLE, format!("no relais answers on {}{by}", places.join(", nor on ")))
         .help("is it running? start it with `relais run`, or `systemctl start relais`")
-        .help("name its admin socket with `--socket PATH` or RELAIS_SOCKET; `relais run` logs it at start")
+        .help("name its config with `--config FILE`, or its admin socket with `--socket PATH` or RELAIS_SOCKET; `relais run` logs it at start")
 }
 
 /// Which group to join.
@@ -195,8 +215,11 @@ mod tests {
 
     #[test]
     fn nobody_there_names_every_place_and_says_what_to_do() {
-        let mut client =
-            Client { places: vec!["/nonexistent/a.sock".into(), "/nonexistent/b.sock".into()], patience: PATIENCE };
+        let mut client = Client {
+            places: ["/nonexistent/a.sock", "/nonexistent/b.sock"].map(PathBuf::from).to_vec(),
+            named_by: None,
+            patience: PATIENCE,
+        };
         let failure = format!("{:?}", Failure::from(client.get("/status").unwrap_err()));
         for words in ["a.sock", "b.sock", "relais run", "--socket"] {
             assert!(failure.contains(words), "{failure}");

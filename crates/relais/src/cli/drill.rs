@@ -2,7 +2,6 @@
 //! so that a command that is killed leaves no cut behind.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use serde_json::json;
 
 use super::order::shaped;
 use super::table::{millis, render, table};
-use super::{Client, EXIT_FAILED, EXIT_UNREACHABLE, Failure, Screen, say};
+use super::{Client, EXIT_FAILED, EXIT_UNREACHABLE, Failure, Screen, Whom, say};
 
 /// How often the edge is asked.
 const LOOK: Duration = Duration::from_millis(200);
@@ -130,9 +129,9 @@ impl Record {
     }
 }
 
-pub(crate) fn drill(options: &Options, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+pub(crate) fn drill(options: &Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let What::Site { site, shape, lasts, force, json } = &options.what;
-    let mut client = Client::new(socket);
+    let mut client = Client::new(whom)?;
     let order = json!({ "site": site, "shape": shape.as_str(), "seconds": lasts, "force": force });
     let begun: Record = shaped(client.post("/drill", &order)?)?;
     let mut screen = Screen::default();

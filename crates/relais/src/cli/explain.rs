@@ -11,7 +11,7 @@ use relais::core::config::{Action, Config};
 use serde::Deserialize;
 
 use super::order::shaped;
-use super::{Client, ClientError, EXIT_FAILED, Failure, check, say};
+use super::{Client, ClientError, EXIT_FAILED, Failure, Whom, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -37,11 +37,11 @@ struct Explained {
     said: Vec<String>,
 }
 
-pub(crate) fn explain(options: &Options, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+pub(crate) fn explain(options: &Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let What::Timers { service, file } = &options.what;
     let (said, source) = match file {
         Some(file) => from_file(service, file)?,
-        None => from_edge(service, socket)?,
+        None => from_edge(service, whom)?,
     };
     say(format_args!("times of {service} ({source})"));
     for sentence in said {
@@ -51,14 +51,14 @@ pub(crate) fn explain(options: &Options, socket: Option<PathBuf>) -> Result<Exit
 }
 
 /// Without an edge the file must do; round trips are not known then.
-fn from_edge(service: &str, socket: Option<PathBuf>) -> Result<(Vec<String>, String), Failure> {
-    let named = socket.is_some();
-    match Client::new(socket).get(&format!("/explain?service={}", encoded(service))) {
+fn from_edge(service: &str, whom: &Whom) -> Result<(Vec<String>, String), Failure> {
+    let named = whom.socket.is_some();
+    match Client::new(whom)?.get(&format!("/explain?service={}", encoded(service))) {
         Ok(answer) => {
             let Explained { said } = shaped(answer)?;
             Ok((said, "as the running edge measures".to_owned()))
         }
-        Err(ClientError::Unreachable(_)) if !named => from_file(service, &check::config_path(None)?),
+        Err(ClientError::Unreachable(_)) if !named => from_file(service, &whom.file()?),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,6 +1,5 @@
 //! `relais history`: what failovers took and drills showed, latest first.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,7 +9,7 @@ use serde::Deserialize;
 use super::order::shaped;
 use super::table::{ago, millis, render, table};
 use super::view::Failover;
-use super::{Client, Failure, drill, say};
+use super::{Client, Failure, Whom, drill, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -30,8 +29,8 @@ struct History {
     drills: Vec<drill::Record>,
 }
 
-pub(crate) fn history(options: &Options, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let answer = Client::new(socket).get("/history")?;
+pub(crate) fn history(options: &Options, whom: &Whom) -> Result<ExitCode, Failure> {
+    let answer = Client::new(whom)?.get("/history")?;
     if options.json {
         say(serde_json::to_string_pretty(&answer).unwrap_or_else(|_| answer.to_string()));
         return Ok(ExitCode::SUCCESS);

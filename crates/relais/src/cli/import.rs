@@ -11,7 +11,7 @@ use relais::takeover::{self, Found};
 use serde::Deserialize;
 
 use super::order::shaped;
-use super::{Client, ClientError, EXIT_FAILED, Failure, say};
+use super::{Client, ClientError, EXIT_FAILED, Failure, Whom, say};
 
 /// Certificates sent at once.
 const AT_ONCE: usize = 200;
@@ -24,9 +24,6 @@ pub(crate) struct Options {
     /// State directory to write to when no relais runs [default: that of `relais run` here]
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Config file whose authorities are meant when no relais runs [default: ./proxy.toml, then /etc/relais/proxy.toml]
-    #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
 }
 
 /// The answer to `POST /certs/import`.
@@ -37,18 +34,17 @@ struct Imported {
     left: Vec<String>,
 }
 
-pub(crate) fn import(options: &Options, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let found = takeover::read(&options.dir).map_err(|why| {
-        Failure::new(EXIT_FAILED, why).help("keys are readable by their owner alone: run this with sudo")
-    })?;
+pub(crate) fn import(options: &Options, whom: &Whom) -> Result<ExitCode, Failure> {
+    let found =
+        takeover::read(&options.dir).map_err(|why| Failure::new(EXIT_FAILED, why).help(way_out(&options.dir)))?;
     for (path, why) in &found.left {
         say(format_args!("left: {}: {why}", path.display()));
     }
-    let mut client = Client::new(socket);
+    let mut client = Client::new(whom)?;
     let mut all = Imported::default();
     for part in parts(found) {
         let answer = match client.post("/certs/import", &serde_json::json!(part)) {
-            Err(ClientError::Unreachable(_)) => without_daemon(options, part)?,
+            Err(ClientError::Unreachable(_)) => without_daemon(options, whom, part)?,
             answer => shaped(answer?)?,
         };
         all.names.extend(answer.names);
@@ -66,6 +62,16 @@ pub(crate) fn import(options: &Options, socket: Option<PathBuf>) -> Result<ExitC
     }
     say(format_args!("{} certificates and {} accounts taken over", all.names.len(), all.accounts.len()));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What to do about a folder that gives nothing.
+fn way_out(dir: &Path) -> &'static str {
+    match std::fs::read_dir(dir).map_err(|fault| fault.kind()) {
+        Err(std::io::ErrorKind::PermissionDenied) => "keys are readable by their owner alone: run this with sudo",
+        _ => {
+            "a Caddy has them in `/var/lib/caddy/.local/share/caddy`, started by hand in `~/.local/share/caddy`; certbot in `/etc/letsencrypt`"
+        }
+    }
 }
 
 /// What was found, in portions.
@@ -89,11 +95,8 @@ fn parts(found: Found) -> Vec<Import> {
 }
 
 /// No relais runs: what it will find at its start.
-fn without_daemon(options: &Options, part: Import) -> Result<Imported, Failure> {
-    let path = options.config.clone().or_else(relais::find_config);
-    let path = path.ok_or_else(|| {
-        Failure::new(EXIT_FAILED, "no relais runs, and there is no config file").help("name it with `--config FILE`")
-    })?;
+fn without_daemon(options: &Options, whom: &Whom, part: Import) -> Result<Imported, Failure> {
+    let path = whom.file()?;
     let config = relais::control::load(&path).map_err(|why| Failure::new(EXIT_FAILED, why))?.parsed.config;
     let declared = options.state_dir.clone().or_else(|| config.edge.state_dir.clone());
     let dir = declared.unwrap_or_else(relais::paths::default_state_dir);

@@ -19,8 +19,8 @@ mod table;
 mod term;
 mod trust;
 mod view;
+mod whom;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +29,7 @@ pub(crate) use client::{Client, ClientError};
 pub(crate) use signals::Signals;
 pub(crate) use table::{render, table, word};
 pub(crate) use term::{Failure, Screen, say};
+pub(crate) use whom::Whom;
 
 use crate::demo;
 
@@ -48,9 +49,8 @@ const EXIT_CODES: &str = "Exit codes: 0 good, 1 bad config, cannot start or orde
 #[derive(Debug, Parser)]
 #[command(name = "relais", version, after_help = EXIT_CODES, propagate_version = true)]
 struct Cli {
-    /// Admin socket of the daemon [default: where a daemon of this user or machine puts it]
-    #[arg(long, global = true, value_name = "PATH", env = "RELAIS_SOCKET")]
-    socket: Option<PathBuf>,
+    #[command(flatten)]
+    whom: Whom,
     #[command(subcommand)]
     command: Command,
 }
@@ -109,22 +109,22 @@ pub(crate) struct OrderArgs {
 /// Runs the command line to its end.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let socket = cli.socket;
+    let whom = &cli.whom;
     let done = match cli.command {
-        Command::Run(options) => run::run(options, socket),
-        Command::Check(options) => check::check(&options),
-        Command::Status(options) => status::status(&options, socket),
-        Command::History(options) => history::history(&options, socket),
-        Command::Certs(options) => certs::certs(options, socket),
-        Command::Explain(options) => explain::explain(&options, socket),
-        Command::Drill(options) => drill::drill(&options, socket),
-        Command::Drain(args) => order::admin(&args, order::Word::Draining, socket),
-        Command::Disable(args) => order::admin(&args, order::Word::Disabled, socket),
-        Command::Enable(args) => order::admin(&args, order::Word::Enabled, socket),
-        Command::Reload(options) => order::reload(&options, socket),
-        Command::Stop => order::stop(socket),
-        Command::LogLevel { level } => order::log_level(level.as_deref(), socket),
-        Command::Trust(options) => trust::trust(&options),
+        Command::Run(options) => run::run(options, whom),
+        Command::Check(options) => check::check(options, whom),
+        Command::Status(options) => status::status(&options, whom),
+        Command::History(options) => history::history(&options, whom),
+        Command::Certs(options) => certs::certs(options, whom),
+        Command::Explain(options) => explain::explain(&options, whom),
+        Command::Drill(options) => drill::drill(&options, whom),
+        Command::Drain(args) => order::admin(&args, order::Word::Draining, whom),
+        Command::Disable(args) => order::admin(&args, order::Word::Disabled, whom),
+        Command::Enable(args) => order::admin(&args, order::Word::Enabled, whom),
+        Command::Reload(options) => order::reload(&options, whom),
+        Command::Stop => order::stop(whom),
+        Command::LogLevel { level } => order::log_level(level.as_deref(), whom),
+        Command::Trust(options) => trust::trust(&options, whom),
         Command::Demo(options) => demo::demo(&options),
     };
     match done {

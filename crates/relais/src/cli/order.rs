@@ -1,6 +1,5 @@
 //! Orders to a running edge: drain, disable, enable, reload, stop, log-level.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::view::{AdminReply, Affected, Status, Verdict};
-use super::{Client, ClientError, EXIT_FAILED, EXIT_UNREACHABLE, Failure, OrderArgs, Screen, say};
+use super::{Client, ClientError, EXIT_FAILED, EXIT_UNREACHABLE, Failure, OrderArgs, Screen, Whom, say};
 
 /// How often `--wait` looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -47,8 +46,8 @@ pub(crate) fn shaped<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
     })
 }
 
-pub(crate) fn admin(args: &OrderArgs, word: Word, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let mut client = Client::new(socket);
+pub(crate) fn admin(args: &OrderArgs, word: Word, whom: &Whom) -> Result<ExitCode, Failure> {
+    let mut client = Client::new(whom)?;
     let order = json!({ "target": args.target, "word": word.as_str(), "reason": args.reason });
     let reply: AdminReply = shaped(client.post("/admin", &order)?)?;
     say(format_args!("{}: {}, {}", reply.target, reply.word, counted(reply.backends.len(), "backend")));
@@ -95,9 +94,9 @@ fn wait_until_idle(client: &mut Client, reply: &AdminReply) -> Result<(), Failur
     }
 }
 
-pub(crate) fn reload(options: &ReloadOptions, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
+pub(crate) fn reload(options: &ReloadOptions, whom: &Whom) -> Result<ExitCode, Failure> {
     let path = if options.force { "/reload?force=true" } else { "/reload" };
-    let verdict: Verdict = shaped(Client::new(socket).post(path, &json!({ "force": options.force }))?)?;
+    let verdict: Verdict = shaped(Client::new(whom)?.post(path, &json!({ "force": options.force }))?)?;
     if verdict.outcome == "refused" {
         let failure = Failure::new(EXIT_FAILED, verdict.message.trim_end());
         return Err(match verdict.help {
@@ -116,8 +115,8 @@ pub(crate) fn reload(options: &ReloadOptions, socket: Option<PathBuf>) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn stop(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let mut client = Client::new(socket);
+pub(crate) fn stop(whom: &Whom) -> Result<ExitCode, Failure> {
+    let mut client = Client::new(whom)?;
     client.post("/stop", &Value::Null)?;
     say("stopping: nothing new is accepted, requests in flight may finish");
     // Done when the socket no longer answers: the daemon removes it last.
@@ -131,8 +130,8 @@ pub(crate) fn stop(socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn log_level(level: Option<&str>, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let mut client = Client::new(socket);
+pub(crate) fn log_level(level: Option<&str>, whom: &Whom) -> Result<ExitCode, Failure> {
+    let mut client = Client::new(whom)?;
     let answer = match level {
         Some(level) => client.put("/log-level", &json!({ "level": level }))?,
         None => client.get("/log-level")?,

@@ -13,13 +13,10 @@ use relais::{Edge, EdgeBuilder, LogHooks, StartError};
 use sd_notify::NotifyState;
 
 use super::signals::{Asked, Signals};
-use super::{EXIT_FAILED, Failure, check};
+use super::{EXIT_FAILED, Failure, Whom};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Config file [default: ./proxy.toml, then /etc/relais/proxy.toml]
-    #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// When the file cannot be used, start with the config that was in force last rather than not at all
     #[arg(long)]
     last_good: bool,
@@ -28,8 +25,8 @@ pub(crate) struct Options {
     state_dir: Option<PathBuf>,
 }
 
-pub(crate) fn run(options: Options, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let path = check::config_path(options.config.as_deref())?;
+pub(crate) fn run(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
+    let path = whom.file()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -44,7 +41,7 @@ pub(crate) fn run(options: Options, socket: Option<PathBuf>) -> Result<ExitCode,
     if let Some(dir) = options.state_dir {
         builder = builder.state_dir(dir);
     }
-    if let Some(socket) = socket {
+    if let Some(socket) = &whom.socket {
         builder = builder.admin_socket(socket);
     }
     let edge = builder.start().map_err(|error| cannot_start(&error))?;

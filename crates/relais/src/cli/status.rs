@@ -1,7 +1,6 @@
 //! `relais status`: fetch, judge, show. The pictures themselves are in `picture`.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use serde_json::Value;
 
 use super::order::shaped;
 use super::view::Status;
-use super::{Client, EXIT_DEGRADED, EXIT_NO_BACKEND, Failure, picture, say};
+use super::{Client, EXIT_DEGRADED, EXIT_NO_BACKEND, Failure, Whom, picture, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -22,8 +21,8 @@ pub(crate) struct Options {
     watch: bool,
 }
 
-pub(crate) fn status(options: &Options, socket: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let mut client = Client::new(socket);
+pub(crate) fn status(options: &Options, whom: &Whom) -> Result<ExitCode, Failure> {
+    let mut client = Client::new(whom)?;
     loop {
         let answer = client.get("/status")?;
         if options.json {

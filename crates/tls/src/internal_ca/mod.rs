@@ -52,8 +52,24 @@ pub fn ensure(state_dir: &Path) -> io::Result<Root> {
         Ok(Some(root)) => root,
         _ => Authority::open(&folder, now)?.0.certificate,
     };
+    Ok(in_folder(&folder, &root))
+}
+
+/// Says where the root certificate is, when there is one that can be used. Makes nothing.
+///
+/// # Errors
+/// When the state directory cannot be read.
+pub fn find(state_dir: &Path) -> io::Result<Option<Root>> {
+    let folder = disk::Folder::of(state_dir);
+    match root::look(&folder, clock::now()) {
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => Ok(found?.map(|root| in_folder(&folder, &root))),
+    }
+}
+
+fn in_folder(folder: &disk::Folder, root: &root::RootCertificate) -> Root {
     let fingerprint = crate::x509::fingerprint(&root.der);
-    Ok(Root { certificate: folder.certificate(), key: folder.key(), fingerprint, not_after: root.not_after })
+    Root { certificate: folder.certificate(), key: folder.key(), fingerprint, not_after: root.not_after }
 }
 
 /// The CA, from the disk where possible, else in memory. With what the operator should know.
