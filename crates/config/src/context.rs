@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::fault::Fault;
-use crate::{Lookup, Problem};
+use crate::{FileFault, Lookup, Problem};
 
 /// A place in the text, in bytes.
 pub(crate) type Span = Range<usize>;
@@ -164,6 +164,18 @@ impl<'a> Context<'a> {
                 None
             }
         }
+    }
+
+    /// Notes what is wrong with a file that is named at `span`. `what` is like "certificate `site`".
+    pub(crate) fn file_fault(&self, span: Span, what: &str, fault: FileFault) {
+        let FileFault { file, message, help } = fault;
+        let fault = Fault::new(format!("{what} ({}): {message}", file.display()));
+        self.error(span, fault.label("this file").help(help));
+    }
+
+    /// What lies outside the text.
+    pub(crate) fn lookup(&self) -> &Lookup<'a> {
+        self.lookup
     }
 
     /// The place of `part` inside `span`, or the whole span when escapes hide it.

@@ -34,6 +34,34 @@ pub struct Lookup<'a> {
     pub env: &'a dyn Fn(&str) -> Option<String>,
     /// The bytes of a file, for `*_file` keys.
     pub file: &'a dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
+    /// What is wrong with the files of a `[certificate.NAME]`.
+    pub certificate: &'a dyn Fn(&CertificateFiles) -> Vec<FileFault>,
+    /// What is wrong with a file of CAs that certificates of clients are held against.
+    pub client_ca: &'a dyn Fn(&Path) -> Option<FileFault>,
+}
+
+impl Lookup<'static> {
+    /// Sees nothing: no variable is set, no file can be read, and nobody looks at certificates.
+    #[must_use]
+    pub fn blind() -> Self {
+        Lookup {
+            env: &|_| None,
+            file: &|_| Err(std::io::ErrorKind::NotFound.into()),
+            certificate: &|_| Vec::new(),
+            client_ca: &|_| None,
+        }
+    }
+}
+
+/// What is wrong with a file that the text names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFault {
+    /// Which file.
+    pub file: std::path::PathBuf,
+    /// What is wrong with it.
+    pub message: String,
+    /// The way out.
+    pub help: String,
 }
 
 /// A config and what `check` should say about it although it is usable.

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use relais_config::{Config, ConfigErrors, Lookup, Parsed, Places};
+use relais_config::{CertificateFiles, Config, ConfigErrors, Lookup, Parsed, Places};
 
 use crate::watch::{self, Change, Target};
 
@@ -26,7 +26,7 @@ pub fn load(path: &Path) -> Result<Loaded, String> {
     load_with_parts(path).0
 }
 
-/// The same, with every `*_file` it wanted, as it was read: also those whose absence is the error.
+/// The same, with every `*_file` and certificate it wanted, as it was read: also those whose absence is the error.
 pub(crate) fn load_with_parts(path: &Path) -> (Result<Loaded, String>, Vec<Target>) {
     let text = match read(path) {
         Ok(text) => text,
@@ -39,7 +39,18 @@ pub(crate) fn load_with_parts(path: &Path) -> (Result<Loaded, String>, Vec<Targe
         parts.borrow_mut().push(Target { path: wanted.to_path_buf(), kind: Change::Config, in_force });
         read
     };
-    let parsed = parse_with(&path.display().to_string(), &text, &file);
+    // Noted before it is read: what comes while it is looked at is seen as a change.
+    let certificate = |files: &CertificateFiles| {
+        let noted = [&files.cert, &files.key].map(|path| Target::now(path.clone(), Change::Certificates));
+        parts.borrow_mut().extend(noted);
+        relais_tls::faults_of_pair(files)
+    };
+    let client_ca = |ca: &Path| {
+        parts.borrow_mut().push(Target::now(ca.to_path_buf(), Change::Certificates));
+        relais_tls::fault_of_client_ca(ca)
+    };
+    let lookup = Lookup { file: &file, certificate: &certificate, client_ca: &client_ca, ..Lookup::blind() };
+    let parsed = parse_with(&path.display().to_string(), &text, &lookup);
     let loaded = parsed.map(|parsed| Loaded { text, parsed }).map_err(|errors| errors.to_string());
     (loaded, parts.into_inner())
 }
@@ -57,7 +68,13 @@ pub fn read(path: &Path) -> Result<String, String> {
 /// # Errors
 /// Every error in it.
 pub fn parse(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
-    parse_with(name, text, &|wanted| std::fs::read(wanted))
+    let lookup = Lookup { file: &|wanted| std::fs::read(wanted), ..certificates() };
+    parse_with(name, text, &lookup)
+}
+
+/// Looks at certificate files, at nothing else.
+fn certificates() -> Lookup<'static> {
+    Lookup { certificate: &relais_tls::faults_of_pair, client_ca: &relais_tls::fault_of_client_ca, ..Lookup::blind() }
 }
 
 /// Where the edge of the file at `path` keeps things, as far as the file says, whatever mistakes are in it.
@@ -66,17 +83,13 @@ pub fn parse(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
 /// Why it cannot be read, with the way out.
 pub fn places(path: &Path) -> Result<Places, String> {
     let text = read(path)?;
-    let (env, file) = (|name: &str| std::env::var(name).ok(), |wanted: &Path| std::fs::read(wanted));
-    Ok(Places::read(&path.display().to_string(), &text, &Lookup { env: &env, file: &file }))
+    let env = |name: &str| std::env::var(name).ok();
+    Ok(Places::read(&path.display().to_string(), &text, &Lookup { env: &env, ..Lookup::blind() }))
 }
 
-fn parse_with(
-    name: &str,
-    text: &str,
-    file: &dyn Fn(&Path) -> std::io::Result<Vec<u8>>,
-) -> Result<Parsed, ConfigErrors> {
+fn parse_with(name: &str, text: &str, lookup: &Lookup<'_>) -> Result<Parsed, ConfigErrors> {
     let env = |name: &str| std::env::var(name).ok();
-    Config::parse(name, text, &Lookup { env: &env, file })
+    Config::parse(name, text, &Lookup { env: &env, ..*lookup })
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> String {

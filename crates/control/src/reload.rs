@@ -183,8 +183,8 @@ mod tests {
     }
 
     fn parse(text: &str) -> Config {
-        let lookup = Lookup { env: &|_| None, file: &|_| Err(std::io::ErrorKind::NotFound.into()) };
-        let Parsed { config, .. } = Config::parse("proxy.toml", text, &lookup).unwrap_or_else(|e| panic!("{e}"));
+        let Parsed { config, .. } =
+            Config::parse("proxy.toml", text, &Lookup::blind()).unwrap_or_else(|e| panic!("{e}"));
         config
     }
 

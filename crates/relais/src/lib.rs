@@ -31,4 +31,4 @@ pub use relais_control as control;
 pub use relais_core as core;
 pub use relais_tls::internal_ca;
 pub use relais_tls::takeover;
-pub use relais_tls::{CertProblem, CertStore};
+pub use relais_tls::{CertProblem, CertStore, Checked};

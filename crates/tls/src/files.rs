@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use relais_core::Instant;
-use relais_core::config::CertificateFiles;
+use relais_core::config::{CertificateFiles, ClientCertificate, FileFault};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 
+use crate::acceptor;
 use crate::certificate::{CertSource, Certificate};
 use crate::pem::{self, Trouble};
 use crate::problem::CertProblem;
@@ -42,6 +43,26 @@ pub(crate) fn read_all(declared: &[CertificateFiles], now: Instant) -> FromFiles
         }
     }
     all
+}
+
+/// What is wrong with the files of one `[certificate.NAME]`, for the text that names them. Reads them.
+#[must_use]
+pub fn faults_of_pair(files: &CertificateFiles) -> Vec<FileFault> {
+    let read = read_pair(files).and_then(|(chain, key)| certified(files, chain, key).map_err(|problem| vec![problem]));
+    let fault = |problem: CertProblem| FileFault {
+        file: problem.file.unwrap_or_default(),
+        message: problem.message,
+        help: problem.help,
+    };
+    read.err().into_iter().flatten().map(fault).collect()
+}
+
+/// What is wrong with a file of CAs that certificates of clients are held against. Reads it.
+#[must_use]
+pub fn fault_of_client_ca(ca: &Path) -> Option<FileFault> {
+    let rule = ClientCertificate { ca: ca.to_path_buf(), required: true };
+    let Trouble { message, help } = acceptor::verifier(&rule).err()?;
+    Some(FileFault { file: rule.ca, message, help })
 }
 
 type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

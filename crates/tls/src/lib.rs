@@ -32,6 +32,7 @@ mod x509;
 pub use certificate::{CertInfo, CertSource};
 pub use clock::date;
 pub use demand::Demand;
+pub use files::{fault_of_client_ca, faults_of_pair};
 pub use issued::Issued;
 pub use problem::CertProblem;
 pub use store::{CertStore, Checked, Loaded};

@@ -25,7 +25,12 @@ fn client_certificate(table: &Reader<'_>) -> Option<ClientCertificate> {
         rule.missing("ca", "\"clients.pem\"");
     }
     let required = rule.boolean("required").unwrap_or(true);
-    Some(ClientCertificate { ca: rule.path("ca")?, required })
+    let named = rule.get("ca")?;
+    let ca = named.file_path()?;
+    if let Some(fault) = (rule.cx.lookup().client_ca)(&ca) {
+        rule.cx.file_fault(named.span(), "the CA of clients", fault);
+    }
+    Some(ClientCertificate { ca, required })
 }
 
 /// Reads `hsts`: a duration, or a table.

@@ -196,5 +196,15 @@ fn certificate(node: &Node<'_>, help: &str) -> Option<CertificateFiles> {
         }
     }
     let (cert, key) = (table.path("cert"), table.path("key"));
-    Some(CertificateFiles { name: node.key.clone(), cert: cert.unwrap_or_default(), key: key.unwrap_or_default() })
+    let whole = cert.is_some() && key.is_some();
+    let files =
+        CertificateFiles { name: node.key.clone(), cert: cert.unwrap_or_default(), key: key.unwrap_or_default() };
+    if whole {
+        for fault in (table.cx.lookup().certificate)(&files) {
+            let named = table.get(if fault.file == files.key { "key" } else { "cert" });
+            let span = named.map_or_else(|| table.span.clone(), |node| node.span());
+            table.cx.file_fault(span, &format!("certificate `{}`", files.name), fault);
+        }
+    }
+    Some(files)
 }

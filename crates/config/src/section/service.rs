@@ -1,5 +1,7 @@
 //! `[service.NAME]`: a stable endpoint offered to clients. The page that joins the rooms around it.
 
+use std::sync::Arc;
+
 use crate::context::Span;
 use crate::fault::Fault;
 use crate::node::Node;
@@ -11,7 +13,7 @@ use crate::section::{
 };
 use crate::shape;
 use crate::value::{address, http};
-use crate::{Action, Edge, Forward, Service};
+use crate::{Action, Edge, Forward, Service, StaticAnswer};
 
 /// Keys that only a service with backends has.
 const FORWARD_KEYS: [&str; 16] = [
@@ -32,6 +34,11 @@ const FORWARD_KEYS: [&str; 16] = [
     "request_headers",
     "upstream",
 ];
+
+/// In the place of an action with a mistake: what else is wrong with the service is told all the same.
+fn unknown() -> Action {
+    Action::Respond(StaticAnswer { status: 0, body: Arc::new([]), content_type: String::new(), headers: Vec::new() })
+}
 
 /// A service and where its parts stand.
 pub(crate) struct ServiceRead {
@@ -72,7 +79,7 @@ fn service(node: &Node<'_>, edge: &Edge, sites: &mut Sites, help: &str) -> Optio
         request_headers: answer::request_edits(&table),
         response_headers: answer::response_edits(&table),
         max_body: table.size("max_body"),
-        action: action?,
+        action: action.unwrap_or_else(unknown),
     };
     Some(ServiceRead {
         service,

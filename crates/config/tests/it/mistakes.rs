@@ -2,6 +2,10 @@
 //!
 //! The texts are in `snapshots/`. The last test fails when a text of the source is in none of them.
 
+use std::path::Path;
+
+use relais_config::{CertificateFiles, Config, FileFault, Lookup};
+
 use crate::{errors, messages, parse, with};
 
 /// The answers to several files, one after the other.
@@ -576,4 +580,32 @@ fn every_text_is_in_a_snapshot() {
         .map(|parts| parts.join("{}"))
         .collect();
     assert_eq!(silent, [] as [String; 0], "texts without a snapshot");
+}
+
+#[test]
+fn files_that_cannot_be_used_are_told_among_the_others() {
+    let fault = |file: &Path, message: &str, help: &str| FileFault {
+        file: file.to_path_buf(),
+        message: message.to_owned(),
+        help: help.to_owned(),
+    };
+    let certificate = |files: &CertificateFiles| {
+        let no_key = fault(&files.key, "does not exist", "correct the path, or put the file there");
+        vec![fault(&files.cert, "holds no PEM certificate", "look at it"), no_key]
+    };
+    let client_ca = |ca: &Path| Some(fault(ca, "is empty", "put a certificate in it"));
+    let text = "[certificate.site]\ncert = \"site.pem\"\nkey = \"site.key\"\n\n[service.api]\nhosts = [\"api.test\"]\n\
+                bakends = [\"10.0.0.1:8080\"]\nredirect = \"https://b.test\"\nclient_certificate = { ca = \"staff.pem\" }\n";
+    let lookup = Lookup { certificate: &certificate, client_ca: &client_ca, ..Lookup::blind() };
+    let errors = Config::parse("/etc/relais/proxy.toml", text, &lookup).unwrap_err();
+    snapshot!(errors.to_string());
+}
+
+#[test]
+fn a_mistake_in_what_a_service_does_hides_nothing_else() {
+    let two = "[service.a]\nhosts = [\"a.test\"]\nrespond = { body = \"a\" }\n[service.b]\nhosts = [\"a.test\"]\n";
+    let claimed = "5:10 services `a` and `b` both claim host `a.test`";
+    assert_eq!(messages(two), ["4:1 `service.b` does nothing: it has no backends", claimed]);
+    let broken = format!("{two}redirect = {{ to = 4 }}\n");
+    assert_eq!(messages(&broken), [claimed, "6:19 `to` must be a text, not a whole number"]);
 }

@@ -2,13 +2,13 @@
 //!
 //! Reads the file through the same door as `run` and reload, so that the three agree. Starts nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use relais::control;
 use relais::core::Timers;
-use relais::core::config::{Action, Config, Severity, TlsSource, render_problems};
+use relais::core::config::{Action, Config, Severity, render_problems};
+use relais::{Checked, control};
 
 use super::{EXIT_FAILED, Failure, Whom, say, term};
 
@@ -30,28 +30,27 @@ pub(crate) fn check(options: Options, whom: &Whom) -> Result<ExitCode, Failure> 
             format!("{rendered}\n{name}: {count} {}", if count == 1 { "error" } else { "errors" }),
         )
     })?;
-    certificates(&parsed.config).map_err(|problems| Failure::new(EXIT_FAILED, problems))?;
+    let Checked { problems, warnings: doubts } = relais::CertStore::check(&parsed.config);
+    if !problems.is_empty() {
+        return Err(Failure::new(EXIT_FAILED, lines(&problems)));
+    }
     say(parsed.config.summary().trim_end());
     timers(&parsed.config);
     if !parsed.warnings.is_empty() {
         say("");
         say(render_problems(&name, &text, &parsed.warnings, Severity::Warning, term::colour()).trim_end());
     }
+    for doubt in &doubts {
+        say(format_args!("warning: {doubt}"));
+    }
     say("");
-    say(format_args!("{name}: good, {}", super::order::counted(parsed.warnings.len(), "warning")));
+    let warnings = parsed.warnings.len() + doubts.len();
+    say(format_args!("{name}: good, {}", super::order::counted(warnings, "warning")));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the certificate files, as a start would. The local CA is left alone: a check makes nothing.
-fn certificates(config: &Config) -> Result<(), String> {
-    let mut files_only = config.clone();
-    files_only.edge.tls = TlsSource::Files;
-    for service in &mut files_only.services {
-        std::sync::Arc::make_mut(service).tls = TlsSource::Files;
-    }
-    let loaded = relais::CertStore::load(&files_only, Path::new("."));
-    let words = |problem: &relais::CertProblem| problem.to_string();
-    loaded.map(drop).map_err(|problems| problems.iter().map(words).collect::<Vec<_>>().join("\n"))
+fn lines(problems: &[relais::CertProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// Which times follow from each service's contract. Services with the same times share one list.
