@@ -132,7 +132,10 @@ impl Timers {
     pub fn explain(&self) -> Vec<String> {
         let mut said = if self.checked { self.explain_checks() } else { self.explain_unchecked() };
         if self.passive_fall > 0 {
-            said.push(format!("{} in a row take a backend down", count(self.passive_fall, "failed request")));
+            said.push(format!(
+                "it is down after {} in a row too, whatever its checks say",
+                count(self.passive_fall, "failed request")
+            ));
         }
         said.push(format!(
             "a connect that takes longer than {} is joined by one to another backend, and given up after {}",
@@ -169,7 +172,12 @@ impl Timers {
                 count(self.patience.saturating_sub(1), "more check"),
                 short(self.confirm_timeout.max(self.fast_interval))
             ),
-            format!("{} in a row take a backend down", count(self.fall, "wrong or late answer")),
+            format!(
+                "a backend is down after {} in a row, {} late ones, or {} without any answer",
+                count(self.fall, "wrong answer"),
+                self.fall.max(self.patience.saturating_sub(1)),
+                count(self.patience.max(self.fall), "check")
+            ),
         ];
         if detection > self.failover_within {
             said.push(format!(

@@ -80,8 +80,11 @@ fn the_words_name_the_numbers() {
         "a silent cut of a site is seen within 0.71 s by checks alone: 275 ms until the next check, 200 ms without an \
          answer, 3 more checks of 80 ms"
     );
-    assert_eq!(said[2], "2 wrong or late answers in a row take a backend down");
-    assert_eq!(said[3], "3 failed requests in a row take a backend down");
+    assert_eq!(
+        said[2],
+        "a backend is down after 2 wrong answers in a row, 3 late ones, or 4 checks without any answer"
+    );
+    assert_eq!(said[3], "it is down after 3 failed requests in a row too, whatever its checks say");
     let mut unchecked = forward();
     unchecked.health.kind = CheckKind::Off;
     let said = Timers::solve(&unchecked).explain().join("\n");

@@ -24,7 +24,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(3600);
 const SELDOM: Duration = Duration::from_secs(86_400);
 
 /// Whom to ask.
-enum Choice {
+pub(super) enum Choice {
     Ask(Arc<Authority>),
     /// Whoever is asked alone has an order under way: soon.
     Wait,
@@ -153,7 +153,7 @@ impl Certs {
     }
 
     /// Whom to ask for one certificate: the first in the config, and whoever can when there is little time.
-    fn choose(&self, cert: &Cert, now: Instant) -> Choice {
+    pub(super) fn choose(&self, cert: &Cert, now: Instant) -> Choice {
         let need = cert.need(self.clock.there(now));
         let authorities = &self.config.acme.authorities;
         let allowed = if need >= Need::Late { authorities.len() } else { 1 };

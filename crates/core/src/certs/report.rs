@@ -6,10 +6,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Certs;
+use super::ordering::Choice;
 use super::plan::Need;
 use super::state::{Cert, CertificateOrigin, LastFault, Ordering};
 use super::types::{FaultKind, RenewalWindow};
 use crate::time::Instant;
+use crate::words::short;
 
 /// All certificates from authorities.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -147,10 +149,18 @@ impl Certs {
             let why = if cert.record.window.is_some() { "the authority's window" } else { "a third of its time left" };
             return format!("renewed at {why}");
         }
-        match &cert.waits {
-            Some(why) => format!("waits: {why}"),
-            None if self.told => "ordered as soon as fewer orders are under way".to_owned(),
-            None => "ordered when it is known what there is".to_owned(),
+        if !self.told {
+            return "ordered when it is known what there is".to_owned();
         }
+        if cert.ready.is_some() {
+            return "ordered as soon as fewer orders are under way".to_owned();
+        }
+        let planned = self.planned.get(cert.name()).map_or(now, |until| *until);
+        let (until, why) = match (&cert.waits, self.choose(cert, now)) {
+            (Some(why), _) => (planned, &**why),
+            (None, Choice::At(at, why)) if at > planned => (at, why),
+            (None, _) => (planned, "after a failure"),
+        };
+        format!("waits {}: {why}", short(until.since(now)))
     }
 }

@@ -44,6 +44,10 @@ struct Rig {
 }
 
 impl Rig {
+    fn next_step(&self) -> String {
+        self.certs.report(self.now).certificates[0].next.clone()
+    }
+
     fn new(config: Config) -> Rig {
         let mut rig = Rig {
             certs: Certs::new(&Arc::new(config), &Saved::default(), 7, START),
@@ -224,6 +228,7 @@ fn failures_wait_longer_each_time_and_the_second_authority_is_for_need() {
     let order = rig.order();
     assert_eq!(order.challenges[0], Challenge::Http01);
     rig.fail(&order, FaultKind::Challenge, None);
+    assert_eq!(rig.next_step(), "waits 5 s: after a failure");
     rig.pass(Duration::from_secs(6));
     let second = rig.order();
     assert_eq!(&*second.authority.name, "second", "there is none yet: whoever can");

@@ -10,7 +10,7 @@ use super::agenda::Alarm;
 use super::layout::index_u32;
 use super::state::Entry;
 use crate::effect::{Record, Transition};
-use crate::history::{DrillRecord, FailoverRecord, KEPT, Left};
+use crate::history::{DrillRecord, FailoverRecord, KEPT, Left, Shape};
 use crate::time::Instant;
 
 /// A failover is over when nothing more was moved off for one contract, and no less than this.
@@ -47,6 +47,8 @@ pub(super) struct Episode {
     /// The service had no backend at some moment: an outage, no failover.
     pub(super) nobody_left: bool,
     drill: bool,
+    /// A drill of slow answers.
+    slow: bool,
 }
 
 /// Backends at one site that were declared down at the same moment.
@@ -187,6 +189,7 @@ impl Fleet {
         }
         episode.nobody_left |= !anyone;
         episode.drill |= self.sites[site].drill.is_some();
+        episode.slow |= self.sites[site].drill == Some(Shape::Slow);
         let name = &self.sites[site].name;
         if !episode.sites.contains(name) {
             episode.sites.push(Arc::clone(name));
@@ -222,8 +225,11 @@ impl Fleet {
             told: episode.told,
             slowest_micros: micros(episode.slowest),
             drill: episode.drill,
+            slow: episode.slow,
         };
-        service.stats.failover.observe(record.took());
+        if !record.slow {
+            service.stats.failover.observe(record.took());
+        }
         if record.overran() {
             service.stats.overruns.inc();
         }

@@ -162,7 +162,10 @@ impl Fleet {
                     // It may have been taken at its first word: whether its transport is dead is still to be seen.
                     entry.counters.silent_probes = entry.counters.silent_probes.min(1);
                 } else {
-                    remember(&mut entry.downs, now);
+                    // Nor has it flapped when it was cut on purpose.
+                    if self.sites[entry.site].drill.is_none() {
+                        remember(&mut entry.downs, now);
+                    }
                     self.changes.fallen.push(slot);
                 }
                 if !self.services[entry.service].timers.checked {

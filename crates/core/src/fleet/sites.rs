@@ -135,7 +135,9 @@ impl Fleet {
         let signals = accusation.map_or(0, |accusation| accusation.signals);
         let why = format!("nothing at the site answers, {} in a row", count(signals, "time"));
         turn_site(site, Health::Down, why.clone(), &mut self.changes.notes, now);
-        remember(&mut site.downs, now);
+        if site.drill.is_none() {
+            remember(&mut site.downs, now);
+        }
         for slot in site.members.clone() {
             let Some(entry) = self.entries.get(&slot) else { continue };
             if entry.admin == Admin::Disabled {
@@ -205,7 +207,9 @@ impl Fleet {
         site.accusation = None;
         self.agenda.cancel(Alarm::Acquit(index_u32(index)));
         turn_site(site, Health::Down, "none of its backends answers".to_owned(), &mut self.changes.notes, now);
-        remember(&mut site.downs, now);
+        if site.drill.is_none() {
+            remember(&mut site.downs, now);
+        }
         self.touch_site(index);
     }
 

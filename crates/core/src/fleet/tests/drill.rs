@@ -221,3 +221,37 @@ fn the_report_shows_it_while_it_runs() {
     assert_eq!(report.drill.map(|record| record.number), Some(1));
     assert_eq!(report.sites[0].drill, Some(Shape::Silent));
 }
+
+#[test]
+fn drills_make_nobody_wait_longer() {
+    let mut rig = started(two_sites());
+    for number in 1..=4 {
+        assert_eq!(rig.drill(&DrillOrder { lasts: ms(3_000), ..order("a") }), Ok(number));
+        rig.attend(ms(8_000));
+        let drills = rig.drills();
+        let returned = drills.last().unwrap().returned_micros;
+        assert!(returned.is_some_and(|micros| micros < 1_000_000), "drill {number}: {returned:?}");
+    }
+    // An outage does, from the second one on.
+    for expected in [ms(0)..ms(1_500), ms(2_000)..ms(3_500)] {
+        rig.set(A1, Err(Fault::Refused));
+        rig.run(ms(2_000));
+        rig.set(A1, Ok(()));
+        let waited = rig.until(ms(10_000), |rig| rig.health(A1) == Health::Up);
+        assert!(expected.contains(&waited), "{waited:?} is not in {expected:?}");
+    }
+}
+
+#[test]
+fn slow_answers_overrun_nothing() {
+    let mut rig = started(config(vec![service("api", two_sites_of(), |forward| {
+        forward.failover_within = ms(300);
+        forward.health.timeout = Some(ms(120));
+    })]));
+    rig.drill(&DrillOrder { shape: Shape::Slow, lasts: ms(5_000), ..order("a") }).unwrap();
+    rig.attend(ms(15_000));
+    let [failover] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
+    assert!(failover.slow && failover.drill && failover.took_micros > failover.contract_micros, "{failover:?}");
+    assert!(!failover.overran());
+    assert_eq!(rig.snapshot.pools[0].stats.overruns.get(), 0);
+}
