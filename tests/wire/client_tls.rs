@@ -165,6 +165,9 @@ fn a_client_without_the_right_certificate_is_refused() {
     assert!(bare.as_ref().is_err_and(|why| why.contains("CertificateRequired")), "{bare:?}");
     let stranger = ask(Some(&strangers.issue(&["anna"])));
     assert!(stranger.is_err(), "{stranger:?}");
+    edge.line("the operator sees why", |line| {
+        line["level"] == "WARN" && line["message"] == "the certificate of a client was refused"
+    });
     // Not through another door either: the other host's handshake, no name at all, plain text.
     let free = client(&edge, None);
     assert_eq!(status(open(&edge, "one.localhost", &free), &request), Ok(421));

@@ -16,6 +16,7 @@ use relais_core::stats::EdgeStats;
 use relais_tls::CertStore;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::Error as TlsError;
 use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::server::TlsStream;
 
@@ -130,13 +131,23 @@ pub(crate) async fn serve(
             }
             Some(Err(error)) => {
                 snapshot.stats.handshakes_failed.inc();
-                tracing::debug!(%peer, %error, "TLS handshake failed");
+                tell_failed(worker, peer, &error);
             }
             None => {
                 snapshot.stats.handshakes_failed.inc();
                 tracing::debug!(%peer, "TLS handshake took too long");
             }
         },
+    }
+}
+
+/// What the operator's own rule refused is worth a line that is seen; what strangers send is not.
+fn tell_failed(worker: &Worker, peer: SocketAddr, error: &std::io::Error) {
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+    let refused = matches!(fault, Some(TlsError::InvalidCertificate(_) | TlsError::NoCertificatesPresented));
+    match refused.then(|| worker.refused_clients.tell(std::time::Instant::now())).flatten() {
+        Some(untold) => tracing::warn!(%peer, %error, untold, "the certificate of a client was refused"),
+        None => tracing::debug!(%peer, %error, "TLS handshake failed"),
     }
 }
 

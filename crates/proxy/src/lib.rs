@@ -35,6 +35,7 @@ mod ready;
 mod request_body;
 mod response_body;
 mod resume;
+mod seldom;
 mod sender;
 mod service;
 mod sticky;

@@ -20,6 +20,7 @@ use crate::headers::Edits;
 use crate::kept::Spools;
 use crate::pool::{Connections, Slot};
 use crate::ready::Ready;
+use crate::seldom::Seldom;
 
 /// What all workers and the control loop share.
 pub struct Shared {
@@ -83,6 +84,8 @@ pub(crate) struct Worker {
     ready: Mutex<Option<(Arc<Config>, Arc<Ready>)>>,
     clients: Mutex<HashMap<u64, Registered>>,
     next_client: AtomicU64,
+    /// Handshakes that ended because of the client's certificate, told seldom.
+    pub(crate) refused_clients: Seldom,
     live: AtomicUsize,
     /// Whether the edge stops.
     draining: watch::Sender<bool>,
@@ -106,6 +109,7 @@ impl Worker {
             ready: Mutex::default(),
             clients: Mutex::default(),
             next_client: AtomicU64::new(0),
+            refused_clients: Seldom::default(),
             live: AtomicUsize::new(0),
             draining: watch::Sender::new(false),
         })
