@@ -41,9 +41,13 @@ pub(super) fn validation(problem: &Problem, host: &str, challenge: Challenge) ->
     OrderFault { challenge: Some(challenge), ..fault }
 }
 
-/// The last part of `urn:ietf:params:acme:error:WORD` (RFC 8555, section 6.7).
+/// The last part of `urn:ietf:params:acme:error:WORD` (RFC 8555, section 6.7). A name that the CA could not resolve is `dns`,
+/// also where the CA calls that a connection that failed.
 pub(super) fn word(problem: &Problem) -> &str {
-    problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next()).unwrap_or_default()
+    let word = problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next()).unwrap_or_default();
+    let detail = problem.detail.as_deref().unwrap_or_default();
+    let unknown_name = ["no such host", "NXDOMAIN", "no valid A records"].iter().any(|said| detail.contains(said));
+    if word == "connection" && unknown_name { "dns" } else { word }
 }
 
 /// What the CA says, with what it says of each name.
@@ -141,6 +145,9 @@ mod tests {
         assert!(fault.to_string().contains("port 80 of a.fr cannot be reached"), "{fault}");
         let fault = validation(&refused, "a.fr", Challenge::TlsAlpn01);
         assert!(fault.to_string().contains("port 443"), "{fault}");
+        let nowhere = problem("connection", "Get http://a.fr/: dial tcp: lookup a.fr on 10.0.0.1:53: no such host");
+        let fault = validation(&nowhere, "a.fr", Challenge::Http01);
+        assert!(fault.to_string().contains("a.fr has no A or AAAA record"), "{fault}");
         let fault = validation(&problem("unauthorized", "wrong"), "a.fr", Challenge::Http01);
         assert!(fault.to_string().contains("another server answered on port 80"), "{fault}");
         let fault = validation(&problem("caa", "CAA forbids"), "a.fr", Challenge::Http01);
