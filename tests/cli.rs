@@ -134,6 +134,15 @@ fn check_finds_a_certificate_that_cannot_be_used() {
     let (code, _, stderr) = output(relais(dir.path()).arg("check").arg(write(dir.path(), "proxy.toml", &text)));
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("api.crt"), "{stderr}");
+    let (code, _, stderr) = output(relais(dir.path()).arg("check").arg(write(
+        dir.path(),
+        "two.toml",
+        &text.replace("thory = 2", "thory = \"x\""),
+    )));
+    assert_eq!(code, Some(1), "{stderr}");
+    for part in ["two.toml:10:9", "two.toml:17:8", "cert = \"api.crt\"", "two.toml:18:7", "3 errors"] {
+        assert!(stderr.contains(part), "no {part} in\n{stderr}");
+    }
 }
 
 #[test]
@@ -315,4 +324,34 @@ fn demo_once_tells_the_story_and_its_verdict_is_good() {
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     assert!(stdout.contains("failed               0"), "{stdout}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_second_edge_is_told_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = write(dir.path(), "proxy.toml", GOOD);
+    let daemon = Daemon::start(dir.path(), &config);
+    let (code, _, stderr) = output(relais(dir.path()).args(["run", "--config"]).arg(&config));
+    assert_eq!(code, Some(1), "{stderr}");
+    let first = format!("relais runs here already: pid {}", daemon.child.id());
+    assert!(stderr.contains(&first) && !stderr.contains("WARN") && !stderr.contains("ERROR"), "{stderr}");
+    assert_eq!(daemon.cli(&["log-level"]).0, Some(0), "the first one is untouched");
+}
+
+#[test]
+fn an_order_that_leaves_nobody_is_followed_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let backends = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [one, two] = backends.each_ref().map(|backend| backend.local_addr().unwrap().to_string());
+    let text = GOOD.replace("127.0.0.1:9\"", &format!("{one}\"")).replace("127.0.0.1:10\"", &format!("{two}\""));
+    let config = write(dir.path(), "proxy.toml", &text);
+    let mut daemon = Daemon::start(dir.path(), &config);
+    daemon.until("both are up", |daemon| daemon.cli(&["status"]).0 == Some(0));
+    let (code, _, stderr) = daemon.cli(&["drain", "dijon"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "thory is left");
+    let (code, stdout, stderr) = daemon.cli(&["disable", "thory"]);
+    assert!(code == Some(0) && stdout.starts_with("thory: disabled"), "{stdout}{stderr}");
+    assert!(stderr.starts_with("warning: service api has no backend left"), "{stderr}");
+    let (_, _, stderr) = daemon.cli(&["enable", "thory"]);
+    assert_eq!(stderr, "");
 }

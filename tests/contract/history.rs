@@ -61,7 +61,7 @@ fn a_killed_site_is_timed_told_and_remembered_across_a_restart() {
     assert_eq!(code, Some(0));
     assert!(told.contains("dijon") && told.contains("TOOK"), "{told}");
     let (_, told, _) = edge.cli(&["history", "--service", "other"]);
-    assert!(told.contains("no failover and no drill is remembered"), "{told}");
+    assert!(told.contains("no failover and no drill of a service `other` is remembered"), "{told}");
 
     edge.signal("TERM");
     assert!(edge.ended().success());

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use relais_config::Config;
+use relais_config::{Config, words};
 use relais_core::{Event, Instant};
 
 use crate::alarm::AlarmReport;
@@ -27,6 +27,8 @@ pub(crate) struct Current {
     pub(crate) reloads: Reloads,
     /// Of the config in force.
     pub(crate) warnings: Vec<String>,
+    /// Since when, and who asked.
+    in_force: (Instant, Trigger),
     text_hash: u64,
     /// Files that went into it.
     files: Vec<Target>,
@@ -52,10 +54,25 @@ impl Current {
             },
             reloads: Reloads::default(),
             warnings,
+            in_force: (now, Trigger::Start),
             text_hash: watch::hash(setup.text.as_bytes()),
             files,
             wanted: Vec::new(),
         }
+    }
+
+    /// That the file says what is in force, and since when.
+    fn unchanged(&self, now: Instant) -> String {
+        let (since, by) = self.in_force;
+        let by = match by {
+            Trigger::Start => "the start",
+            Trigger::Watch => "it was saved",
+            Trigger::Request => "a reload",
+        };
+        let (date, ago) = (relais_tls::date(since), words::short(now.since(since)));
+        format!(
+            "unchanged: what the file says has been in force since {by} {ago} ago ({date}); certificates were read again"
+        )
     }
 
     /// What to watch.
@@ -173,9 +190,16 @@ impl Control {
         self.current.wanted = Vec::new();
         self.current.warnings.clone_from(&warnings);
         let (outcome, message) = match unchanged {
-            true => (Outcome::Unchanged, "unchanged; certificates were read again".to_string()),
+            true => (Outcome::Unchanged, self.current.unchanged(self.now())),
             false => (Outcome::Applied, describe(&config)),
         };
+        if !unchanged {
+            self.current.in_force = (self.now(), trigger);
+        }
+        if trigger == Trigger::Request && unchanged {
+            // Whoever asks expected a change: where the file may be another one outside, that is why there is none.
+            warnings.extend(self.identity.standing_warnings.iter().cloned());
+        }
         let generation = self.snapshot.load().generation;
         Ok(Verdict { at: self.now(), trigger, outcome, message, help: None, warnings, generation })
     }
@@ -234,7 +258,7 @@ impl Control {
             Outcome::Refused => {
                 self.current.reloads.refused += 1;
                 tracing::error!(trigger, generation, help, "reload refused\n{}", verdict.message);
-                trouble = Some((format!("the file was refused: {}", verdict.message), help));
+                trouble = Some((refused_briefly(&verdict.message), help));
             }
         }
         for warning in &verdict.warnings {
@@ -275,6 +299,16 @@ impl Control {
     fn certificates_are_well(&mut self) {
         let now = self.now();
         self.alarms.take(AlarmReport { about: "certificates", trouble: None }, now);
+    }
+}
+
+/// The first mistake, and how many more: `status` has the whole text beside.
+fn refused_briefly(message: &str) -> String {
+    let mistakes: Vec<&str> = message.lines().filter_map(|line| line.strip_prefix("error: ")).collect();
+    let first = mistakes.first().copied().or_else(|| message.lines().next()).unwrap_or_default();
+    match mistakes.len() {
+        0 | 1 => format!("the file was refused: {first}"),
+        all => format!("the file was refused: {first} (and {} more)", all - 1),
     }
 }
 

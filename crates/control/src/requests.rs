@@ -71,13 +71,19 @@ impl Control {
         let now = self.now();
         self.fleet.handle_event(Event::Admin(Command { target: target.clone(), word, reason }), now);
         self.flush();
-        let backends = status::affected(&self.fleet.report(now), &target);
+        let report = self.fleet.report(now);
+        let backends = status::affected(&report, &target);
+        let warnings = if word == Admin::Enabled { Vec::new() } else { status::deserted(&report, &backends) };
+        for warning in &warnings {
+            tracing::warn!(about = %target, "{warning}");
+        }
         Ok(AdminReply {
             target: target.to_string(),
             word,
             generation: self.snapshot.load().generation,
             inflight: backends.iter().map(|backend| u64::from(backend.inflight)).sum(),
             backends,
+            warnings,
         })
     }
 
@@ -85,8 +91,7 @@ impl Control {
         if let Some(level) = set {
             (self.set_log_level)(&level).map_err(|error| Refusal {
                 error,
-                help: "write error, warn, info, debug or trace, or a filter such as `info,relais_proxy=debug`"
-                    .to_string(),
+                help: "the level stays as it was; `relais log-level` shows it".to_string(),
                 kind: RefusalKind::Invalid,
             })?;
             tracing::info!(from = self.log_level, to = level, "log level set");
@@ -106,6 +111,7 @@ impl Control {
             process: ProcessStatus {
                 version: env!("CARGO_PKG_VERSION"),
                 pid: std::process::id(),
+                stopping: self.stopping,
                 started: self.identity.started,
                 config_path: self.identity.config_path.as_ref().map(absolute),
                 state_dir: absolute(&self.identity.state_dir),

@@ -43,6 +43,8 @@ pub struct ProcessStatus {
     pub version: &'static str,
     /// Process id.
     pub pid: u32,
+    /// It accepts nothing any more, and ends when what is in flight has ended.
+    pub stopping: bool,
     /// When it started, microseconds since the Unix epoch.
     pub started: Instant,
     /// The file it runs from; `null`: an embedded config.
@@ -83,6 +85,8 @@ pub struct AdminReply {
     pub inflight: u64,
     /// Every backend the word is about.
     pub backends: Vec<AffectedBackend>,
+    /// What follows that is probably not meant: services that have nobody left.
+    pub warnings: Vec<String>,
 }
 
 /// One backend an operator's word is about.
@@ -140,6 +144,17 @@ pub(crate) fn affected(report: &Report, target: &Target) -> Vec<AffectedBackend>
         }
     }
     found
+}
+
+/// Services that a word took the last backend from, or that have none besides: what their visitors get.
+pub(crate) fn deserted(report: &Report, affected: &[AffectedBackend]) -> Vec<String> {
+    let services = report.services.iter().filter(|service| service.tier.is_none());
+    let meant = services.filter(|service| affected.iter().any(|backend| backend.service == service.name));
+    let told = |service: &relais_core::ServiceReport| {
+        let name = &service.name;
+        format!("service {name} has no backend left: its requests wait a moment, then get 503 or its maintenance page")
+    };
+    meant.map(told).collect()
 }
 
 /// What an alarm about the store says, if there is one to raise.

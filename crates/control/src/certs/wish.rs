@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use relais_core::Event;
-use relais_core::certs::OrderFault;
+use relais_core::certs::{FaultKind, OrderFault};
 use relais_core::config::{Authority, Config, Secret};
 use relais_store::Store;
 use relais_tls::acme::{self, Job, Patience, Product, Reason, Steps};
@@ -76,7 +76,13 @@ fn refusal(kind: RefusalKind, error: impl Into<String>, help: impl Into<String>)
 }
 
 fn by_ca(fault: OrderFault) -> Refusal {
-    let help = fault.likely.unwrap_or_else(|| "the CA's word; nothing was changed here".to_owned());
+    let help = fault.likely.unwrap_or_else(|| match fault.kind {
+        FaultKind::Unreachable => {
+            "check `directory` of the authority, and whether this machine may reach it; nothing was changed here"
+                .to_owned()
+        }
+        _ => "the CA's word; nothing was changed here".to_owned(),
+    });
     refusal(RefusalKind::Conflict, fault.said, help)
 }
 

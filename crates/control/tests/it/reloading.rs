@@ -139,6 +139,8 @@ async fn an_unchanged_file_says_so() {
     let before = bench.snapshot.load_full();
     let verdict = bench.handle.reload(false).await.unwrap();
     assert_eq!(verdict.outcome, Outcome::Unchanged);
+    let said = "unchanged: what the file says has been in force since the start ";
+    assert!(verdict.message.starts_with(said), "{verdict:?}");
     bench.write(&format!("# a remark\n{}", three()));
     assert_eq!(bench.handle.reload(false).await.unwrap().outcome, Outcome::Unchanged, "remarks are no change");
     assert!(std::sync::Arc::ptr_eq(&before, &bench.snapshot.load_full()));

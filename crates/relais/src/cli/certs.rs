@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::order::shaped;
 use super::table::{ago, render, span, table};
-use super::{Client, Failure, Whom, import, say};
+use super::{Client, EXIT_DEGRADED, Failure, Whom, import, say};
 
 /// An order at a CA may take so long.
 const ORDER: Duration = Duration::from_secs(400);
@@ -86,6 +86,17 @@ struct Certificate {
     last_fault: Option<LastFault>,
 }
 
+impl Certificate {
+    /// As the alarm `acme` of `relais status` counts it: an order failed, or too little time is left.
+    fn is_bad(&self) -> bool {
+        match self.state.as_str() {
+            "urgent" | "expired" => true,
+            "gone" => false,
+            _ => self.last_fault.is_some(),
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct LastFault {
     at: u64,
@@ -114,11 +125,16 @@ pub(crate) fn certs(options: Options, whom: &Whom) -> Result<ExitCode, Failure> 
     match options.what {
         None => {
             let answer = client.get("/certs")?;
-            if options.json {
-                say(serde_json::to_string_pretty(&answer).unwrap_or_else(|_| answer.to_string()));
-            } else {
-                say(draw(&shaped(answer)?).trim_end());
+            let certs: Certs = shaped(answer.clone())?;
+            match options.json {
+                true => say(serde_json::to_string_pretty(&answer).unwrap_or_else(|_| answer.to_string())),
+                false => say(draw(&certs).trim_end()),
             }
+            return Ok(ExitCode::from(if certs.certificates.iter().any(Certificate::is_bad) {
+                EXIT_DEGRADED
+            } else {
+                0
+            }));
         }
         Some(What::Renew { name }) => {
             let answer = client.post("/certs/renew", &json!({ "name": name }))?;
@@ -215,7 +231,9 @@ mod tests {
             ],
             "authorities": [{ "name": "le", "paused_until": 120_000_000, "why": "busy" }],
         });
-        let text = draw_at(&serde_json::from_value(answer).unwrap(), 0);
+        let certs: Certs = serde_json::from_value(answer).unwrap();
+        let text = draw_at(&certs, 0);
+        assert_eq!(certs.certificates.iter().map(Certificate::is_bad).collect::<Vec<_>>(), [false, true]);
         for words in [
             "90 d",
             "60 d",

@@ -59,6 +59,11 @@ impl Client {
         Ok(Self { places, named_by, patience: PATIENCE })
     }
 
+    /// Talks to the daemon at this socket alone.
+    pub(crate) fn at(socket: PathBuf) -> Self {
+        Self { places: vec![socket], named_by: None, patience: PATIENCE }
+    }
+
     /// Waits so long for each answer.
     pub(crate) fn patient(&mut self, patience: Duration) -> &mut Self {
         self.patience = patience;
@@ -184,7 +189,9 @@ fn unreachable_daemon(Nobody { tried, named_by }: &Nobody) -> Failure {
 
 /// Which group to join.
 fn permission_help(socket: &Path) -> String {
-    let gid = std::fs::metadata(socket).map(|meta| meta.gid()).ok();
+    // Where its folder is closed to this user, the folder's group is the one to join.
+    let of = |path: &Path| std::fs::metadata(path).map(|meta| meta.gid()).ok();
+    let gid = of(socket).or_else(|| socket.parent().and_then(of));
     let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
     match gid.and_then(|gid| group_name(&groups, gid)) {
         Some(group) => format!("join its group: `sudo usermod -aG {group} $USER`, then log in again; or use sudo"),

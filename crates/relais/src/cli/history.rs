@@ -40,7 +40,8 @@ pub(crate) fn history(options: &Options, whom: &Whom) -> Result<ExitCode, Failur
     let failovers: Vec<Failover> = failovers.into_iter().filter(|failover| wanted(&failover.service)).collect();
     let drills: Vec<drill::Record> = drills.into_iter().filter(|drill| drill.meets(wanted)).collect();
     if failovers.is_empty() && drills.is_empty() {
-        say("no failover and no drill is remembered");
+        let of = options.service.as_ref().map_or_else(String::new, |service| format!(" of a service `{service}`"));
+        say(format_args!("no failover and no drill{of} is remembered"));
         return Ok(ExitCode::SUCCESS);
     }
     say(draw(now, &failovers, &drills).trim_end());

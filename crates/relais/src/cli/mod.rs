@@ -28,7 +28,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use client::{Client, ClientError};
 pub(crate) use signals::Signals;
 pub(crate) use table::{render, table, word};
-pub(crate) use term::{Failure, Screen, say};
+pub(crate) use term::{Failure, Screen, say, warn};
 pub(crate) use whom::Whom;
 
 use crate::demo;
@@ -37,13 +37,13 @@ use crate::demo;
 pub(crate) const EXIT_FAILED: u8 = 1;
 /// No daemon answers.
 pub(crate) const EXIT_UNREACHABLE: u8 = 3;
-/// `status`: something is degraded.
+/// `status`, `certs`: something is degraded.
 pub(crate) const EXIT_DEGRADED: u8 = 4;
 /// `status`: a service has no backend.
 pub(crate) const EXIT_NO_BACKEND: u8 = 5;
 
-const EXIT_CODES: &str = "Exit codes: 0 good, 1 bad config, cannot start or order refused, 2 usage, 3 no daemon \
-                          answers, 4 status: something is degraded, 5 status: a service has no backend.";
+const EXIT_CODES: &str = "Exit codes: 0 good, 1 bad config, cannot start or order refused, 2 usage, 3 no relais \
+                          answers, 4 status, certs: something is degraded, 5 status: a service has no backend.";
 
 /// A reverse proxy that keeps a site's visitors served when a whole site dies.
 #[derive(Debug, Parser)]
@@ -86,7 +86,7 @@ enum Command {
         /// error, warn, info, debug, trace, or a filter such as `info,relais_proxy=debug`
         level: Option<String>,
     },
-    /// Say how to trust the built-in local CA; makes it when there is none
+    /// Say how to trust the built-in local CA: that of the running edge, else of the one that would run here
     Trust(trust::Options),
     /// Show the whole thing at work: an edge, three sites, a cut
     Demo(demo::Options),

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::view::{AdminReply, Affected, Status, Verdict};
-use super::{Client, ClientError, EXIT_FAILED, EXIT_UNREACHABLE, Failure, OrderArgs, Screen, Whom, say};
+use super::{Client, ClientError, EXIT_FAILED, EXIT_UNREACHABLE, Failure, OrderArgs, Screen, Whom, say, warn};
 
 /// How often `--wait` looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -53,6 +53,9 @@ pub(crate) fn admin(args: &OrderArgs, word: Word, whom: &Whom) -> Result<ExitCod
     say(format_args!("{}: {}, {}", reply.target, reply.word, counted(reply.backends.len(), "backend")));
     for backend in &reply.backends {
         say(format_args!("  {}", affected(backend)));
+    }
+    for warning in &reply.warnings {
+        warn(warning);
     }
     if args.wait {
         wait_until_idle(&mut client, &reply)?;

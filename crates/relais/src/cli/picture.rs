@@ -29,7 +29,8 @@ fn head(status: &Status) -> String {
     let mut text = format!("relais {}, pid {}, up {}\n", process.version, process.pid, ago(now, process.started));
     let file = process.config_path.as_deref().unwrap_or("embedded");
     let reload = &status.reload;
-    let _ = writeln!(text, "config: {file}, {} {} ago", reload.outcome, ago(now, reload.at));
+    let how = if reload.outcome == "unchanged" { "found unchanged" } else { &reload.outcome };
+    let _ = writeln!(text, "config: {file}, {how} {} ago", ago(now, reload.at));
     let detail = status.store.detail.trim();
     let place = status.store.path.as_deref().map(|path| format!(" in {path}")).unwrap_or_default();
     let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };

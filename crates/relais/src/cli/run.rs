@@ -1,6 +1,6 @@
 //! `relais run`: logger, limits, edge; then signals until the edge has ended.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use relais::{Edge, EdgeBuilder, LogHooks, StartError};
 use sd_notify::NotifyState;
 
 use super::signals::{Asked, Signals};
-use super::{EXIT_FAILED, Failure, Whom};
+use super::{Client, EXIT_FAILED, Failure, Whom};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -27,6 +27,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let path = whom.file()?;
+    refuse_second(&whom.own_socket(options.state_dir.as_deref())?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -51,6 +52,24 @@ pub(crate) fn run(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
     tracing::info!("stopped");
     ended.map_err(|crashed| Failure::new(EXIT_FAILED, crashed))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Longest wait for the edge that may run here already.
+const NEIGHBOUR: Duration = Duration::from_secs(2);
+
+/// Says that an edge runs here already, before its state directory and its addresses are found taken. One that drains is no
+/// hindrance: it holds no address any more.
+fn refuse_second(socket: &Path) -> Result<(), Failure> {
+    let Ok(status) = Client::at(socket.to_path_buf()).patient(NEIGHBOUR).get("/status") else { return Ok(()) };
+    let process = &status["process"];
+    if process["stopping"] != false {
+        return Ok(());
+    }
+    let (pid, file) = (&process["pid"], process["config_path"].as_str().unwrap_or("a config of its own"));
+    let message = format!("relais runs here already: pid {pid}, with {file}; it answers on {}", socket.display());
+    Err(Failure::new(EXIT_FAILED, message)
+        .help("`relais status` shows it, `relais reload` has it read its file again, `relais stop` ends it")
+        .help("a second one needs a `state_dir` in [edge], a `socket` in [admin] and listeners of its own"))
 }
 
 fn cannot_start(error: &StartError) -> Failure {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::order::shaped;
 use super::view::Status;
-use super::{Client, EXIT_DEGRADED, EXIT_NO_BACKEND, Failure, Whom, picture, say};
+use super::{Client, ClientError, EXIT_DEGRADED, EXIT_NO_BACKEND, Failure, Whom, picture, say};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -23,8 +23,17 @@ pub(crate) struct Options {
 
 pub(crate) fn status(options: &Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let mut client = Client::new(whom)?;
+    let mut seen = false;
     loop {
-        let answer = client.get("/status")?;
+        let answer = match client.get("/status") {
+            // Once it was there it is waited for: whoever watches a restart wants to see its end.
+            Err(ClientError::Unreachable(_) | ClientError::Broken(..)) if seen => {
+                say("no relais answers: it is looked for again every second");
+                std::thread::sleep(Duration::from_secs(1));
+                continue;
+            }
+            answer => answer?,
+        };
         if options.json {
             let code = ExitCode::from(verdict(&shaped(answer.clone())?));
             say(pretty(&answer));
@@ -36,6 +45,7 @@ pub(crate) fn status(options: &Options, whom: &Whom) -> Result<ExitCode, Failure
             say(picture.trim_end());
             return Ok(ExitCode::from(verdict(&status)));
         }
+        seen = true;
         // The whole screen: the picture may be longer than it, and then only the top can be kept in place.
         let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
         say(format_args!("{clear}{}", picture.trim_end()));

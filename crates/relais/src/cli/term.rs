@@ -9,6 +9,13 @@ pub(crate) fn say(text: impl Display) {
     write_out(&format!("{text}\n"));
 }
 
+/// Prints a warning on stderr.
+pub(crate) fn warn(text: impl Display) {
+    let (yellow, plain) = if colour_on_stderr() { ("\x1b[1;33m", "\x1b[0m") } else { ("", "") };
+    // Nobody is left to tell when stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{yellow}warning{plain}: {text}");
+}
+
 /// Prints on stdout. A reader that went away (`relais status | head`) ends the program quietly, as it ends `cat`.
 fn write_out(text: &str) {
     let mut out = io::stdout().lock();

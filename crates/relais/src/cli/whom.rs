@@ -59,6 +59,17 @@ impl Whom {
             None => Sockets { places: sockets_of(places.state_dir.as_deref()), named_by: None },
         })
     }
+
+    /// Where an edge that `relais run` starts here answers.
+    pub(crate) fn own_socket(&self, state_dir: Option<&Path>) -> Result<PathBuf, Failure> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let places = self.places()?;
+        let state_dir = state_dir.map(Path::to_path_buf).or(places.state_dir);
+        let state_dir = state_dir.unwrap_or_else(relais::paths::default_state_dir);
+        Ok(places.socket.unwrap_or_else(|| relais::paths::default_admin_socket(&state_dir)))
+    }
 }
 
 fn sockets_of(state_dir: Option<&Path>) -> Vec<PathBuf> {
