@@ -1,5 +1,7 @@
 //! What concerns several sections: services that claim the same requests, certificates, and files without services.
 
+use std::collections::HashMap;
+
 use crate::context::{Context, Span};
 use crate::fault::Fault;
 use crate::reader::Reader;
@@ -32,17 +34,21 @@ pub(crate) fn some_service(root: &Reader<'_>, text: &str) {
 
 /// Notes hosts and paths that two services claim.
 pub(crate) fn claims(cx: &Context<'_>, services: &[ServiceRead]) {
-    for (index, later) in services.iter().enumerate() {
+    // Who claims a host and path first, and where the host stands.
+    let mut claimed: HashMap<(&str, &str), (&ServiceRead, &Span)> = HashMap::new();
+    for later in services {
         for (host, span) in &later.hosts {
             for (path, path_span) in &later.paths {
-                let earlier = services[..index].iter().find_map(|earlier| {
-                    let (_, span) = earlier.hosts.iter().find(|(other, _)| other == host)?;
-                    earlier.paths.iter().any(|(other, _)| other == path).then_some((earlier, span))
-                });
-                if let Some((earlier, first)) = earlier {
+                if let Some((earlier, first)) = claimed.get(&(host.as_str(), path.as_str())) {
                     let at = if path == "/" { span } else { path_span };
                     cx.error(at.clone(), claimed_twice(cx, earlier, later, (host, path), first));
                 }
+            }
+        }
+        // Only now: what one service says twice is told elsewhere.
+        for (host, span) in &later.hosts {
+            for (path, _) in &later.paths {
+                claimed.entry((host.as_str(), path.as_str())).or_insert((later, span));
             }
         }
     }

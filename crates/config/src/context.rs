@@ -17,6 +17,7 @@ pub(crate) type Span = Range<usize>;
 pub(crate) struct Context<'a> {
     /// The text as given.
     text: &'a str,
+    lines: Lines,
     /// The folder of the config file: relative paths start there.
     folder: PathBuf,
     lookup: &'a Lookup<'a>,
@@ -40,7 +41,7 @@ impl<'a> Context<'a> {
     /// The surroundings of a parse of `text`, read from `file`.
     pub(crate) fn new(file: &str, text: &'a str, lookup: &'a Lookup<'a>) -> Context<'a> {
         let folder = Path::new(file).parent().map(Path::to_path_buf).unwrap_or_default();
-        Context { text, folder, lookup, torn: Vec::new(), found: RefCell::default() }
+        Context { text, lines: Lines::of(text), folder, lookup, torn: Vec::new(), found: RefCell::default() }
     }
 
     /// Notes mistakes of syntax. Later mistakes in the `torn` ranges are consequences, and dropped.
@@ -58,7 +59,7 @@ impl<'a> Context<'a> {
 
     /// Line of a place, from 1.
     pub(crate) fn line(&self, span: &Span) -> usize {
-        place(self.text, span.start).0
+        self.lines.place(self.text, span.start).0
     }
 
     /// Notes an error.
@@ -89,7 +90,7 @@ impl<'a> Context<'a> {
     }
 
     fn problem(&self, span: Span, fault: Fault) -> Problem {
-        let (line, column) = place(self.text, span.start);
+        let (line, column) = self.lines.place(self.text, span.start);
         let Fault { message, label, help } = fault;
         Problem { message, span, line, column, label, help }
     }
@@ -198,21 +199,31 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Line and column (in characters) of a byte of the text, both from 1.
-pub(crate) fn place(text: &str, at: usize) -> (usize, usize) {
-    let at = text.floor_char_boundary(at);
-    let before = &text[..at];
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
+/// Where the lines of a text begin: found once, as a long file is asked for many places.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Lines {
+        Lines(std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect())
+    }
+
+    /// Line and column (in characters) of a byte of the text, both from 1.
+    fn place(&self, text: &str, at: usize) -> (usize, usize) {
+        let at = text.floor_char_boundary(at);
+        let line = self.0.partition_point(|start| *start <= at);
+        let start = line.checked_sub(1).and_then(|index| self.0.get(index)).copied().unwrap_or(0);
+        (line, text[start..at].chars().count() + 1)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::place;
+    use super::Lines;
 
     #[test]
     fn places_count_characters_from_one() {
         let text = "a\nété = 1\n";
+        let place = |text: &str, at| Lines::of(text).place(text, at);
         assert_eq!(place(text, 0), (1, 1));
         assert_eq!(place(text, 2), (2, 1));
         assert_eq!(place(text, text.find('=').unwrap()), (2, 5));
