@@ -8,6 +8,7 @@ mod support;
 mod crash;
 mod demand;
 mod first;
+mod names;
 mod operator;
 mod pebble;
 mod trouble;

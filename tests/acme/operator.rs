@@ -1,9 +1,12 @@
 //! What operators do: another key, a trial, a revocation, and moving in from Caddy or certbot.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::first::said;
 use crate::pebble::Pebble;
+use crate::support::certs;
 use crate::support::edge::Setup;
 use crate::support::wait_for;
 
@@ -30,6 +33,38 @@ fn renew_test_revoke_and_rollover() {
     assert!(code == Some(1) && fault.contains("no certificate `b.fr`"), "{fault}");
     let json: serde_json::Value = serde_json::from_str(&edge.cli(&["certs", "--json"]).1).unwrap();
     assert_eq!(json["certificates"][0]["name"], "a.fr");
+}
+
+/// Clients that come one after the other while a certificate is renewed again and again: each is served.
+#[test]
+fn no_handshake_is_lost_over_renewals() {
+    let Some(pebble) = Pebble::start() else { return };
+    let edge = Setup::file(&pebble.file(&["a.fr"], "")).start();
+    pebble.wait_for(&edge, "a.fr");
+    let (over, roots) = (AtomicBool::new(false), pebble.roots());
+    let shown = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut seen = Vec::new();
+                    while !over.load(Relaxed) {
+                        seen.push(certs::shown(pebble.https, "a.fr", roots.clone()));
+                    }
+                    seen
+                })
+            })
+            .collect();
+        for renewal in 2..5 {
+            assert_eq!(edge.cli(&["certs", "renew", "a.fr"]).0, Some(0));
+            wait_for("it is renewed", || said(&edge, "certificate issued") == renewal);
+        }
+        over.store(true, Relaxed);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
+    });
+    let lost: Vec<String> = shown.iter().filter_map(|one| Some(one.as_ref().err()?.to_string())).collect();
+    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), shown.len());
+    let different: BTreeSet<Vec<u8>> = shown.into_iter().flatten().collect();
+    assert!((3..=4).contains(&different.len()), "{} certificates seen", different.len());
 }
 
 fn put(folder: &Path, files: &[(&str, &str)]) {

@@ -1,7 +1,7 @@
 //! Debian's `pebble` and its name server, which says one loopback address for every name, and the config of an edge before them.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,8 @@ use crate::support::{own_ip, wait_for};
 
 pub(crate) struct Pebble {
     dir: tempfile::TempDir,
+    /// Further settings.
+    manner: &'static [(&'static str, &'static str)],
     ca: Option<Child>,
     _names: Child,
     listen: SocketAddr,
@@ -30,6 +32,15 @@ fn free(ip: IpAddr) -> SocketAddr {
 impl Pebble {
     /// `None`: not installed, which is said.
     pub(crate) fn start() -> Option<Pebble> {
+        Pebble::with(&[])
+    }
+
+    /// One that believes every challenge without looking, for tests of many orders.
+    pub(crate) fn trusting() -> Option<Pebble> {
+        Pebble::with(&[("PEBBLE_VA_ALWAYS_VALID", "1")])
+    }
+
+    fn with(manner: &'static [(&'static str, &'static str)]) -> Option<Pebble> {
         if !have("pebble", "pebble") || !have("pebble-challtestsrv", "pebble") || !have("curl", "curl") {
             return None;
         }
@@ -58,7 +69,7 @@ impl Pebble {
             .spawn()
             .unwrap();
         let (listen, management, http, https) = (free(ip), free(ip), free(ip), free(ip));
-        let mut pebble = Pebble { dir, ca: None, _names: names, listen, management, dns, http, https };
+        let mut pebble = Pebble { dir, manner, ca: None, _names: names, listen, management, dns, http, https };
         pebble.validate_at(http.port(), https.port());
         pebble.again();
         Some(pebble)
@@ -89,6 +100,7 @@ impl Pebble {
             .args(["-dnsserver", &self.dns.to_string()])
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_WFE_NONCEREJECT", "5")
+            .envs(self.manner.iter().copied())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -102,6 +114,18 @@ impl Pebble {
             ca.kill().unwrap();
             ca.wait().unwrap();
         }
+    }
+
+    /// Asks another name server from now on: started again, without any memory.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, names: SocketAddr) {
+        self.kill();
+        self.dns = names;
+        self.again();
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     fn log(&self) -> PathBuf {

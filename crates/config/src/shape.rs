@@ -76,7 +76,7 @@ pub(crate) static ACME_DNS: Shape = shape(
         "token_file",
     ],
 );
-pub(crate) static ON_DEMAND: Shape = shape("acme.on_demand", &["ask", "per_hour", "burst"]);
+pub(crate) static ON_DEMAND: Shape = shape("acme.on_demand", &["ask", "root", "per_hour", "burst"]);
 pub(crate) static AUTHORITY: Shape = shape(
     "authority.NAME",
     &["directory", "staging", "root", "eab_key_id", "eab_hmac", "eab_hmac_file", "eab_from", "profile", "limits"],

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,9 @@ pub(crate) struct Found {
 
 impl Engine {
     pub(crate) fn open(path: &Path) -> Result<Self, Fault> {
+        // Keys are in it: nobody else may look, whatever the rights of the folder around it. The database makes its files
+        // readable for all.
+        let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         guarded(|| {
             let db = sled::Config::new()
                 .path(path)

@@ -22,6 +22,7 @@ mod pem;
 mod problem;
 mod provider;
 mod resolver;
+mod secret;
 mod store;
 pub mod takeover;
 mod tickets;

@@ -41,7 +41,7 @@ pub struct Authority {
     pub directory: String,
     /// The directory of its rehearsal, which gives certificates nobody trusts.
     pub staging: Option<String>,
-    /// PEM file with the root that the directory's own certificate is checked against, beside the system's.
+    /// PEM file with the root that the directory's own certificate is checked against, in place of the system's.
     pub root: Option<PathBuf>,
     /// How its account is tied to one that we have there otherwise (RFC 8555, section 7.3.4).
     pub external_account: Option<ExternalAccount>,
@@ -212,6 +212,8 @@ pub enum TsigAlgorithm {
 pub struct OnDemand {
     /// Asked as `ASK?domain=NAME` before a name is ordered; 200 allows it, anything else does not.
     pub ask: String,
+    /// PEM file of CA certificates that the certificate of `ask` may come from, in place of the system's.
+    pub root: Option<PathBuf>,
     /// New names in an hour, over time. Default 20.
     pub per_hour: u32,
     /// New names at once. Default 20.

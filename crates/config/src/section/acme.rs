@@ -67,10 +67,11 @@ fn on_demand(acme: &Reader<'_>) -> Option<Arc<OnDemand>> {
     if !table.has("ask") {
         table.missing("ask", "\"http://127.0.0.1:9000/ask\"");
     }
-    let (ask, per_hour, burst) = (
+    let (ask, root, per_hour, burst) = (
         table.parsed("ask", http::web_address),
+        table.path("root"),
         table.integer("per_hour", 1..=100_000),
         table.integer("burst", 1..=100_000),
     );
-    Some(Arc::new(OnDemand { ask: ask?, per_hour: per_hour.unwrap_or(20), burst: burst.unwrap_or(20) }))
+    Some(Arc::new(OnDemand { ask: ask?, root, per_hour: per_hour.unwrap_or(20), burst: burst.unwrap_or(20) }))
 }

@@ -1,8 +1,8 @@
 //! Certificates from CAs: what the file says, and where each host's certificate comes from.
 
 use relais_config::{
-    AuthorityLimits, CertificateSource, Challenge, DnsProvider, ExternalAccount, KeyKind, OnDemand, Secret,
-    TsigAlgorithm, Waiting,
+    AuthorityLimits, CertificateSource, Challenge, DnsProvider, ExternalAccount, KeyKind, Secret, TsigAlgorithm,
+    Waiting,
 };
 
 use crate::{config, parse, with};
@@ -46,7 +46,7 @@ reuse_key = true
 profile = "shortlived"
 waiting = "unavailable"
 orders = 9
-on_demand = { ask = "http://127.0.0.1:9/ask?x=1", per_hour = 5, burst = 2 }
+on_demand = { ask = "http://127.0.0.1:9/ask?x=1", root = "ask.pem", per_hour = 5, burst = 2 }
 [acme.dns.rfc2136]
 zones = ["A.fr", "b.fr"]
 server = "192.0.2.53"
@@ -79,8 +79,8 @@ limits = { orders = 0, per_set = 4 }
         (KeyKind::Rsa4096, true, Waiting::Unavailable, 9)
     );
     assert_eq!(acme.profile.as_deref(), Some("shortlived"));
-    let asked = OnDemand { ask: "http://127.0.0.1:9/ask?x=1".to_owned(), per_hour: 5, burst: 2 };
-    assert_eq!(acme.on_demand.as_deref(), Some(&asked));
+    let on = acme.on_demand.as_deref().filter(|on| on.root == Some("/etc/relais/ask.pem".into())).unwrap();
+    assert_eq!((&*on.ask, on.per_hour, on.burst), ("http://127.0.0.1:9/ask?x=1", 5, 2));
     let dns = &acme.dns[0];
     assert_eq!((&*dns.name, dns.delegation, dns.propagation_timeout.as_secs()), ("rfc2136", false, 300));
     assert_eq!((dns.zones.join(" "), dns.resolvers.len()), ("a.fr b.fr".to_owned(), 1));

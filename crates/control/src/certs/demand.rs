@@ -115,7 +115,10 @@ async fn ask(on_demand: &OnDemand, name: &str) -> Result<(), String> {
     let separator = if on_demand.ask.contains('?') { '&' } else { '?' };
     let url = format!("{}{separator}domain={name}", on_demand.ask);
     let request = http::Request::get(&url).body(Bytes::new()).map_err(|fault| fault.to_string())?;
-    let answer = Client::new(None)?.send(request, ASK).await.map_err(|fault| format!("`ask` failed: {fault}"))?;
+    let answer = Client::new(on_demand.root.as_deref())?
+        .send(request, ASK)
+        .await
+        .map_err(|fault| format!("`ask` failed: {fault}"))?;
     match answer.status().as_u16() {
         200 => Ok(()),
         status => Err(format!("`ask` answered {status}")),

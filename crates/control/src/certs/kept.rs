@@ -9,6 +9,7 @@ use relais_store::{KeptCertificate, Store};
 use relais_tls::acme::{self, Product};
 use relais_tls::{CertStore, Issued};
 
+use super::begun::Orders;
 use crate::control::Control;
 
 /// A certificate that ended so long ago helps nobody.
@@ -69,12 +70,13 @@ pub(crate) fn serve_all(store: &Store, certs: &CertStore) {
 }
 
 /// What there is. One that cannot be read is not there: it will be ordered.
-pub(crate) fn inventory(store: &Store, covered: Vec<String>) -> Inventory {
+pub(crate) fn inventory(store: &Arc<Store>, covered: Vec<String>) -> Inventory {
     let read = |kept: KeptCertificate| {
         let KeptCertificate { name, authority, chain_pem, key_pem, .. } = kept;
         acme::inspect(chain_pem, key_pem).map(|product| held(&name, &authority, &product)).ok()
     };
-    Inventory { held: store.certificates().into_iter().filter_map(read).collect(), covered }
+    let held = store.certificates().into_iter().filter_map(read).collect();
+    Inventory { held, covered, begun: Orders::recall(store).names() }
 }
 
 impl Control {

@@ -1,8 +1,9 @@
-//! Certificates from CAs, between the fleet that decides and the rooms that do: `order` carries out one order, `kept` is
-//! what the store has, `demand` are names that clients wait for, `wish` what operators ask, `tell` alarm and log.
+//! Certificates from CAs, between the fleet that decides and the rooms that do: `order` carries out one order, `begun`
+//! notes those under way, `records` their DNS records, `kept` is what the store has, `demand` are names that clients wait for, `wish` what operators ask, `tell` alarm and log.
 //!
 //! May talk to CAs (through `tls`), to the `ask` address, and to the store. What is served is durable before.
 
+mod begun;
 mod demand;
 mod kept;
 mod order;
@@ -25,6 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::control::Control;
 
+use begun::Orders;
 use demand::Demands;
 use order::Desk;
 use records::Records;
@@ -67,6 +69,7 @@ impl Certs {
                 store: Arc::clone(store),
                 certs: Arc::clone(certs),
                 records: Records::recall(store),
+                orders: Orders::recall(store),
                 first: HashMap::new(),
             },
             running: JoinSet::new(),
@@ -79,7 +82,9 @@ impl Certs {
 
     /// To be called once, within a runtime.
     pub(crate) fn begin(&mut self, config: &Arc<Config>) {
-        tokio::spawn(self.desk.records.clone().clear_away(Arc::clone(config)));
+        // Taken before the first order: what it writes anew must not be cleared away.
+        let clearing = self.desk.records.alone();
+        tokio::spawn(self.desk.records.clone().clear_away(Arc::clone(config), clearing));
     }
 
     pub(crate) fn order(&mut self, order: CertOrder, config: &Arc<Config>) {

@@ -11,9 +11,10 @@ use relais_core::certs::{CertOrder, FaultKind, OrderFault, RenewalAnswer, Renewa
 use relais_core::config::{Authority, Secret};
 use relais_store::Store;
 use relais_tls::CertStore;
-use relais_tls::acme::{self, Ca, Job, Patience, Product, Step, Steps};
+use relais_tls::acme::{self, Begun, Ca, Job, Patience, Product, Step, Steps};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
+use super::begun::Orders;
 use super::kept;
 use super::records::{self, Records};
 
@@ -22,6 +23,7 @@ pub(crate) struct Desk {
     pub(super) store: Arc<Store>,
     pub(super) certs: Arc<CertStore>,
     pub(super) records: Records,
+    pub(super) orders: Orders,
     /// By authority: who has no account yet opens one alone.
     pub(super) first: HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -37,8 +39,10 @@ impl Desk {
         config: Arc<Config>,
     ) -> impl Future<Output = Event> + Send + 'static {
         let (store, certs, records) = (Arc::clone(&self.store), Arc::clone(&self.certs), self.records.clone());
+        let orders = self.orders.clone();
         let turns = Arc::clone(self.first.entry(Arc::clone(&order.authority.name)).or_default());
         async move {
+            let order = Arc::new(order);
             let (id, name) = (order.id, Arc::clone(&order.name));
             let account = &order.authority.name;
             let turn = if store.account(account).is_none() { Some(turns.lock_owned().await) } else { None };
@@ -46,15 +50,22 @@ impl Desk {
                 store: Arc::clone(&store),
                 authority: Arc::clone(account),
                 records,
+                order: Some((Arc::clone(&order), orders.clone())),
                 turn: Arc::new(Mutex::new(turn)),
             };
-            match carry_out(&order, &config, &certs, keeper).await {
+            let begun = orders.of(&order);
+            let went_on = begun.is_some();
+            match carry_out(&order, begun, &config, &certs, keeper).await {
                 Ok(product) => {
                     let held = kept::held(&name, account, &product);
                     serve(&store, &certs, &name, account, &product).await;
+                    orders.over(&name, None, went_on).await;
                     Event::Issued { id, held }
                 }
-                Err(fault) => Event::OrderFailed { id, name, fault },
+                Err(fault) => {
+                    orders.over(&name, Some(&fault), went_on).await;
+                    Event::OrderFailed { id, name, fault }
+                }
             }
         }
     }
@@ -66,11 +77,14 @@ pub(super) struct Keeper {
     pub(super) store: Arc<Store>,
     pub(super) authority: Arc<str>,
     pub(super) records: Records,
+    /// The order that is noted when the CA has taken it; `None`: it leads to nothing that is kept.
+    pub(super) order: Option<(Arc<CertOrder>, Orders)>,
     pub(super) turn: Turn,
 }
 
 async fn carry_out(
     order: &CertOrder,
+    begun: Option<Begun>,
     config: &Config,
     certs: &CertStore,
     keeper: Keeper,
@@ -85,7 +99,11 @@ async fn carry_out(
         reuse_key: order.reuse_key.then(|| store.certificate(&order.name)).flatten().map(|kept| kept.key_pem),
         profile: order.profile.clone(),
         replaces: order.replaces.clone(),
+        begun,
     };
+    if dns.is_some() {
+        drop(keeper.records.turn().await);
+    }
     let (steps, told) = Steps::new();
     tokio::spawn(follow(told, Arc::clone(&order.name), keeper, true));
     let account = store.account(&order.authority.name);
@@ -135,12 +153,16 @@ pub(super) async fn follow(
                 let _ = kept.send(());
             }
             Step::RecordsRemoved { records, left } => keeper.records.remove(&records, &left).await,
-            step => {
-                if matches!(step, Step::Placed { .. }) {
-                    drop(keeper.turn.lock().take());
+            Step::Placed { begun, kept } => {
+                drop(keeper.turn.lock().take());
+                let line = format!("order placed: {}", begun.url);
+                if let Some((order, orders)) = &keeper.order {
+                    orders.keep(order, begun).await;
                 }
-                tracing::info!(name = &*name, "{step}");
+                tracing::info!(name = &*name, "{line}");
+                let _ = kept.send(());
             }
+            step => tracing::info!(name = &*name, "{step}"),
         }
     }
 }
@@ -163,7 +185,7 @@ pub(super) async fn renewal_info(question: RenewalQuestion) -> Event {
         Ok(Some(info)) => Ok(RenewalAnswer {
             window: RenewalWindow { start: info.start, end: info.end, explanation: info.explanation },
             retry_after: Some(info.ask_again),
-            date: None,
+            date: info.date,
         }),
         Ok(None) => Err(OrderFault::new(FaultKind::Refused, "the CA gives no renewal information")),
         Err(fault) => Err(fault),

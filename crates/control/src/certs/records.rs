@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use relais_core::config::Config;
 use relais_store::Store;
 use relais_tls::acme::dns::{Dns, Undo};
+use tokio::sync::OwnedMutexGuard;
 
 /// Where they are noted.
 const NAME: &str = "acme-dns-records";
@@ -16,6 +17,10 @@ const NAME: &str = "acme-dns-records";
 pub(crate) struct Records {
     store: Arc<Store>,
     noted: Arc<Mutex<Vec<Undo>>>,
+    /// Held while the disk is written: an older state must not come after a newer one.
+    writing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while old ones are cleared away.
+    clearing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Records {
@@ -23,7 +28,12 @@ impl Records {
     pub(super) fn recall(store: &Arc<Store>) -> Records {
         let text = store.note(NAME).unwrap_or_default();
         let noted: Vec<Undo> = serde_json::from_str(&text).unwrap_or_default();
-        Records { store: Arc::clone(store), noted: Arc::new(Mutex::new(noted)) }
+        Records {
+            store: Arc::clone(store),
+            noted: Arc::new(Mutex::new(noted)),
+            writing: Arc::default(),
+            clearing: Arc::default(),
+        }
     }
 
     /// Notes more of them; returns when that is on the disk.
@@ -43,6 +53,7 @@ impl Records {
     }
 
     async fn change(&self, change: impl FnOnce(&mut Vec<Undo>)) {
+        let _one = self.writing.lock().await;
         let text = {
             let mut noted = self.noted.lock();
             change(&mut noted);
@@ -54,8 +65,18 @@ impl Records {
         }
     }
 
+    /// To be waited for before a record is written that may be among the old ones.
+    pub(super) fn turn(&self) -> impl Future<Output = OwnedMutexGuard<()>> + Send + use<> {
+        Arc::clone(&self.clearing).lock_owned()
+    }
+
+    /// Makes others wait; `None`: somebody does already.
+    pub(super) fn alone(&self) -> Option<OwnedMutexGuard<()>> {
+        Arc::clone(&self.clearing).try_lock_owned().ok()
+    }
+
     /// Removes what the last life of the process left.
-    pub(super) async fn clear_away(self, config: Arc<Config>) {
+    pub(super) async fn clear_away(self, config: Arc<Config>, _alone: Option<OwnedMutexGuard<()>>) {
         let old = self.noted.lock().clone();
         if old.is_empty() {
             return;

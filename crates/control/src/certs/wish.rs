@@ -106,6 +106,7 @@ impl Control {
             store: Arc::clone(&self.store),
             authority: authority.into(),
             records: self.acme.desk.records.clone(),
+            order: None,
             turn: Arc::default(),
         }
     }
@@ -202,6 +203,7 @@ async fn tried(
         reuse_key: None,
         profile: authority.profile.clone().or_else(|| config.acme.profile.clone()),
         replaces: None,
+        begun: None,
     };
     let ca = ca(authority, true, config.edge.email.as_ref(), Patience::default().order);
     let (steps, told) = Steps::new();

@@ -35,12 +35,14 @@ impl Clock {
         Instant(there.0.saturating_add_signed(self.wall.saturating_add(self.proven).saturating_neg()))
     }
 
-    /// The wall clock was read. `true`: it jumped, and nothing that was proven counts any longer.
+    /// The wall clock was read. `true`: it jumped. A jump ahead is believed, as after a machine slept, or found the time
+    /// at last; a jump back is not until a CA says so: ours runs no faster than theirs, and a certificate that is renewed
+    /// too early costs one order where one that is renewed too late costs the site.
     pub(super) fn wall(&mut self, wall: Instant, now: Instant) -> bool {
-        let difference = between(now, wall);
+        let (difference, believed) = (between(now, wall), self.wall.saturating_add(self.proven));
         let jumped = difference.abs_diff(self.wall) > micros(JUMP);
         if jumped {
-            self.proven = 0;
+            self.proven = believed.saturating_sub(difference).max(0);
         }
         self.wall = difference;
         jumped
@@ -84,4 +86,29 @@ fn between(from: Instant, to: Instant) -> i64 {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+    const NOW: Instant = Instant(1_800_000_000_000_000);
+
+    #[test]
+    fn a_jump_ahead_is_believed_and_a_jump_back_only_when_a_ca_says_so() {
+        let mut clock = Clock::default();
+        assert!(!clock.wall(NOW + DAY / 48, NOW), "drift");
+        assert!(clock.wall(NOW + DAY * 400, NOW));
+        assert_eq!(clock.there(NOW), NOW + DAY * 400);
+        assert!(clock.wall(NOW, NOW), "back, and nobody has said which of them was right");
+        assert_eq!(clock.there(NOW), NOW + DAY * 400);
+        assert!(clock.told(NOW + DAY, NOW));
+        assert_eq!((clock.there(NOW), clock.here(NOW + DAY)), (NOW + DAY, NOW));
+        assert!(!clock.told(NOW + DAY + SLACK, NOW));
+        // Ahead again, set right by the CA, and then by the operator: no trace is left.
+        assert!(clock.wall(NOW + DAY * 30, NOW) && clock.told(NOW, NOW));
+        assert!(clock.wall(NOW, NOW));
+        assert_eq!(clock, Clock::default());
+    }
 }

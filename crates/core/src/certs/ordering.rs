@@ -157,13 +157,18 @@ impl Certs {
         let need = cert.need(self.clock.there(now));
         let authorities = &self.config.acme.authorities;
         let allowed = if need >= Need::Late { authorities.len() } else { 1 };
+        let resumes = cert.resumes.as_ref().and_then(|name| authorities.iter().position(|one| one.name == *name));
+        let (skipped, allowed) = resumes.map_or((0, allowed), |place| (place, 1));
         let mut soonest: Option<(Instant, &'static str)> = None;
-        for authority in authorities.iter().take(allowed) {
+        for authority in authorities.iter().skip(skipped).take(allowed) {
             let Some(desk) = self.desks.get(&authority.name) else { continue };
             let replaces = self.replaces(cert, &authority.name).is_some();
             let barriers = [
                 (desk.record.paused_until, "the authority is left alone for now"),
-                (if cert.forced { Instant(0) } else { cert.back_off(&authority.name, need) }, "after a failure"),
+                (
+                    if cert.forced || resumes.is_some() { Instant(0) } else { cert.back_off(&authority.name, need) },
+                    "after a failure",
+                ),
                 (
                     cert.limited(&authority.name, &authority.limits, replaces, now),
                     "the authority's limit for this name",
@@ -232,7 +237,7 @@ impl Certs {
         let renewal = cert.held.as_ref().is_some_and(|held| held.authority == authority.name);
         cert.order =
             Some(Ordering { id, authority: Arc::clone(&authority.name), began: now, deadline: now + timeout + LOST });
-        cert.waits = None;
+        (cert.waits, cert.resumes) = (None, None);
         cert.record.placed.push(PlacedOrder {
             at: now,
             authority: Arc::clone(&authority.name),

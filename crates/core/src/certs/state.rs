@@ -128,6 +128,8 @@ pub(super) struct Cert {
     pub(super) ask_failures: u32,
     /// The operator wants it now.
     pub(super) forced: bool,
+    /// An order that was cut short goes on there, before anybody else is asked.
+    pub(super) resumes: Option<Arc<str>>,
     /// Challenges that failed, latest last: they are tried last.
     pub(super) failed: Vec<Challenge>,
     /// Not before this, whoever the authority is.
@@ -164,6 +166,7 @@ impl Cert {
             ask_at: Instant(0),
             ask_failures: 0,
             forced: false,
+            resumes: None,
             failed: Vec::new(),
             rest_until: Instant(0),
             waits: None,
@@ -197,6 +200,18 @@ impl Cert {
         Cert::of(record)
     }
 
+    /// The order that the end of the process cut short goes on where it stood: it is no other one, and no failure.
+    pub(super) fn resume(&mut self) {
+        let Some(cut) = self.record.placed.pop_if(|placed| placed.end == OrderEnd::Lost) else { return };
+        if let Some(failures) = self.record.failures.get_mut(&cut.authority) {
+            failures.failures = failures.failures.saturating_sub(1);
+            if failures.failures == 0 {
+                self.record.failures.remove(&cut.authority);
+            }
+        }
+        self.resumes = Some(cut.authority);
+    }
+
     pub(super) fn name(&self) -> &Arc<str> {
         &self.record.name
     }
@@ -227,6 +242,7 @@ impl Cert {
     pub(super) fn need(&self, time: Instant) -> Need {
         match self.dates() {
             Some(dates) if self.forced => dates.need(time).max(Need::Late),
+            Some(dates) if self.resumes.is_some() => dates.need(time).max(Need::Due),
             Some(dates) => dates.need(time),
             None => Need::None,
         }
@@ -240,7 +256,7 @@ impl Cert {
     /// not make one order after another.
     pub(super) fn rests_until(&self) -> Instant {
         match (self.record.got, self.life()) {
-            (Some(got), Some(life)) if !self.forced => got + DAY.min(life / 4),
+            (Some(got), Some(life)) if !self.forced && self.resumes.is_none() => got + DAY.min(life / 4),
             _ => Instant(0),
         }
     }

@@ -38,6 +38,8 @@ struct Rig {
     questions: Vec<RenewalQuestion>,
     steps: Vec<CertificateStep>,
     held: BTreeMap<Arc<str>, HeldCertificate>,
+    /// Orders that can go on after a restart.
+    begun: Vec<Arc<str>>,
     /// What the CA says about renewal; `None`: nothing.
     window: Option<RenewalWindow>,
     asked: usize,
@@ -57,6 +59,7 @@ impl Rig {
             questions: Vec::new(),
             steps: Vec::new(),
             held: BTreeMap::new(),
+            begun: Vec::new(),
             window: None,
             asked: 0,
         };
@@ -67,7 +70,8 @@ impl Rig {
     fn take_inventory(&mut self, covered: &[&str]) {
         let held = self.held.values().cloned().collect();
         let covered = covered.iter().map(|host| (*host).to_owned()).collect();
-        self.certs.inventory(Inventory { held, covered }, self.now);
+        let begun = std::mem::take(&mut self.begun);
+        self.certs.inventory(Inventory { held, covered, begun }, self.now);
         self.drain();
     }
 
@@ -176,7 +180,7 @@ fn nothing_is_ordered_before_it_is_known_what_there_is() {
         ari_id: None,
         fingerprint: "x".to_owned(),
     };
-    certs.inventory(Inventory { held: vec![held], covered: vec!["b.fr".to_owned()] }, START + DAY);
+    certs.inventory(Inventory { held: vec![held], covered: vec!["b.fr".to_owned()], begun: vec![] }, START + DAY);
     assert!(certs.take().effects.is_empty(), "one is held, a file covers the other");
 }
 
@@ -329,6 +333,42 @@ fn a_restart_forgets_neither_failures_nor_orders_cut_short() {
 }
 
 #[test]
+fn an_order_that_can_go_on_goes_on_at_once_and_counts_once() {
+    let hosts = ["a.fr"];
+    let both = ["first", "second"];
+    let limited = || {
+        let mut config = config(&hosts, &both);
+        for authority in &mut config.acme.authorities {
+            Arc::make_mut(authority).limits.per_set = Some(2);
+        }
+        config
+    };
+    let mut rig = Rig::new(limited());
+    let order = rig.order();
+    rig.fail(&order, FaultKind::Challenge, None);
+    rig.pass(Duration::from_secs(6));
+    assert_eq!(&*rig.order().authority.name, "second");
+    // Killed five times on the way.
+    for _ in 0..5 {
+        rig.begun = vec!["a.fr".into(), "x.fr".into()];
+        rig.restart(limited(), rig.now + Duration::from_secs(1));
+        assert_eq!(&*rig.orders[0].authority.name, "second", "who has it, whoever is first in the file");
+    }
+    let order = rig.order();
+    rig.issue(&order, DAY * 90);
+    assert_eq!(rig.state("a.fr"), CertificateState::Valid);
+    // And one that the operator wanted, of a certificate that is not due.
+    rig.certs.renew_now("a.fr", rig.now);
+    rig.drain();
+    rig.begun = vec!["a.fr".into()];
+    rig.restart(limited(), rig.now + Duration::from_secs(1));
+    let order = rig.order();
+    rig.issue(&order, DAY * 90);
+    rig.restart(limited(), rig.now + DAY);
+    assert!(rig.orders.is_empty());
+}
+
+#[test]
 fn limits_are_kept_by_counting() {
     let mut config_of = config(&["a.fr", "x.a.fr", "y.a.fr"], &["first"]);
     let limit = |config: &mut Config, edit: fn(&mut relais_config::AuthorityLimits)| {
@@ -417,7 +457,8 @@ fn a_clock_that_is_years_wrong_costs_one_order() {
 #[test]
 fn clients_names_are_ordered_within_their_budget() {
     let mut config = config(&["*"], &["first"]);
-    config.acme.on_demand = Some(Arc::new(OnDemand { ask: "http://127.0.0.1/".to_owned(), per_hour: 2, burst: 3 }));
+    config.acme.on_demand =
+        Some(Arc::new(OnDemand { ask: "http://127.0.0.1/".to_owned(), root: None, per_hour: 2, burst: 3 }));
     let mut rig = Rig::new(config);
     for name in ["a.fr", "b.fr", "c.fr", "d.fr", "a.fr"] {
         rig.certs.wanted(name, rig.now);

@@ -150,7 +150,7 @@ pub struct RenewalAnswer {
     pub window: RenewalWindow,
     /// When to ask again; `None`: in 6 h. Not before 1 min, not after 1 day.
     pub retry_after: Option<Duration>,
-    /// What time it is at the CA (the `Date` of its answer): proof against a clock of ours that is wrong.
+    /// What time it is at the CA (the `Date` of its answer), now: proof against a clock of ours that is wrong.
     pub date: Option<Instant>,
 }
 
@@ -175,4 +175,7 @@ pub struct Inventory {
     pub held: Vec<HeldCertificate>,
     /// Hosts that files of `[certificate.NAME]` cover: nothing is ordered for them.
     pub covered: Vec<String>,
+    /// Names whose order the end of the last process cut short, and that can go on where it stood: looked at the first
+    /// time only.
+    pub begun: Vec<Arc<str>>,
 }

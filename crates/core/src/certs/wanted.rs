@@ -41,8 +41,16 @@ impl Certs {
         }
         self.shelf = inventory.held.into_iter().map(|held| (Arc::clone(&held.name), held)).collect();
         self.lay_out(now);
+        for name in inventory.begun.iter().filter(|_| started) {
+            if let Some(cert) = self.certs.get_mut(name) {
+                cert.resume();
+                self.changed.insert(Arc::clone(name));
+            }
+        }
         for (name, held) in self.shelf.clone() {
-            if !self.certs.contains_key(&name) && on_demand(&self.config, &name) {
+            // One that has ended is what nobody asked for any more: should somebody, it is ordered then.
+            let good = self.clock.there(now) < held.not_after;
+            if good && !self.certs.contains_key(&name) && on_demand(&self.config, &name) {
                 let origin = CertificateOrigin::Demand(held.not_before.min(now));
                 self.add(&name, origin);
             }

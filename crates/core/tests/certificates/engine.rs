@@ -8,6 +8,7 @@ use relais_core::config::{AuthorityLimits, Config, Listener, ListenerProtocol, T
 use relais_core::{Effect, Event, Fleet, Instant, Record, RecordKey, Saved};
 
 use crate::ca::Ca;
+use crate::clients::{self, Clients};
 use crate::setting::{DAY, Dice, HOUR, Kind, MINUTE, START, Setting};
 use crate::{Mistake, testing};
 
@@ -18,34 +19,48 @@ pub(crate) struct Outcome {
 }
 
 #[derive(Debug, Clone)]
-enum Due {
+pub(crate) enum Due {
     Answered(Box<CertOrder>, bool),
     Told(RenewalQuestion),
     Restart,
     Reload,
     Daily,
+    /// The wall clock leaps.
+    Leap,
+    /// The wall clock is read, as once a minute in the program.
+    Wall,
+    /// A client asks for a name.
+    Asked,
 }
 
-struct Run {
-    setting: Setting,
-    mistake: Option<Mistake>,
-    dice: Dice,
+pub(crate) struct Run {
+    pub(crate) setting: Setting,
+    pub(crate) mistake: Option<Mistake>,
+    pub(crate) dice: Dice,
     fleet: Fleet,
     /// True time.
-    at: u64,
-    /// What the process's clock is wrong by.
-    skew: i64,
+    pub(crate) at: u64,
+    /// What the process's clock is wrong by, from its start to its end.
+    pub(crate) skew: i64,
+    /// What the wall clock is wrong by.
+    pub(crate) wall: i64,
+    /// What the process may believe it is wrong by, at most.
+    pub(crate) ahead: i64,
     cas: Vec<Ca>,
     agenda: BTreeMap<(u64, u64), Due>,
     serial: u64,
     /// Which process an order belongs to: those of a killed one are lost.
     life: u64,
     store: BTreeMap<RecordKey, Record>,
-    held: BTreeMap<Arc<str>, HeldCertificate>,
-    wanted: BTreeMap<String, u64>,
+    pub(crate) held: BTreeMap<Arc<str>, HeldCertificate>,
+    pub(crate) wanted: BTreeMap<String, u64>,
+    /// When clients asked for a name, last and first.
+    pub(crate) clients: Clients,
     under_way: usize,
+    /// Orders that a kill cut short and that can go on.
+    begun: BTreeSet<Arc<str>>,
     /// Needless orders that the last jump still excuses.
-    excused: u64,
+    pub(crate) excused: u64,
     /// Windows moved: name, ARI id, by when a new certificate must be there.
     moved: Vec<(Arc<str>, String, u64)>,
     recent: BTreeMap<Arc<str>, Vec<u64>>,
@@ -56,7 +71,8 @@ struct Run {
 
 pub(crate) fn run(setting: Setting, mistake: Option<Mistake>) -> Outcome {
     let broken = setting.kind == Kind::FailingFirst;
-    let wanted = setting.names.iter().map(|name| (name.clone(), START)).collect();
+    let on_demand = setting.kind == Kind::Demand;
+    let wanted = setting.names.iter().filter(|_| !on_demand).map(|name| (name.clone(), START)).collect();
     let config = config(&setting, mistake, &wanted);
     let mut run = Run {
         fleet: Fleet::new(Arc::new(config), Saved::default(), Instant(START), setting.seed),
@@ -64,6 +80,8 @@ pub(crate) fn run(setting: Setting, mistake: Option<Mistake>) -> Outcome {
         mistake,
         at: START,
         skew: 0,
+        wall: 0,
+        ahead: 0,
         cas: vec![Ca::new("first", broken), Ca::new("second", false)],
         agenda: BTreeMap::new(),
         serial: 0,
@@ -71,7 +89,9 @@ pub(crate) fn run(setting: Setting, mistake: Option<Mistake>) -> Outcome {
         store: BTreeMap::new(),
         held: BTreeMap::new(),
         wanted,
+        clients: Clients::default(),
         under_way: 0,
+        begun: BTreeSet::new(),
         excused: 0,
         moved: Vec::new(),
         recent: BTreeMap::new(),
@@ -85,6 +105,15 @@ pub(crate) fn run(setting: Setting, mistake: Option<Mistake>) -> Outcome {
     }
     for at in run.setting.reloads.clone() {
         run.plan(at, Due::Reload);
+    }
+    for at in run.setting.leaps.clone() {
+        run.plan(at, Due::Leap);
+    }
+    if run.setting.kind == Kind::Leaps {
+        run.plan(START + MINUTE, Due::Wall);
+    }
+    if on_demand {
+        run.plan(START + MINUTE, Due::Asked);
     }
     run.plan(START + DAY, Due::Daily);
     run.tell_inventory();
@@ -107,6 +136,9 @@ fn config(setting: &Setting, mistake: Option<Mistake>, wanted: &BTreeMap<String,
     if mistake == Some(Mistake::NobodyPaces) {
         config.acme.orders = 100;
     }
+    if setting.kind == Kind::Demand {
+        clients::allow(&mut config);
+    }
     config.listeners = vec![Arc::new(Listener {
         name: "https".to_owned(),
         addresses: vec!["127.0.0.1:8443".parse().unwrap()],
@@ -117,7 +149,7 @@ fn config(setting: &Setting, mistake: Option<Mistake>, wanted: &BTreeMap<String,
 }
 
 impl Run {
-    fn plan(&mut self, at: u64, due: Due) {
+    pub(crate) fn plan(&mut self, at: u64, due: Due) {
         self.serial += 1;
         self.agenda.insert((at, self.serial), due);
     }
@@ -127,7 +159,7 @@ impl Run {
         Instant(self.at.saturating_add_signed(self.skew))
     }
 
-    fn check(&mut self, rule: &'static str, holds: bool, about: impl FnOnce(&Run) -> String) {
+    pub(crate) fn check(&mut self, rule: &'static str, holds: bool, about: impl FnOnce(&Run) -> String) {
         *self.checked.entry(rule).or_default() += 1;
         if !holds && self.breach.is_none() {
             let day = (self.at - START) as f64 / DAY as f64;
@@ -157,7 +189,7 @@ impl Run {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    pub(crate) fn event(&mut self, event: Event) {
         let now = self.now();
         self.fleet.handle_event(event, now);
     }
@@ -169,6 +201,9 @@ impl Run {
             Due::Restart => self.restart(),
             Due::Reload => self.reload(),
             Due::Daily => self.daily(),
+            Due::Leap => self.leap(),
+            Due::Wall => self.read_wall(),
+            Due::Asked => self.asked(),
         }
     }
 
@@ -190,7 +225,7 @@ impl Run {
             }
             Err(mut fault) => {
                 // It told nothing about the time either.
-                self.excused += u64::from(self.skew > 0);
+                self.excused += u64::from(self.skew > 0 || self.ahead > 0);
                 if self.mistake == Some(Mistake::RetryAfterIsLost) {
                     fault.retry_after = None;
                 }
@@ -213,13 +248,16 @@ impl Run {
     fn restart(&mut self) {
         self.life += 1;
         self.under_way = 0;
+        self.note_begun();
         self.agenda.retain(|_, due| !matches!(due, Due::Answered(..) | Due::Told(_)));
         if self.setting.kind == Kind::Jumps {
             let far = i64::try_from(self.dice.below(4000 * DAY)).unwrap();
             self.skew = [0, far, -far][usize::try_from(self.dice.below(3)).unwrap()];
             // What a wrong clock costs: one order that tells the time.
             self.excused = if self.skew > 0 { 1 } else { 0 };
+            self.wall = self.skew;
         }
+        self.start_by_the_wall();
         let forget = self.mistake == Some(Mistake::MemoryIsLost);
         let records = if forget { Vec::new() } else { self.store.values().cloned().collect() };
         let config = config(&self.setting, self.mistake, &self.wanted);
@@ -227,10 +265,22 @@ impl Run {
         self.tell_inventory();
     }
 
+    /// Half of the orders under way are noted well enough to go on.
+    fn note_begun(&mut self) {
+        let under_way = |due: &Due| match due {
+            Due::Answered(order, _) => Some(Arc::clone(&order.name)),
+            _ => None,
+        };
+        let names: Vec<Arc<str>> = self.agenda.values().filter_map(under_way).collect();
+        self.begun = names.into_iter().filter(|_| self.dice.chance(50)).collect();
+        *self.checked.entry("orders that can go on").or_default() += self.begun.len() as u64;
+    }
+
     fn tell_inventory(&mut self) {
         let empty = self.mistake == Some(Mistake::InventoryIsEmpty);
         let held = if empty { Vec::new() } else { self.held.values().cloned().collect() };
-        self.event(Event::Inventory(Inventory { held, covered: Vec::new() }));
+        let begun = self.begun.iter().cloned().collect();
+        self.event(Event::Inventory(Inventory { held, covered: Vec::new(), begun }));
         self.carry_out();
     }
 
@@ -248,12 +298,12 @@ impl Run {
     /// What must hold every day.
     fn daily(&mut self) {
         self.plan(self.at + DAY, Due::Daily);
-        // A clock that is behind what certificates prove, and no CA that tells the time.
+        // A clock that is behind what certificates prove since the start, and no CA that tells the time.
         let unknowable = self.skew < 0 && !self.setting.ari;
         // With a wrong clock or few orders a week, the first may take its time; with CAs out for days, as long as those.
         let patience = match self.setting.kind {
             Kind::Limits => 60 * DAY,
-            Kind::Outages | Kind::Jumps => 10 * DAY,
+            Kind::Outages | Kind::Jumps | Kind::Leaps => 10 * DAY,
             _ => 3 * DAY,
         };
         for (name, since) in self.wanted.clone() {
@@ -269,6 +319,7 @@ impl Run {
                 });
             }
         }
+        self.check_clients();
         if self.setting.kind == Kind::Windows && self.dice.chance(8) {
             self.move_window();
         }
@@ -324,6 +375,7 @@ impl Run {
         let under_way = self.under_way;
         self.check("orders are paced", under_way <= 4, |_| format!("{under_way} at once"));
         self.needed(&order);
+        self.asked_for(&order);
         let (at, name) = (self.at, Arc::clone(&order.name));
         let recent = self.recent.entry(name).or_default();
         recent.retain(|then| at - *then < HOUR);
@@ -333,8 +385,10 @@ impl Run {
         self.check("no storm", !calm || count <= 16, |_| format!("{count} orders of {} in an hour", order.name));
         let renewal = self.held.get(&order.name).is_some_and(|held| held.authority == order.authority.name);
         let ca = self.cas.iter_mut().find(|ca| *ca.name == *order.authority.name).unwrap();
-        let taken = ca.take(&order, &self.setting, renewal, self.at);
-        if self.setting.kind != Kind::Jumps {
+        // One that goes on is no other one for the CA.
+        let goes_on = self.begun.remove(&order.name);
+        let taken = if goes_on { Ok(()) } else { ca.take(&order, &self.setting, renewal, self.at) };
+        if !self.is_about_clocks() {
             self.check("limits are kept", taken != Err("limits are kept"), |_| order.name.to_string());
             self.check("the CA's word is kept", taken != Err("the CA's word is kept"), |_| order.name.to_string());
         }
@@ -342,6 +396,10 @@ impl Run {
             self.under_way -= 1;
         } else {
             let takes = 5_000_000 + self.dice.below(MINUTE);
+            if self.setting.kind == Kind::Restarts && self.dice.chance(25) {
+                let within = self.dice.below(takes);
+                self.plan(self.at + within, Due::Restart);
+            }
             self.plan(self.at + takes, Due::Answered(Box::new(order), renewal));
         }
     }
@@ -352,13 +410,15 @@ impl Run {
         let life = self.setting.life * DAY;
         let by_dates = held.not_after.0 - life / 3 - life / 60;
         let moved = held.ari_id.as_ref().and_then(|id| self.cas[0].moved.get(id)).map_or(u64::MAX, |window| window.0);
-        let needed = self.at + MINUTE >= by_dates.min(moved);
-        if !needed && self.setting.kind == Kind::Jumps {
+        // Less than what counts as a leap is a clock that is a little wrong.
+        let wrong = if self.setting.kind == Kind::Leaps { HOUR } else { MINUTE };
+        let needed = self.at + wrong >= by_dates.min(moved);
+        if !needed && self.is_about_clocks() {
             let excused = self.excused > 0;
             self.excused = self.excused.saturating_sub(1);
             return self.check("a jump makes no storm", excused, |_| order.name.to_string());
         }
-        if self.setting.kind == Kind::Jumps {
+        if self.is_about_clocks() {
             self.check("a jump makes no storm", true, |_| String::new());
         }
         self.check("no order while a valid one is not due", needed, |_| order.name.to_string());

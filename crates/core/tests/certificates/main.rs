@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a world that contradicts itself shall panic, and say so")]
 
 mod ca;
+mod clients;
+mod clock;
 mod engine;
 mod setting;
 #[allow(dead_code, reason = "shared with the simulation of sites")]
@@ -40,6 +42,8 @@ pub(crate) enum Mistake {
     LimitsAreUnknown,
     /// Every order is carried out as if more were allowed at once.
     NobodyPaces,
+    /// That clients use a certificate is told nobody.
+    UseIsNotTold,
 }
 
 /// Runs seeds of one kind; every rule must hold in each.
@@ -70,13 +74,27 @@ fn one_hour_a_day_is_enough() {
 
 #[test]
 fn kills_and_restarts_cost_nothing() {
-    all_hold(Kind::Restarts, 0..24);
+    let checked = all_hold(Kind::Restarts, 0..24);
+    assert!(checked["orders that can go on"] > 100, "{checked:?}");
 }
 
 #[test]
 fn clocks_may_jump() {
     let checked = all_hold(Kind::Jumps, 0..24);
     assert!(checked["a jump makes no storm"] > 50, "{checked:?}");
+}
+
+#[test]
+fn wall_clocks_may_leap_while_it_runs() {
+    let checked = all_hold(Kind::Leaps, 0..24);
+    assert!(checked["a jump makes no storm"] > 50, "{checked:?}");
+}
+
+#[test]
+fn names_that_clients_ask_for_are_served_and_no_others() {
+    let checked = all_hold(Kind::Demand, 0..12);
+    assert!(checked["only what clients ask for is ordered"] > 300, "{checked:?}");
+    assert!(checked["what clients ask for is served"] > 10_000, "{checked:?}");
 }
 
 #[test]
@@ -121,6 +139,7 @@ fn every_mistake_is_caught() {
         (Mistake::RetryAfterIsLost, Kind::Limits, "the CA's word is kept"),
         (Mistake::LimitsAreUnknown, Kind::Limits, "limits are kept"),
         (Mistake::NobodyPaces, Kind::Many, "orders are paced"),
+        (Mistake::UseIsNotTold, Kind::Demand, "what clients ask for is served"),
     ];
     for (mistake, kind, rule) in mistakes {
         let caught: Vec<String> =

@@ -36,6 +36,10 @@ pub(crate) enum Kind {
     OneHour,
     Restarts,
     Jumps,
+    /// The wall clock leaps while the process runs.
+    Leaps,
+    /// Clients ask for names that nobody listed.
+    Demand,
     FailingFirst,
     Limits,
     Names,
@@ -62,6 +66,8 @@ pub(crate) struct Setting {
     pub(crate) restarts: Vec<u64>,
     /// Changes of the file.
     pub(crate) reloads: Vec<u64>,
+    /// Leaps of the wall clock.
+    pub(crate) leaps: Vec<u64>,
 }
 
 impl Setting {
@@ -79,6 +85,9 @@ impl Setting {
             // Many more names under one domain than it allows in a week.
             names = (0..30).map(|number| format!("n{number}.one.fr")).collect();
         }
+        if kind == Kind::Demand {
+            names = (0..25).map(|number| format!("n{number}.client{number}.fr")).collect();
+        }
         let mut setting = Setting {
             kind,
             seed,
@@ -91,6 +100,7 @@ impl Setting {
             outages: Vec::new(),
             restarts: Vec::new(),
             reloads: Vec::new(),
+            leaps: Vec::new(),
         };
         setting.trouble(&mut dice);
         setting
@@ -122,6 +132,15 @@ impl Setting {
                 self.failing = 20;
                 let mean = if self.kind == Kind::Jumps { 15 * DAY } else { DAY };
                 self.each(dice, mean, end, |setting, at, _| setting.restarts.push(at));
+            }
+            Kind::Leaps => {
+                self.failing = 10;
+                self.each(dice, 12 * DAY, end, |setting, at, _| setting.leaps.push(at));
+                self.each(dice, 50 * DAY, end, |setting, at, _| setting.restarts.push(at));
+            }
+            Kind::Demand => {
+                self.failing = 10;
+                self.each(dice, 9 * DAY, end, |setting, at, _| setting.restarts.push(at));
             }
             Kind::Limits => {
                 self.failing = 40;

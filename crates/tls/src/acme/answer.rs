@@ -105,8 +105,8 @@ impl Answers {
             let told = persist!(desk.wire, true, tries, handle.set_ready());
             match told {
                 Ok(()) => {}
-                // It heard us the first time, and cannot be told twice: how it went shows in the order.
-                Err(Error::Api(_)) if tries.broke() => {}
+                // It heard us the first time, now or before a crash, and cannot be told twice: how it went shows in the order.
+                Err(Error::Api(_)) if tries.broke() || desk.job.begun.is_some() => {}
                 Err(error) => return Err(desk.wire.fault(&error)),
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use instant_acme::{Account, CertificateIdentifier, Error, Identifier, NewOrder, Order, OrderStatus};
 use relais_core::config::{Challenge, KeyKind, Secret};
+use serde::{Deserialize, Serialize};
 
 use super::account;
 use super::answer;
@@ -38,6 +39,18 @@ pub struct Job {
     pub profile: Option<String>,
     /// ARI id of the certificate this one replaces (RFC 9773, section 5); left out when the CA wants none of it.
     pub replaces: Option<String>,
+    /// An order for the same that was cut short: it goes on where it stands, as long as the CA knows it.
+    pub begun: Option<Begun>,
+}
+
+/// An order that the CA has taken: all that is needed to go on with it after a crash. `Debug` does not show the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// Its URL at the CA.
+    pub url: String,
+    /// The key the certificate is for, PKCS#8, PEM.
+    #[serde(with = "crate::secret")]
+    pub key_pem: Secret,
 }
 
 /// Who orders.
@@ -80,7 +93,19 @@ pub async fn order(
 impl Desk<'_> {
     async fn order(&self, held: Option<&Secret>) -> Result<Product, OrderFault> {
         let (account, kept) = account::open(self.ca, &self.wire, held, self.steps).await?;
-        let placed = self.place(&account).await;
+        if let Some(begun) = &self.job.begun {
+            match self.go_on(&account, begun).await {
+                // It may be unreachable for a moment only: the order is not given up for that.
+                Err(fault) if fault.kind != FaultKind::Unreachable => {
+                    self.steps.tell(Step::Without { what: "the order begun before", why: fault.said });
+                }
+                result => return result,
+            }
+        }
+        // Made while the CA takes the order: it takes seconds for RSA.
+        let request = key::request(&self.job.hosts, self.job.key, self.job.reuse_key.as_ref());
+        let (placed, request) = tokio::join!(self.place(&account), request);
+        let request = request.map_err(|why| OrderFault::new(FaultKind::Internal, why))?;
         let (_account, mut order) = match placed {
             Err(Refused(_, true)) => {
                 let account = account::reopen(self.ca, &self.wire, kept, self.steps).await?;
@@ -90,13 +115,27 @@ impl Desk<'_> {
             Err(Refused(fault, false)) => return Err(fault),
             Ok(order) => (account, order),
         };
-        self.steps.tell(Step::Placed { url: order.url().to_string() });
-        // Made while the CA looks at the challenges: it takes seconds for RSA.
-        let request = key::request(&self.job.hosts, self.job.key, self.job.reuse_key.as_ref());
-        let (proven, request) = tokio::join!(self.prove(&mut order), request);
-        proven?;
+        let begun = Begun { url: order.url().to_string(), key_pem: request.key_pem.clone() };
+        self.steps.keep_order(begun).await?;
+        self.bring(&mut order, request).await
+    }
+
+    /// Takes up an order that was cut short.
+    async fn go_on(&self, account: &Account, begun: &Begun) -> Result<Product, OrderFault> {
+        let found = persist!(self.wire, true, account.order(begun.url.clone()));
+        let mut order = found.map_err(|error| self.wire.fault(&error))?;
+        self.steps.tell(Step::Resumed { url: begun.url.clone(), status: order.state().status });
+        let request = key::request(&self.job.hosts, self.job.key, Some(&begun.key_pem)).await;
         let request = request.map_err(|why| OrderFault::new(FaultKind::Internal, why))?;
-        let chain = self.finalize(&mut order, &request.csr).await?;
+        self.bring(&mut order, request).await
+    }
+
+    /// From an order that the CA has taken to the certificate.
+    async fn bring(&self, order: &mut Order, request: key::Request) -> Result<Product, OrderFault> {
+        if order.state().status == OrderStatus::Pending {
+            self.prove(order).await?;
+        }
+        let chain = self.finalize(order, &request.csr).await?;
         product::read(chain, request.key_pem, &self.job.hosts)
     }
 

@@ -33,6 +33,8 @@ pub struct RenewalInfo {
     pub explanation: Option<String>,
     /// When to ask again, from now. 1 min to 1 day.
     pub ask_again: Duration,
+    /// What time it is at the CA; `None`: it does not say.
+    pub date: Option<Instant>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +72,7 @@ pub async fn renewal_info(ca: &Ca, ari_id: &str) -> Result<Option<RenewalInfo>, 
         return Err(OrderFault::new(FaultKind::Unreachable, "the CA's renewal window ends before it begins"));
     }
     let ask_again = wire.later().unwrap_or(ASK_AGAIN).clamp(SOONEST, LATEST);
-    Ok(Some(RenewalInfo { start, end, explanation: answer.explanation, ask_again }))
+    Ok(Some(RenewalInfo { start, end, explanation: answer.explanation, ask_again, date: wire.date() }))
 }
 
 /// Why a certificate is taken back (RFC 5280, section 5.3.1).

@@ -1,10 +1,12 @@
 //! What an order tells while it is under way: for the log, and what must be kept before it goes on. Touches nothing.
 
+use instant_acme::OrderStatus;
 use relais_core::config::{Challenge, Secret};
 use tokio::sync::{mpsc, oneshot};
 
 use super::dns::Undo;
 use super::fault::{FaultKind, OrderFault};
+use super::order::Begun;
 
 /// One step of an order. `Display` is its line in the log.
 #[derive(Debug)]
@@ -31,10 +33,20 @@ pub enum Step {
         /// These may still be there, because removing them failed: for the next start.
         left: Vec<Undo>,
     },
-    /// The CA has taken the order.
+    /// The CA has taken the order: to be kept durably, with the key, so that it goes on after a kill. It goes on when
+    /// `kept` is answered; dropping it ends the order.
     Placed {
+        /// All that is needed.
+        begun: Begun,
+        /// Answered when it is on the disk.
+        kept: oneshot::Sender<()>,
+    },
+    /// An order that was cut short goes on.
+    Resumed {
         /// Its URL there.
         url: String,
+        /// How far it was.
+        status: OrderStatus,
     },
     /// The answer to a challenge is up, and the CA is told so.
     Answering {
@@ -49,7 +61,7 @@ pub enum Step {
     Finalized,
     /// The order goes on without what the CA did not want.
     Without {
-        /// `replaces` or `profile`.
+        /// `replaces`, `profile` or `the order begun before`.
         what: &'static str,
         /// Why, in the CA's words where it said any.
         why: String,
@@ -65,7 +77,8 @@ impl std::fmt::Display for Step {
                 write!(f, "{} DNS records removed", records.len())
             }
             Self::RecordsRemoved { left, .. } => write!(f, "{} DNS records could not be removed", left.len()),
-            Self::Placed { url } => write!(f, "order placed: {url}"),
+            Self::Placed { begun, .. } => write!(f, "order placed: {}", begun.url),
+            Self::Resumed { url, status } => write!(f, "order goes on ({status:?}): {url}"),
             Self::Answering { host, challenge } => write!(f, "challenge answered: {} for {host}", challenge.as_str()),
             Self::Proven => f.write_str("every name is proven"),
             Self::Finalized => f.write_str("certificate asked for"),
@@ -94,6 +107,11 @@ impl Steps {
     /// Waits until the account is kept.
     pub(super) async fn keep_account(&self, account: Secret) -> Result<(), OrderFault> {
         self.keep(|kept| Step::KeepAccount { account, kept }, "the account could not be kept, so it is not used").await
+    }
+
+    /// Waits until the order is kept.
+    pub(super) async fn keep_order(&self, begun: Begun) -> Result<(), OrderFault> {
+        self.keep(|kept| Step::Placed { begun, kept }, "the order could not be kept, so it is given up").await
     }
 
     /// Waits until the records are noted.

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AGE, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use parking_lot::Mutex;
+use relais_core::Instant;
 
 use super::client::{Client, ClientFault};
 use super::fault::{self, FaultKind, OrderFault};
@@ -34,23 +35,31 @@ pub(super) struct Wire {
     client: Arc<Client>,
     /// Deadline of one call.
     call: Duration,
-    /// `Retry-After` of the last answer.
-    later: Arc<Mutex<Option<Duration>>>,
+    /// What the head of the last answer said about time.
+    last: Arc<Mutex<Times>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Times {
+    /// `Retry-After`.
+    later: Option<Duration>,
+    /// `Date`, and how old the answer is.
+    date: Option<Instant>,
 }
 
 impl Wire {
     pub(super) fn new(client: Client, call: Duration) -> Self {
-        Self { client: Arc::new(client), call, later: Arc::default() }
+        Self { client: Arc::new(client), call, last: Arc::default() }
     }
 
     /// Sends one request; an answer that is an error but no problem document (RFC 7807) is a fault.
     pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ClientFault> {
-        *self.later.lock() = None;
+        *self.last.lock() = Times::default();
         // What only asks can be asked again, whether or not it arrived: a nonce above all.
         let asks = request.method().is_safe();
         let lost = |fault: ClientFault| ClientFault { sent: fault.sent && !asks, ..fault };
         let answer = self.client.send(request, self.call).await.map_err(lost)?;
-        *self.later.lock() = retry_after(answer.headers());
+        *self.last.lock() = Times { later: retry_after(answer.headers()), date: date(answer.headers()) };
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
@@ -67,7 +76,12 @@ impl Wire {
 
     /// `Retry-After` of the last answer.
     pub(super) fn later(&self) -> Option<Duration> {
-        *self.later.lock()
+        self.last.lock().later
+    }
+
+    /// What time it is where the last answer came from.
+    pub(super) fn date(&self) -> Option<Instant> {
+        self.last.lock().date
     }
 
     /// The fault of a call that failed, with what its answer said besides.
@@ -157,12 +171,21 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match value.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let date = jiff::fmt::rfc2822::parse(value).ok()?;
-            clock::from_unix(date.timestamp().as_second()).since(clock::now())
-        }
+        Err(_) => http_date(value)?.since(date(headers).unwrap_or_else(clock::now)),
     };
     Some(wait.min(LONGEST))
+}
+
+/// The time at which the answer arrived, by its own word: from a cache it is older than from the server (RFC 9111,
+/// section 5.1).
+fn date(headers: &HeaderMap) -> Option<Instant> {
+    let age = headers.get(AGE).and_then(|age| age.to_str().ok()?.trim().parse().ok()).unwrap_or(0);
+    Some(http_date(headers.get(DATE)?.to_str().ok()?)? + Duration::from_secs(age))
+}
+
+fn http_date(value: &str) -> Option<Instant> {
+    let date = jiff::fmt::rfc2822::parse(value.trim()).ok()?;
+    Some(clock::from_unix(date.timestamp().as_second()))
 }
 
 #[cfg(test)]
@@ -183,5 +206,19 @@ mod tests {
         assert_eq!(parsed("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
         let day = parsed("Fri, 31 Dec 2100 23:59:59 GMT");
         assert_eq!(day, Some(LONGEST));
+    }
+
+    #[test]
+    fn dates_are_the_cas_and_do_not_need_our_clock() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(date(&headers), None);
+        headers.insert(DATE, "Fri, 31 Dec 1999 23:00:00 GMT".parse().unwrap());
+        headers.insert(RETRY_AFTER, "Fri, 31 Dec 1999 23:01:00 GMT".parse().unwrap());
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(60)));
+        headers.insert(AGE, "30".parse().unwrap());
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(30)));
+        assert_eq!(date(&headers), Some(clock::from_unix(946_681_230)));
+        headers.insert(DATE, "today".parse().unwrap());
+        assert_eq!(date(&headers), None);
     }
 }

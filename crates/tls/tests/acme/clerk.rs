@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use relais_core::config::{Authority, AuthorityLimits, Challenge, KeyKind, Secret};
 use relais_tls::CertStore;
 use relais_tls::acme::dns::{Dns, Undo};
-use relais_tls::acme::{self, Ca, Job, OrderFault, Patience, Product, Step, Steps};
+use relais_tls::acme::{self, Begun, Ca, Job, OrderFault, Patience, Product, Step, Steps};
 
 /// Keeps the account and the log of one CA.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,8 @@ pub(crate) struct Clerk {
     /// Every text that was to be kept, in order.
     pub(crate) kept: Arc<Mutex<Vec<Secret>>>,
     pub(crate) log: Arc<Mutex<Vec<String>>>,
+    /// The last order that the CA took.
+    pub(crate) begun: Arc<Mutex<Option<Begun>>>,
     /// DNS records noted and not yet removed.
     pub(crate) records: Arc<Mutex<Vec<Undo>>>,
     /// Who writes them.
@@ -52,6 +54,10 @@ impl Clerk {
                 self.records.lock().extend(records);
                 let _ = kept.send(());
             }
+            Step::Placed { begun, kept } => {
+                *self.begun.lock() = Some(begun);
+                let _ = kept.send(());
+            }
             Step::RecordsRemoved { records, .. } => self.records.lock().retain(|one| !records.contains(one)),
             _ => {}
         }
@@ -78,6 +84,7 @@ pub(crate) fn job(hosts: &[&str], challenge: Challenge) -> Job {
         reuse_key: None,
         profile: None,
         replaces: None,
+        begun: None,
     }
 }
 

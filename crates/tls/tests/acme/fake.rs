@@ -213,7 +213,9 @@ impl State {
 
     fn look(&self, index: usize) -> Answer {
         let mut orders = self.orders.lock();
-        let order = &mut orders[index];
+        let Some(order) = orders.get_mut(index) else {
+            return problem(404, "malformed", "No order found for this id", "");
+        };
         order.looks += usize::from(order.chain.is_some());
         ok(&self.order(order, index))
     }

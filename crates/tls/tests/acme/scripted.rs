@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relais_core::config::{Authority, Challenge, ExternalAccount, KeyKind};
 use relais_tls::Issued;
-use relais_tls::acme::{self, FaultKind, Job};
+use relais_tls::acme::{self, Begun, FaultKind, Job};
 use rustls::version::TLS13;
 use serde_json::json;
 
@@ -107,6 +107,42 @@ async fn an_answer_lost_on_the_way_costs_neither_the_order_nor_a_second_one() {
 }
 
 #[tokio::test]
+async fn an_order_that_was_cut_off_goes_on_where_it_stood_with_its_key() {
+    let placed = |fake: &Fake| fake.seen("/order").into_iter().filter(|one| one.get("identifiers").is_some()).count();
+    for step in ["order placed", "challenge answered", "every name is proven", "certificate asked for"] {
+        let fake = Fake::start(Script { slow_looks: 2, ..Script::default() }).await;
+        let (clerk, edge) = (Clerk::default(), Edge::new().await);
+        let cut = async {
+            while !clerk.logged().contains(step) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let (ca, job) = (fake.ca(), wanted());
+        tokio::select! {
+            biased;
+            () = cut => {}
+            done = clerk.order(&ca, &job, &edge.certs) => panic!("{step}: {done:?}"),
+        }
+        let begun = clerk.begun.lock().clone();
+        let product = clerk.order(&fake.ca(), &Job { begun: begun.clone(), ..wanted() }, &edge.certs).await;
+        let product = product.unwrap_or_else(|fault| panic!("{step}: {fault}\n{}", clerk.logged()));
+        assert_eq!(product.key_pem, begun.unwrap().key_pem, "{step}");
+        assert_eq!((placed(&fake), fake.seen("/finalize").len()), (1, 1), "{step}");
+        assert!(clerk.logged().contains("order goes on"), "{}", clerk.logged());
+    }
+    // One that the CA does not know any more is in nobody's way.
+    let fake = Fake::start(Script::default()).await;
+    let (clerk, edge) = (Clerk::default(), Edge::new().await);
+    let first = clerk.order(&fake.ca(), &wanted(), &edge.certs).await.unwrap();
+    let url = format!("http://{}/order/9", fake.address);
+    let begun = Some(Begun { url, key_pem: first.key_pem.clone() });
+    let second = clerk.order(&fake.ca(), &Job { begun, ..wanted() }, &edge.certs).await.unwrap();
+    assert_ne!(first.key_pem, second.key_pem);
+    assert!(clerk.logged().contains("ordering without `the order begun before`"), "{}", clerk.logged());
+    assert_eq!(placed(&fake), 2);
+}
+
+#[tokio::test]
 async fn every_kind_of_key_is_asked_for_and_served() {
     let fake = Fake::start(Script::default()).await;
     let (clerk, edge) = (Clerk::default(), Edge::new().await);
@@ -171,7 +207,15 @@ async fn the_ca_says_when_to_renew() {
     assert_eq!(info.start.0, 1_767_326_400_000_000);
     assert_eq!(info.explanation.as_deref(), Some("https://ca.example/why"));
     assert_eq!(info.ask_again, Duration::from_secs(21_600));
+    assert_eq!(info.date, None);
     assert_eq!(fake.seen("/ari/aki.serial").len(), 1);
+    // What time it is there, so that a wrong clock here is found out.
+    let dated = (200, "date: Fri, 02 Jan 2026 05:00:00 GMT\r\n".to_string(), answer.to_string());
+    let script = Script { renewal: Some(answer.clone()), ..Script::default() };
+    script.instead.lock().insert("/ari/aki.serial".into(), vec![dated]);
+    let fake = Fake::start(script).await;
+    let info = acme::renewal_info(&fake.ca(), "aki.serial").await.unwrap().unwrap();
+    assert_eq!(info.date, Some(info.start + Duration::from_secs(3600)));
 
     // Too often, or never again: bounded.
     for (again, meant) in [("1", 60), ("9999999", 86_400)] {
