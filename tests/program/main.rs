@@ -9,6 +9,7 @@ mod certificates;
 mod grpc;
 mod load;
 mod metrics;
+mod ocsp;
 mod operator;
 mod outages;
 mod outliers;

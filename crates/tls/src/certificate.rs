@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use arc_swap::ArcSwapOption;
 use relais_core::Instant;
 use rustls::sign::CertifiedKey;
 
 use crate::clock;
+use crate::staple::Stapled;
 
 /// Where a certificate came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -53,12 +55,24 @@ pub(crate) struct Certificate {
     pub(crate) key: Arc<CertifiedKey>,
     /// A client was shown it lately.
     pub(crate) shown: AtomicBool,
+    /// It asks for a proof that it has not been taken back.
+    pub(crate) must_staple: bool,
+    /// The key with that proof.
+    pub(crate) stapled: ArcSwapOption<Stapled>,
 }
 
 impl Certificate {
     /// Whether clients with a right clock accept its dates.
     pub(crate) fn is_current(&self, now: Instant) -> bool {
         self.not_before <= now && now <= self.not_after
+    }
+
+    /// What a handshake shows.
+    pub(crate) fn shown_as(&self, now: Instant) -> Arc<CertifiedKey> {
+        match self.must_staple.then(|| self.stapled.load_full()).flatten() {
+            Some(stapled) if now < stapled.proof.until => Arc::clone(&stapled.key),
+            _ => Arc::clone(&self.key),
+        }
     }
 
     /// A client asks for it.

@@ -1,5 +1,6 @@
 //! `[certificate.NAME]`: certificates from files. May read the files named there, writes nothing.
 
+use arc_swap::ArcSwapOption;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -117,6 +118,8 @@ fn certified(
         not_after: facts.not_after,
         key: Arc::new(key),
         shown: false.into(),
+        must_staple: facts.must_staple,
+        stapled: ArcSwapOption::empty(),
     })
 }
 

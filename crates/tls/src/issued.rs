@@ -1,5 +1,6 @@
 //! Certificates that were ordered: from PEM text to what is served. Touches nothing: who ordered them keeps them.
 
+use arc_swap::ArcSwapOption;
 use std::sync::Arc;
 
 use relais_core::config::Secret;
@@ -35,6 +36,8 @@ impl Issued {
             not_after: facts.not_after,
             key: Arc::new(key),
             shown: false.into(),
+            must_staple: facts.must_staple,
+            stapled: ArcSwapOption::empty(),
         }))
     }
 

@@ -27,6 +27,7 @@ use crate::internal_ca;
 use crate::issued::Issued;
 use crate::problem::CertProblem;
 use crate::resolver::Names;
+use crate::staple::Answers;
 use crate::tickets::Tickets;
 use crate::upstream;
 use crate::wanted::Wanted;
@@ -75,7 +76,9 @@ pub struct Checked {
 /// The certificates in use: chooses one for each handshake.
 #[derive(Debug)]
 pub struct CertStore {
-    serving: ArcSwap<Serving>,
+    pub(crate) serving: ArcSwap<Serving>,
+    /// Proofs of certificates that ask for one.
+    pub(crate) staples: Mutex<Answers>,
     /// Held while `serving` is replaced: two changes at once must not undo each other.
     changing: Mutex<()>,
     board: Arc<Board>,
@@ -86,12 +89,12 @@ pub struct CertStore {
 
 /// What handshakes are answered from.
 #[derive(Debug)]
-struct Serving {
+pub(crate) struct Serving {
     loaded: Arc<Loaded>,
     /// By the name they are kept under.
     issued: BTreeMap<String, Arc<Certificate>>,
     /// Files, then ordered ones, then those of the local CA.
-    certificates: Vec<Arc<Certificate>>,
+    pub(crate) certificates: Vec<Arc<Certificate>>,
     names: Names,
     /// Hosts that a CA is to certify and has not yet: ordinarily none.
     awaited: BTreeSet<String>,
@@ -181,6 +184,7 @@ impl CertStore {
     pub fn new(loaded: Loaded, tickets: Arc<Tickets>) -> Arc<CertStore> {
         Arc::new(Self {
             serving: ArcSwap::from_pointee(Serving::new(Arc::new(loaded), BTreeMap::new())),
+            staples: Mutex::default(),
             changing: Mutex::default(),
             board: Arc::default(),
             demands: Demands::default(),
@@ -194,7 +198,7 @@ impl CertStore {
     pub fn install(&self, loaded: Loaded) {
         let _one = self.changing.lock();
         let issued = self.serving.load().issued.clone();
-        self.serving.store(Arc::new(Serving::new(Arc::new(loaded), issued)));
+        self.serve(Serving::new(Arc::new(loaded), issued));
         self.acceptor.clear();
         self.upstream.clear();
     }
@@ -223,7 +227,12 @@ impl CertStore {
         let serving = self.serving.load();
         let mut issued = serving.issued.clone();
         change(&mut issued);
-        self.serving.store(Arc::new(Serving::new(Arc::clone(&serving.loaded), issued)));
+        self.serve(Serving::new(Arc::clone(&serving.loaded), issued));
+    }
+
+    fn serve(&self, serving: Serving) {
+        self.staple_again(&serving);
+        self.serving.store(Arc::new(serving));
     }
 
     /// The ordered certificates that clients were shown since the last call.
@@ -342,7 +351,7 @@ impl ResolvesServerCert for CertStore {
             |certificate: &Certificate| certificate.key.key.choose_scheme(hello.signature_schemes()).is_some();
         let chosen = serving.names.choose(hello.server_name(), serving.loaded.strict, clock::now(), can_sign)?;
         chosen.asked();
-        Some(Arc::clone(&chosen.key))
+        Some(chosen.shown_as(clock::now()))
     }
 }
 

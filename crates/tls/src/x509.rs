@@ -15,6 +15,9 @@ pub fn subject(certificate: &[u8]) -> Option<String> {
     Some(parsed.subject().to_string())
 }
 
+/// The extension by which a certificate asks for features of TLS.
+const TLS_FEATURE: &str = "1.3.6.1.5.5.7.1.24";
+
 /// The parts of a certificate relais reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Facts {
@@ -28,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) not_after: Instant,
     /// Whether it may sign others.
     pub(crate) is_ca: bool,
+    /// Whether clients are to refuse it without a stapled proof (RFC 7633).
+    pub(crate) must_staple: bool,
     /// Its SubjectPublicKeyInfo, DER.
     pub(crate) public_key: Vec<u8>,
 }
@@ -49,8 +54,17 @@ pub(crate) fn facts(der: &[u8]) -> Result<Facts, String> {
         not_before: clock::from_unix(validity.not_before.timestamp()),
         not_after: clock::from_unix(validity.not_after.timestamp()),
         is_ca: certificate.is_ca(),
+        must_staple: certificate
+            .extensions()
+            .iter()
+            .any(|one| one.oid.to_id_string() == TLS_FEATURE && asks_status(one.value)),
         public_key: certificate.public_key().raw.to_vec(),
     })
+}
+
+/// Whether `status_request` (5) is among the features, a sequence of small numbers (RFC 7633, section 4.1).
+fn asks_status(features: &[u8]) -> bool {
+    features.get(2..).is_some_and(|numbers| numbers.windows(3).any(|number| number == [0x02, 0x01, 0x05]))
 }
 
 fn host(name: &GeneralName<'_>) -> Option<String> {

@@ -8,6 +8,7 @@ mod demand;
 mod kept;
 mod order;
 mod records;
+mod staple;
 mod tell;
 mod wish;
 
@@ -30,6 +31,7 @@ use begun::Orders;
 use demand::Demands;
 use order::Desk;
 use records::Records;
+use staple::Staples;
 
 pub(crate) use kept::{inventory, serve_all};
 pub(crate) use wish::CertWish;
@@ -45,6 +47,7 @@ pub(crate) struct Certs {
     pub(super) desk: Desk,
     running: JoinSet<Done>,
     demands: Demands,
+    staples: Staples,
     asked: Option<mpsc::Receiver<Demand>>,
     look_at: Instant,
     housekeeping_at: Instant,
@@ -60,6 +63,8 @@ pub(crate) enum Done {
     Asked { name: String, allowed: Result<(), String> },
     /// A client waits for a name.
     Demand(Demand),
+    /// A responder's word on the certificate of this name and fingerprint, or why there is none.
+    Stapled { name: String, fingerprint: String, answer: Result<Vec<u8>, String> },
 }
 
 impl Certs {
@@ -74,6 +79,7 @@ impl Certs {
             },
             running: JoinSet::new(),
             demands: Demands::default(),
+            staples: Staples::recall(store, certs),
             asked: certs.demands(),
             look_at: now,
             housekeeping_at: now + HOUSEKEEPING,
@@ -146,7 +152,11 @@ impl Control {
             }
             Done::Demand(demand) => self.demanded(demand, now),
             Done::Asked { name, allowed } => self.demand_asked(&name, allowed, now),
+            Done::Stapled { name, fingerprint, answer } => {
+                return self.stapled(&name, &fingerprint, answer, now);
+            }
         }
+        self.look_for_staples(now);
         let certs = Arc::clone(&self.certs);
         self.acme.demands.serve(|name| certs.covers(name));
         self.look_for_alarms(now);
@@ -158,6 +168,7 @@ impl Control {
         self.acme.look_at = now + LOOK;
         let wall = kept::wall_clock();
         self.fleet.handle_event(Event::WallClock { wall }, now);
+        self.look_for_staples(now);
         if self.acme.housekeeping_at <= now {
             self.acme.housekeeping_at = now + HOUSEKEEPING;
             self.keep_house(now, wall);

@@ -1,5 +1,6 @@
 //! Certificates signed by the local CA. Made in memory, short-lived, never written.
 
+use arc_swap::ArcSwapOption;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(crate) fn issue(authority: &Authority, name: &str, hosts: &[String], now: In
         not_after: facts.not_after,
         key: Arc::new(key),
         shown: false.into(),
+        must_staple: facts.must_staple,
+        stapled: ArcSwapOption::empty(),
     })
 }
 
