@@ -17,4 +17,5 @@ mod reload;
 mod restart;
 mod stopping;
 mod telling;
+mod testssl;
 mod trouble;
