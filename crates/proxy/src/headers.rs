@@ -17,7 +17,7 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 
 /// What a message asked for on its connection, read before the fields are removed.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Hop {
+pub struct Hop {
     /// `Upgrade`, when `Connection` names it.
     pub(crate) upgrade: Option<HeaderValue>,
     /// `TE: trailers`.
@@ -26,7 +26,7 @@ pub(crate) struct Hop {
 
 /// Which of the fields that the edge cares about a message has: found in one pass, as most messages have none.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Present {
+pub struct Present {
     /// A field of [`strip_hop_by_hop`].
     hop: bool,
     /// A field that says who the client is, see `forwarded`.
@@ -42,7 +42,9 @@ pub(crate) struct Present {
 }
 
 impl Present {
-    pub(crate) fn in_(headers: &HeaderMap) -> Self {
+    /// Looks at every name once.
+    #[must_use]
+    pub fn in_(headers: &HeaderMap) -> Self {
         let mut present = Self::default();
         for name in headers.keys() {
             match name.as_str() {
@@ -78,7 +80,7 @@ pub(crate) fn remove_twins(headers: &mut HeaderMap) {
 }
 
 /// Removes hop-by-hop fields, also those named in `Connection`, and says what they asked for.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap, present: Present) -> Hop {
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, present: Present) -> Hop {
     let mut hop = Hop::default();
     if !present.hop {
         return hop;

@@ -21,7 +21,7 @@ mod forwarded;
 mod from_backend;
 mod h2_server;
 mod handshake;
-mod headers;
+pub mod headers;
 mod hedge;
 mod identity;
 mod interim;
