@@ -2,7 +2,7 @@
 //! client does not take in time ends its stream; what it resets ends here and at the backend.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -84,7 +84,8 @@ fn strip(fields: &mut HeaderMap) {
 pub(crate) async fn serve(client: Arc<Client>, request: Request<RequestBody>, reply: Arc<Reply>) {
     let state = Arc::clone(&client.state);
     let response = {
-        let mut handling = pin!(service::handle(client, request));
+        // In a box of its own: it is large, would be copied on its way into the task, and is free as soon as the head is there.
+        let mut handling = Box::pin(service::handle(client, request));
         poll_fn(|cx| match handling.as_mut().poll(cx) {
             Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
             Poll::Pending => reply.poll_reset(cx).map(|()| None),
