@@ -4,6 +4,7 @@ All of them: one worker, no access log, no active checks, round robin, X-Forward
 connections to backends, TLS 1.3 and session tickets. None compresses or caches.
 """
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,7 @@ class Proxy:
 
     def version(self):
         told = subprocess.run([self.bin, *self.version_words], capture_output=True, text=True)
-        return (told.stdout + told.stderr).strip().splitlines()[0].split(" - ")[0]
+        return f"{self.name} {re.search(r'[0-9]+([.][0-9]+)+', told.stdout + told.stderr)[0]}"
 
     def start(self, services, connections=4096):
         """`services`: [(host, [address, ...]), ...]. Milliseconds until the first request was answered."""
