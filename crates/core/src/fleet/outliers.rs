@@ -286,7 +286,7 @@ impl Entry {
     }
 
     /// Nothing speaks against it but its ejection.
-    fn answers(&self) -> bool {
+    pub(super) fn answers(&self) -> bool {
         self.admin == Admin::Enabled && self.counters.bad == 0 && !self.agent.says_down() && !self.is_nowhere()
     }
 }

@@ -49,8 +49,9 @@ fn site_report(fleet: &Fleet, declared: &Site, state: &SiteState) -> SiteReport 
 /// The site's own verdict, or what all its backends have in common.
 fn site_health(state: &SiteState, members: &[&Entry]) -> (Health, Instant, String) {
     let asked: Vec<&&Entry> = members.iter().filter(|entry| entry.admin != Admin::Disabled).collect();
-    let all =
-        |health: Health| !asked.is_empty() && asked.iter().all(|entry| entry.health() == health && !entry.is_ejected());
+    // Who is ejected and answers lives, and its site with it.
+    let is = |entry: &Entry, health: Health| entry.health() == health && !(entry.is_ejected() && entry.answers());
+    let all = |health: Health| !asked.is_empty() && asked.iter().all(|entry| is(entry, health));
     let common = [Health::Down, Health::Probing].into_iter().find(|health| all(*health));
     match common {
         Some(health) if health != state.health => {

@@ -175,6 +175,22 @@ fn a_slow_backend_is_ejected_and_its_site_stays_up() {
 }
 
 #[test]
+fn a_site_whose_backends_all_died_is_down_though_one_was_ejected_before() {
+    let mut rig = started(two_sites());
+    let site = |rig: &Rig| rig.fleet.report(rig.now).sites[0].health;
+    rig.load(20, 100, &[]);
+    rig.load(2, 100, &[A1]);
+    assert_eq!((rig.ejected(A1), site(&rig)), (true, Health::Up));
+    rig.set(A1, Err(Fault::Refused));
+    rig.set(A2, Err(Fault::Refused));
+    rig.run(ms(1_500));
+    assert_eq!((rig.ejected(A1), site(&rig)), (true, Health::Down));
+    rig.set(A1, Ok(()));
+    rig.run(ms(1_500));
+    assert_eq!(site(&rig), Health::Up, "{}", rig.why(A1));
+}
+
+#[test]
 fn every_ejection_lasts_longer_up_to_a_bound_and_peace_is_rewarded() {
     let mut rig = started(two_sites());
     rig.load(5, 100, &[]);
