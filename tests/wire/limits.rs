@@ -80,6 +80,9 @@ fn a_head_over_the_limit_is_431() {
     assert_eq!(edge.connect().ask(counted(20)).status(), 200);
     assert_eq!(edge.connect().ask(counted(21)).status(), 431);
     assert_eq!(backend.count(), 2);
+    let generous = Setup::to(&[&backend]).and("[edge.limit]\nheader_count = 150").start();
+    assert_eq!(generous.connect().ask(counted(150)).status(), 200);
+    assert_eq!(generous.connect().ask(counted(151)).status(), 431);
 }
 
 #[test]

@@ -31,6 +31,9 @@ use crate::request_body::RequestBody;
 use crate::service;
 use crate::worker::Worker;
 
+/// Header fields that hyper takes unasked.
+const HYPERS_HEADER_COUNT: usize = 100;
+
 /// What every request of one connection knows about it.
 pub(crate) struct Client {
     pub(crate) worker: Arc<Worker>,
@@ -203,7 +206,11 @@ async fn drive<S>(
             service::handle(Arc::clone(&client), request.map(RequestBody::H1))
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.max_headers(limit.header_count).max_buf_size(limit.header_bytes.max(8192) + (16 << 10));
+        builder.max_buf_size(limit.header_bytes.max(8192) + (16 << 10));
+        // Said at all, it makes hyper clear a list of that length for each request. `service` sees to lower limits.
+        if limit.header_count > HYPERS_HEADER_COUNT {
+            builder.max_headers(limit.header_count);
+        }
         let connection = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
         until_done(&state, connection).await.map_err(|error| error.to_string())
     };
