@@ -78,7 +78,7 @@ fn pick(what: &str, times: u64) -> Outcome<()> {
     let pool = snapshot.route("s0.bench.test", "/").ok_or("no route")?;
     for n in 0..times {
         let roll = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let ask = Ask { tried: &[], roll, now: NOW, key: Some(roll), sticky: None, avoid_site: None };
+        let ask = Ask { tried: &[], roll, now: NOW, key: Some(roll), sticky: None, avoid_site: None, stream: false };
         black_box(black_box(pool).pick(black_box(&ask)));
     }
     Ok(())

@@ -2,8 +2,8 @@
 
 use crate::support::edge::{Edge, Setup};
 use crate::support::h2::{Backend, Client};
-use crate::support::raw::Raw;
-use crate::support::wire::{Conn, ok};
+use crate::support::raw::{Plain, Raw};
+use crate::support::wire::{Conn, get, ok};
 use crate::support::{certs, wait_for};
 
 const ASK: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -303,4 +303,44 @@ fn connect_is_refused() {
         Err(error) => assert!(error.is_reset(), "{error}"),
     }
     assert!(backend.try_accept().is_none(), "nothing reached the backend");
+}
+
+/// Opens a stream; says who took it.
+fn stream(edge: &Edge, ask: &str) -> (Conn, String) {
+    let mut client = edge.connect();
+    client.send(ask);
+    let who = client.head().get("x-who").unwrap().to_owned();
+    (client, who)
+}
+
+/// Streams stay, requests do not: neither keeps the other away from a backend.
+#[test]
+fn streams_go_where_fewest_streams_are_and_requests_do_not_mind_them() {
+    let backend = |who: &'static str| {
+        Plain::new(move |seen| match seen.head.target() {
+            "/events" => {
+                format!("HTTP/1.1 200 OK\r\nX-Who: {who}\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+                    .into_bytes()
+            }
+            "/chat?room=1" => YES.replace("\r\n\r\n", &format!("\r\nX-Who: {who}\r\n\r\n")).into_bytes(),
+            _ => ok(who).into_bytes(),
+        })
+    };
+    let (a, b) = (backend("a"), backend("b"));
+    let edge = Setup::to(&[&a, &b]).start();
+    let events = "GET /events HTTP/1.1\r\nHost: a.test\r\nAccept: text/event-stream\r\n\r\n";
+    let mut streams: Vec<(Conn, String)> =
+        (0..20).map(|n| stream(&edge, if n % 2 == 0 { ASK } else { events })).collect();
+    let held = |streams: &[(Conn, String)], name| streams.iter().filter(|(_, who)| who == name).count();
+    assert_eq!((held(&streams, "a"), held(&streams, "b")), (10, 10));
+    // All of one end: the next ones go there until both have as many again, while requests go to both.
+    streams.retain(|(_, who)| who == "b");
+    wait_for("they are over", || edge.backend(&a)["inflight"] == 0);
+    assert_eq!(edge.backend(&b)["inflight"], 10);
+    let mut client = edge.connect();
+    let answers: Vec<String> = (0..200).map(|_| client.ask(get("/")).text()).collect();
+    let to_b = answers.iter().filter(|who| *who == "b").count();
+    assert!((50..150).contains(&to_b), "{to_b} of 200 where the streams are");
+    streams.extend((0..10).map(|_| stream(&edge, ASK)));
+    assert_eq!((held(&streams, "a"), held(&streams, "b")), (10, 10));
 }

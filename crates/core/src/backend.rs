@@ -49,6 +49,8 @@ pub struct Backend {
     /// What workers count.
     pub stats: BackendStats,
     inflight: AtomicI64,
+    /// Those of `inflight` that are streams.
+    streams: AtomicI64,
     /// When a stream last brought a byte from it, in microseconds of [`crate::Instant`].
     heard: AtomicU64,
     /// Peak EWMA of latency in microseconds, as f64 bits.
@@ -69,23 +71,37 @@ impl Backend {
             hash,
             stats: BackendStats::default(),
             inflight: AtomicI64::new(0),
+            streams: AtomicI64::new(0),
             heard: AtomicU64::new(0),
             latency: AtomicU64::new(0),
             latency_at: AtomicU64::new(0),
         }
     }
 
-    /// Requests in flight now, all workers together.
+    /// Requests and streams in flight now, all workers together.
     #[must_use]
     pub fn inflight(&self) -> u32 {
         u32::try_from(self.inflight.load(Relaxed)).unwrap_or(0)
+    }
+
+    /// Streams among them: tunnels and event streams, which stay for hours and do little at a time.
+    #[must_use]
+    pub fn streams(&self) -> u32 {
+        u32::try_from(self.streams.load(Relaxed)).unwrap_or(0)
+    }
+
+    /// What a further one of its kind meets there: streams are compared with streams, requests with requests. The two
+    /// are not read at one moment.
+    #[must_use]
+    pub fn busy(&self, stream: bool) -> u32 {
+        if stream { self.streams() } else { self.inflight().saturating_sub(self.streams()) }
     }
 
     /// Counts an attempt in; it is counted out when the guard drops.
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.inflight.fetch_add(1, Relaxed);
-        InFlight { backend: Arc::clone(self) }
+        InFlight { backend: Arc::clone(self), stream: false }
     }
 
     /// When a stream (a tunnel, an event stream) last brought a byte from it, to 10 ms.
@@ -124,6 +140,7 @@ impl Backend {
 #[derive(Debug)]
 pub struct InFlight {
     backend: Arc<Backend>,
+    stream: bool,
 }
 
 impl InFlight {
@@ -132,10 +149,25 @@ impl InFlight {
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }
+
+    /// From now on it counts as a stream, or no longer.
+    #[must_use]
+    pub fn as_stream(mut self, stream: bool) -> Self {
+        match (self.stream, stream) {
+            (false, true) => drop(self.backend.streams.fetch_add(1, Relaxed)),
+            (true, false) => drop(self.backend.streams.fetch_sub(1, Relaxed)),
+            _ => {}
+        }
+        self.stream = stream;
+        self
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if self.stream {
+            self.backend.streams.fetch_sub(1, Relaxed);
+        }
         self.backend.inflight.fetch_sub(1, Relaxed);
     }
 }

@@ -31,6 +31,9 @@
 //! - **Hash**: rendezvous hashing by weight, so that only the keys of a member that leaves move. A member with more than
 //!   1.25 times its fair share in flight passes the key to its next choice; a request without a key goes least in-flight.
 //!
+//! Streams (tunnels, event streams) stay for hours and do little at a time, so what is in flight is compared kind by kind:
+//! a request goes by the requests that are there, a stream by the streams. Neither hides the other. A cap counts both.
+//!
 //! A ramp (slow start) lets a member's weight grow from a tenth to whole; every policy and the tiers go by that weight.
 
 mod dice;
@@ -172,6 +175,11 @@ impl<'a, 'k> Picker<'a, 'k> {
     /// A member's weight now, its ramp considered.
     fn weight(&self, member: &Member) -> f64 {
         f64::from(member.share()) * self.grown(member)
+    }
+
+    /// What is in flight at a member, of the kind that is asked for.
+    fn busy(&self, member: &Member) -> f64 {
+        f64::from(member.backend.busy(self.ask.stream))
     }
 
     fn grown(&self, member: &Member) -> f64 {

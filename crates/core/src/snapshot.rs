@@ -149,6 +149,8 @@ pub struct Ask<'a> {
     pub sticky: Option<u64>,
     /// Prefer a backend at another site than this one (staggered connect, retry after silence).
     pub avoid_site: Option<&'a str>,
+    /// It asks for a stream (a tunnel, an event stream): placed by the streams that are there, not by the requests.
+    pub stream: bool,
 }
 
 /// What `Pool::pick` says.

@@ -59,6 +59,8 @@ pub(crate) struct Exchange {
     pub(crate) deadline: Option<Instant>,
     /// The client's end of an upgrade.
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// It asks for a stream: an upgrade, or events.
+    pub(crate) stream: bool,
     key: Option<u64>,
     sticky: Option<u64>,
     /// Slots this request was sent to.
@@ -91,6 +93,7 @@ impl Exchange {
         let reply = request.body().reply().cloned();
         let (mut head, incoming) = request.into_parts();
         head.extensions.clear();
+        let stream = upgrade.is_some() || wants_events(&head);
         // `Connection` may have named it: then it is not sent on, and protects nothing.
         let keyed = present.idempotency_key && head.headers.contains_key("idempotency-key");
         let idempotent = is_idempotent(&head.method) || keyed;
@@ -127,6 +130,7 @@ impl Exchange {
             now,
             idempotent,
             deadline: forward.timeout.request.map(|limit| now + limit),
+            stream,
             upgrade,
             key,
             sticky,
@@ -144,7 +148,15 @@ impl Exchange {
     /// What `Pool::pick` is asked, with `also` as further slots not to take.
     pub(crate) fn ask<'a>(&'a self, tried: &'a [u32], avoid_site: Option<&'a str>) -> Ask<'a> {
         let worker = &self.client.worker;
-        Ask { tried, roll: worker.roll(), now: self.clock(), key: self.key, sticky: self.sticky, avoid_site }
+        Ask {
+            tried,
+            roll: worker.roll(),
+            now: self.clock(),
+            key: self.key,
+            sticky: self.sticky,
+            avoid_site,
+            stream: self.stream,
+        }
     }
 
     /// [`Exchange::now`] as core counts it.
@@ -213,6 +225,12 @@ fn introduce(client: &Client, pool: &Pool, host: &Asked, present: Present, trust
 /// The path that routes are looked up by: `*` of an OPTIONS request counts as the root.
 pub(crate) fn routed_path(uri: &Uri) -> &str {
     if uri.path().starts_with('/') { uri.path() } else { "/" }
+}
+
+/// What an `EventSource` asks for (HTML Living Standard 9.2.3).
+fn wants_events(head: &request::Parts) -> bool {
+    let accepted = head.headers.get(header::ACCEPT).filter(|_| head.method == Method::GET);
+    accepted.is_some_and(|kinds| kinds.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// RFC 9110 9.2.2.

@@ -73,7 +73,7 @@ impl Answer {
 /// Sends the request at `now` and waits for the response head.
 pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected, now: Instant) -> Outcome {
     let Connected { member, slot, sender, before, .. } = connected;
-    let inflight = member.backend.enter();
+    let inflight = member.backend.enter().as_stream(exchange.stream);
     let h2 = sender.is_h2();
     let mut gate: Option<Gate> = None;
     let mut body = exchange.body.as_ref().map_or_else(SendBody::empty, |body| body.begin());
@@ -287,7 +287,9 @@ pub(crate) fn pass_on(
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     let hop = headers::strip_hop_by_hop(response.headers_mut(), present);
-    ticket.serving = Some(inflight);
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    ticket.serving = Some(inflight.as_stream(switching || events));
     let tunnel = (switching).then(|| exchange.upgrade.take()).flatten().map(|client| Tunnel {
         client,
         backend: hyper::upgrade::on(&mut response),
@@ -309,8 +311,6 @@ pub(crate) fn pass_on(
         ticket.tunnel = tunnel;
         return Response::from_parts(head, ResponseBody::empty());
     }
-    let events =
-        head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
     let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events };
     let body = line.body(exchange, forward, incoming, patience, plan);

@@ -82,7 +82,7 @@ impl Pool {
 
 /// An ask with nothing special.
 pub(crate) fn ask(roll: u64) -> Ask<'static> {
-    Ask { tried: &[], roll, now: NOW, key: None, sticky: None, avoid_site: None }
+    Ask { tried: &[], roll, now: NOW, key: None, sticky: None, avoid_site: None, stream: false }
 }
 
 fn member(slot: u32, words: &str) -> Member {

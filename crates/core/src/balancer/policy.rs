@@ -62,7 +62,7 @@ impl<'a> Picker<'a, '_> {
     fn least_busy(&mut self, group: &'a Group, avoid: Option<&str>) -> Option<&'a Member> {
         let (place, first) = self.draw(group, avoid, None)?;
         let Some((_, second)) = self.draw(group, avoid, Some(place)) else { return Some(first) };
-        let busy = |member: &Member| f64::from(member.backend.inflight());
+        let busy = |member: &Member| self.busy(member);
         let (first_weight, second_weight) = (self.weight(first), self.weight(second));
         let (first_load, second_load) = (busy(first), busy(second));
         let busier = first_load * second_weight > second_load * first_weight;
@@ -86,14 +86,14 @@ impl<'a> Picker<'a, '_> {
         let expected = |member: &Member| latency::expected(&member.backend, self.ask.now);
         // Unmeasured is no news: it counts as quick as the other.
         let (first_time, second_time) = expected(first).zip(expected(second)).unwrap_or((1.0, 1.0));
-        let queue = |member: &Member, weight: f64| 1.0 + f64::from(member.backend.inflight()) * heavier / weight;
+        let queue = |member: &Member, weight: f64| 1.0 + self.busy(member) * heavier / weight;
         let better = second_time * queue(second, second_weight) < BETTER * first_time * queue(first, first_weight);
         Some(if better { second } else { first })
     }
 
     fn by_key(&self, group: &'a Group, avoid: Option<&str>, key: u64) -> Option<&'a Member> {
         let all = || group.members.iter().filter_map(|&index| self.member(index));
-        let inflight: f64 = all().map(|member| f64::from(member.backend.inflight())).sum();
+        let inflight: f64 = all().map(|member| self.busy(member)).sum();
         let weights: f64 = if group.ramping { all().map(|m| self.weight(m)).sum() } else { group.weight() as f64 };
         let (mut first, mut bounded) = (None, None);
         for member in all().filter(|member| self.admits(member, avoid)) {
@@ -103,7 +103,7 @@ impl<'a> Picker<'a, '_> {
             if better(&first) {
                 first = Some((score, member));
             }
-            let next = f64::from(member.backend.inflight()) + 1.0;
+            let next = self.busy(member) + 1.0;
             if better(&bounded) && next <= rendezvous::limit(inflight, weight, weights) {
                 bounded = Some((score, member));
             }

@@ -48,7 +48,15 @@ impl Run {
             self.requests.remove(&number);
             return;
         };
-        let ask = Ask { tried: &request.tried, roll, now: self.now, key: None, sticky: None, avoid_site: None };
+        let ask = Ask {
+            tried: &request.tried,
+            roll,
+            now: self.now,
+            key: None,
+            sticky: None,
+            avoid_site: None,
+            stream: false,
+        };
         let choice = match self.mistake {
             Some(Mistake::ReaderIgnoresHealth) => any(&pool.members, roll, |_| true),
             Some(Mistake::ReaderIgnoresAdmin) => any(&pool.members, roll, |m| m.health == Health::Up),

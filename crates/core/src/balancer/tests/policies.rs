@@ -241,3 +241,49 @@ fn the_last_free_of_a_thousand_is_found() {
         assert_eq!(pool.says(&tried), "m500", "{balance:?}");
     }
 }
+
+/// A year of hours on a pool whose members stream unevenly: who has most streams still gets its share of requests, and
+/// streams even out by themselves.
+#[test]
+fn streams_and_requests_do_not_hide_each_other() {
+    for balance in [Balance::LeastInflight, Balance::Hash(HashKey::ClientAddress)] {
+        let pool = pool(balance.clone(), "1 dijon a, 1 dijon b, 1 thory c");
+        let mut streams: Vec<InFlight> = (0..300).map(|_| pool.named("a").backend.enter().as_stream(true)).collect();
+        let mut counts = std::collections::BTreeMap::<String, u64>::new();
+        let mut under_way = std::collections::VecDeque::new();
+        for i in 0..6_000 {
+            let request = enter(&pool, &client(i));
+            *counts.entry(request.backend().id.address.to_string()).or_default() += 1;
+            under_way.push_back(request);
+            if under_way.len() > 30 {
+                under_way.pop_front();
+            }
+        }
+        assert!(counts.len() == 3 && counts.values().all(|n| (1_700..2_300).contains(n)), "{balance:?}: {counts:?}");
+        for i in 0..600 {
+            let stream = Ask { stream: true, key: None, ..client(i) };
+            streams.push(enter(&pool, &stream).as_stream(true));
+        }
+        let held: Vec<u32> = pool.members.iter().map(|member| member.backend.streams()).collect();
+        assert!(held.iter().all(|n| (295..=310).contains(n)), "{balance:?}: {held:?}");
+    }
+}
+
+#[test]
+fn an_attempt_is_counted_once_whatever_it_becomes() {
+    let pool = pool(Balance::LeastInflight, "1 dijon a");
+    let backend = &pool.named("a").backend;
+    let both = || (backend.inflight(), backend.streams(), backend.busy(false), backend.busy(true));
+    let request = backend.enter();
+    assert_eq!(both(), (1, 0, 1, 0));
+    let stream = request.as_stream(true).as_stream(true);
+    assert_eq!(both(), (1, 1, 0, 1));
+    let refused = stream.as_stream(false);
+    assert_eq!(both(), (1, 0, 1, 0));
+    drop(refused);
+    drop(backend.enter().as_stream(true));
+    assert_eq!(both(), (0, 0, 0, 0));
+    let capped = pool.declared(|forward| forward.max_inflight = Some(1));
+    let _stream = capped.named("a").backend.enter().as_stream(true);
+    assert_eq!(capped.says(&client(1)), "wait", "a cap counts both");
+}

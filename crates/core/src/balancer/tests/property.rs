@@ -93,6 +93,7 @@ fn every_pick_keeps_the_rules() {
                 key: random.next().is_multiple_of(2).then(|| random.next()),
                 sticky: random.next().is_multiple_of(4).then_some(named.backend.hash),
                 avoid_site: sites[usize::try_from(random.next() % 4).unwrap()],
+                stream: random.next().is_multiple_of(3),
             };
             let word = match (pool.pick(&ask), allowed(&pool, &ask)) {
                 (Choice::Take(member), Ok(members)) => {
