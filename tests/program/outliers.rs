@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::support::edge::{Edge, Setup};
-use crate::support::raw::{Addressed, Plain};
+use crate::support::raw::{Addressed, Plain, Raw};
 use crate::support::wait_for;
 use crate::support::wire::{get, ok};
 
@@ -66,4 +66,35 @@ fn being_much_slower_than_the_others_is_enough() {
         ok("x").into_bytes()
     });
     is_left(&bad, "slow", "answers take");
+}
+
+/// Where clients stay with their backend nobody is compared; one that only ever breaks off is left all the same.
+#[test]
+fn a_backend_that_breaks_off_every_body_is_left_without_comparison() {
+    let bad = Raw::new().serve(|mut conn| {
+        if conn.try_head().is_some() {
+            let _ = conn.try_send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+        }
+    });
+    let good = Plain::saying("x");
+    let edge = Setup::services(&format!(
+        "[service.web]\nhosts = [\"*\"]\nbalance = {{ hash = \"uri\" }}\nbackends = [{:?}, {:?}]\n",
+        bad.address(),
+        good.address()
+    ))
+    .start();
+    edge.wait_for_health(&bad, "up");
+    let mut n = 0;
+    wait_for("the bad one is left", || {
+        n += 1;
+        let mut client = edge.connect();
+        client.send(get(&format!("/{n}")));
+        let head = client.head();
+        let whole = client.try_body(&head).is_ok();
+        assert!(whole || n < 50, "{n} clients got half an answer");
+        edge.backend(&bad)["health"] == "down"
+    });
+    let state = edge.backend(&bad);
+    assert_eq!(state["ejected"], false, "{state}");
+    assert!(state["why"].as_str().unwrap().contains("3 requests in a row"), "{state}");
 }

@@ -4,7 +4,7 @@
 use crate::support::edge::{Edge, Setup};
 use crate::support::raw::{Addressed, Plain, Raw};
 use crate::support::wire::{Conn, get, ok};
-use crate::support::{assert_same, noise};
+use crate::support::{assert_same, noise, wait_for};
 
 const SIZE: usize = 10_000;
 
@@ -81,6 +81,66 @@ fn what_waits_beside_a_dead_connection_leaves_when_it_was_sent_and_not_while_it_
     assert_eq!(upload_upstream.bytes(8), b"halfdone");
     upload_upstream.send(ok("whole"));
     assert_eq!(upload.answer().text(), "whole");
+}
+
+/// A download of which half has come, beside a connection that is found dead; another backend answers what is asked
+/// there for the rest with the entity tag `tag`.
+fn half_a_film(tag: &'static str) -> (Edge, Plain, (Conn, Conn), Vec<u8>) {
+    let body = noise(SIZE);
+    let rest = body[SIZE / 2..].to_vec();
+    let other = Plain::new(move |seen| match seen.head.get("range") {
+        Some(range) => {
+            assert_eq!((range, seen.head.get("if-range")), ("bytes=5000-9999", Some("\"v1\"")));
+            let head =
+                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5000-9999/10000\r\nContent-Length: 5000\r\n";
+            [format!("{head}ETag: {tag}\r\n\r\n").as_bytes(), &rest].concat()
+        }
+        None => ok("other").into_bytes(),
+    });
+    let backend = Raw::new();
+    let edge = pair(&backend, &other);
+    let mut dead = begin(&edge, &backend, &get("/first"));
+    let (mut film, mut film_upstream) = begin(&edge, &backend, &get("/film"));
+    film_upstream.send(DOWNLOAD).send(&body[..SIZE / 2]);
+    film.head();
+    assert_same(&film.bytes(SIZE / 2), &body[..SIZE / 2]);
+    forget(&mut dead);
+    assert_eq!(dead.0.ask(get("/again")).text(), "other");
+    (edge, other, (film, film_upstream), body)
+}
+
+#[test]
+fn a_silent_download_beside_a_dead_connection_is_continued_by_who_has_the_same() {
+    let (edge, _other, (mut film, _film_upstream), body) = half_a_film("\"v1\"");
+    assert_same(&film.bytes(SIZE / 2), &body[SIZE / 2..]);
+    assert_eq!(edge.sample("relais_downloads_resumed_total", &[]), 1.0);
+    let line = edge.access_to("/film");
+    assert!(line["attempts"].as_str().unwrap().contains("resumed") && line["cut"] == "-", "{line}");
+}
+
+#[test]
+fn a_silent_download_that_nobody_else_has_waits_for_its_own_connection() {
+    let (edge, other, (mut film, mut film_upstream), body) = half_a_film("\"v2\"");
+    let asked = || other.seen().iter().filter(|seen| seen.head.has("range")).count();
+    wait_for("the other one is asked", || asked() == 1);
+    // Another request passes: whatever came of the question is known by then.
+    assert_eq!(edge.connect().ask(get("/other")).text(), "other");
+    film_upstream.send(&body[SIZE / 2..SIZE - 1]);
+    assert_same(&film.bytes(SIZE / 2 - 1), &body[SIZE / 2..SIZE - 1]);
+    film_upstream.send(&body[SIZE - 1..]);
+    assert_same(&film.bytes(1), &body[SIZE - 1..]);
+    assert_eq!(asked(), 1, "once is enough");
+    film.send(get("/next"));
+    assert_eq!(edge.access_to("/film")["cut"], "-");
+}
+
+#[test]
+fn a_download_that_nobody_else_has_is_cut_when_its_own_connection_ends() {
+    let (edge, other, (mut film, film_upstream), _) = half_a_film("\"v2\"");
+    wait_for("the other one is asked", || other.seen().iter().any(|seen| seen.head.has("range")));
+    film_upstream.reset();
+    assert!(film.ending().is_err() || edge.access_to("/film")["cut"] == "backend_broke_off", "it looks complete");
+    assert_eq!(edge.access_to("/film")["cut"], "backend_broke_off");
 }
 
 #[test]

@@ -40,6 +40,14 @@ pub enum Event {
         /// How it went.
         result: Result<(), Fault>,
     },
+    /// An answer whose head was counted in `BackendStats::succeeded` broke off (`Reset`) or fell silent
+    /// (`ResponseTimeout`) before its end. Answers that come to theirs are counted in `BackendStats::whole`.
+    BrokeOff {
+        /// Which backend.
+        slot: u32,
+        /// How.
+        fault: Fault,
+    },
     /// A worker waits at this backend longer than a tenth of the contract, for a connect or for the first byte of an
     /// answer. No evidence: slow applications are no fault. It only makes the fleet ask now rather than at the next turn.
     Overdue {

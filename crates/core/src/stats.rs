@@ -105,6 +105,8 @@ pub struct BackendStats {
     /// Attempts that got a response head that does not count as failed. The control loop reads this: it is how it
     /// sees that real requests succeed, without an event per request.
     pub succeeded: Counter,
+    /// Those of them whose body came to its end. Tunnels have none.
+    pub whole: Counter,
     /// Attempts that failed.
     pub failed: Counter,
     /// Attempts answered 5xx, wrongly, too late, or broken off, whether they count as failed or not.

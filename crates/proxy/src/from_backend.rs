@@ -61,12 +61,19 @@ pub(crate) struct Timing {
     verdict: Option<Pin<Box<OwnedNotified>>>,
     /// When a drained event stream ends.
     drained_at: Option<Instant>,
+    /// Nobody else has the rest: only this connection's own end, or a verdict, ends the wait.
+    alone: bool,
 }
 
 impl Timing {
     /// Since when no frame has come.
     pub(crate) fn blocked(&self) -> Option<Instant> {
         self.blocked
+    }
+
+    /// It was looked for elsewhere in vain.
+    pub(crate) fn stay(&mut self) {
+        self.alone = true;
     }
 }
 
@@ -83,6 +90,14 @@ impl std::fmt::Display for Cut {
 impl std::error::Error for Cut {}
 
 impl Cut {
+    /// Nothing has come for a contract on a connection that may be dead, as another one like it was.
+    const DOUBT: &str = "backend_doubted";
+
+    /// The connection may live: what nobody else has goes on waiting for it.
+    pub(crate) fn is_doubt(self) -> bool {
+        self.0 == Cut::DOUBT
+    }
+
     /// The word for the log.
     pub(crate) fn reason(self) -> &'static str {
         self.0
@@ -107,7 +122,7 @@ impl FromBackend {
                 tracing::debug!(%error, "answer of a backend broke off");
                 if self.upload.as_ref().is_none_or(|body| body.fault().is_none()) {
                     self.backend.stats.errors.inc();
-                    self.worker.report(Event::Served { slot: self.backend.slot, result: Err(Fault::Reset) });
+                    self.worker.report(Event::BrokeOff { slot: self.backend.slot, fault: Fault::Reset });
                 }
                 Poll::Ready(Some(Err(Cut("backend_broke_off"))))
             }
@@ -145,13 +160,14 @@ impl FromBackend {
         let until = self.deadline.into_iter().fold(since + self.patience, Instant::min);
         let hung_until = (self.events && self.slot.is_hung()).then(|| self.silent_until(since));
         // What can be continued elsewhere, if there is one, does not wait on a connection whose neighbour was found dead.
-        let doubted = self.neighbour_died(since)
+        let doubted = !self.timing.alone
+            && self.neighbour_died(since)
             && self.exchange.as_ref().is_some_and(|exchange| exchange.has_elsewhere(self.backend.slot));
         let dead_until = doubted.then(|| since + self.contract);
         let reasons = [
             (self.timing.drained_at, "drained"),
             (hung_until, "backend_down"),
-            (dead_until, "backend_stalled"),
+            (dead_until, Cut::DOUBT),
             (Some(until), "backend_stalled"),
         ];
         let first = reasons.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min_by_key(|(at, _)| *at);
@@ -160,6 +176,7 @@ impl FromBackend {
         // Other silence is the transport's, or not the backend's own.
         if at == until && !self.events && !self.over_time() && self.upload.as_ref().is_none_or(|body| body.is_read()) {
             self.backend.stats.errors.inc();
+            self.worker.report(Event::BrokeOff { slot: self.backend.slot, fault: Fault::ResponseTimeout });
         }
         Poll::Ready(Cut(reason))
     }
@@ -179,7 +196,9 @@ impl FromBackend {
 
     /// The answer is complete: the connection may serve the next request.
     pub(crate) fn release(&mut self) {
-        if let Some(Held::H1(send)) = self.held.take() {
+        let Some(held) = self.held.take() else { return };
+        self.backend.stats.whole.inc();
+        if let Held::H1(send) = held {
             self.slot.give_back(send, self.keep_idle, self.before.moves);
         }
     }

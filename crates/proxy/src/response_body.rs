@@ -31,11 +31,18 @@ enum Kind {
     Empty,
     Full(Bytes),
     Backend(Box<FromBackend>),
-    /// The backend is lost; another one is asked for the rest. The ticket is in there.
+    /// The backend is lost, or may be; another one is asked for the rest.
     Resuming(Resuming),
 }
 
-type Resuming = Pin<Box<dyn Future<Output = (Box<Ticket>, Result<Box<FromBackend>, Cut>)> + Send>>;
+struct Resuming {
+    /// The ticket is in there.
+    search: Pin<Box<dyn Future<Output = (Box<Ticket>, resume::Found)> + Send>>,
+    /// What the client gets when nobody has the rest.
+    cut: Cut,
+    /// What was only doubted goes on then.
+    doubted: Option<Box<FromBackend>>,
+}
 
 impl ResponseBody {
     fn new(kind: Kind) -> Self {
@@ -130,12 +137,23 @@ impl ResponseBody {
                     },
                     frame => return Poll::Ready(frame),
                 },
-                Kind::Resuming(resuming) => {
-                    let (ticket, result) = ready!(resuming.as_mut().poll(cx));
+                Kind::Resuming(Resuming { search, cut, doubted }) => {
+                    let (ticket, found) = ready!(search.as_mut().poll(cx));
                     self.ticket = Some(ticket);
-                    match result {
-                        Ok(body) => self.kind = Kind::Backend(body),
-                        Err(cut) => {
+                    match (found, doubted.take()) {
+                        (Ok(body), old) => {
+                            if let Some(old) = old {
+                                leave(&old, Left::Rescued);
+                            }
+                            self.kind = Kind::Backend(body);
+                        }
+                        (Err((exchange, plan)), Some(mut old)) => {
+                            (old.exchange, old.plan) = (Some(exchange), Some(plan));
+                            old.timing.stay();
+                            self.kind = Kind::Backend(old);
+                        }
+                        (Err(_), None) => {
+                            let cut = *cut;
                             self.kind = Kind::Empty;
                             return Poll::Ready(Some(Err(cut)));
                         }
@@ -149,10 +167,9 @@ impl ResponseBody {
     fn resume(&mut self, cut: Cut) -> Result<(), Cut> {
         let Kind::Backend(body) = &mut self.kind else { return Err(cut) };
         let (over_time, deadline) = (body.over_time(), body.deadline);
-        let (resumable, since) = (body.plan.is_some() && body.exchange.is_some(), body.timing.blocked());
-        if !over_time {
-            let how = if resumable { Left::Rescued } else { Left::Told };
-            body.worker.left(body.backend.slot, since.unwrap_or_else(Instant::now), how);
+        let resumable = body.plan.is_some() && body.exchange.is_some();
+        if !over_time && !cut.is_doubt() {
+            leave(body, if resumable { Left::Rescued } else { Left::Told });
         }
         let (Some(plan), Some(mut exchange)) = (body.plan.take(), body.exchange.take()) else { return Err(cut) };
         if plan.finished() {
@@ -165,7 +182,13 @@ impl ResponseBody {
         exchange.refresh();
         let site = exchange.pool.members.iter().find(|member| member.backend.slot == body.backend.slot);
         exchange.avoid_site = site.map(|member| Arc::clone(&member.backend.id.site));
-        self.kind = Kind::Resuming(Box::pin(resume::resume(exchange, plan, cut, ticket, deadline)));
+        // In doubt one contract is enough: this connection may have more to say.
+        let soon = cut.is_doubt().then(|| Instant::now() + body.contract);
+        let until = deadline.into_iter().chain(soon).min();
+        let search = Box::pin(resume::resume(exchange, plan, ticket, until));
+        let old = std::mem::replace(&mut self.kind, Kind::Empty);
+        let doubted = if let (Kind::Backend(old), true) = (old, cut.is_doubt()) { Some(old) } else { None };
+        self.kind = Kind::Resuming(Resuming { search, cut, doubted });
         Ok(())
     }
 
@@ -186,6 +209,12 @@ impl ResponseBody {
             }
         }
     }
+}
+
+/// A body is waited for no longer at its backend.
+fn leave(body: &FromBackend, how: Left) {
+    let since = body.timing.blocked().unwrap_or_else(Instant::now);
+    body.worker.left(body.backend.slot, since, how);
 }
 
 impl Body for ResponseBody {

@@ -15,7 +15,7 @@ use crate::access::Ticket;
 use crate::answer::Failure;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Outcome};
-use crate::from_backend::{Cut, FromBackend};
+use crate::from_backend::FromBackend;
 use crate::obtain;
 
 /// What is still to come of a body, and how to ask another backend for it.
@@ -108,30 +108,31 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, u64, Option<u64>)> {
     Some((first, last, total.parse().ok()))
 }
 
-/// Continues a broken body. The ticket travels along and comes back, whatever happens.
+/// The rest of a body from another backend; or what was needed to look for it, when nobody has it.
+pub(crate) type Found = Result<Box<FromBackend>, (Box<Exchange>, Plan)>;
+
+/// Continues a body elsewhere, if that is found before `until`. The ticket travels along and comes back, whatever
+/// happens.
 pub(crate) async fn resume(
     mut exchange: Box<Exchange>,
     mut plan: Plan,
-    cut: Cut,
     mut ticket: Box<Ticket>,
-    deadline: Option<Instant>,
-) -> (Box<Ticket>, Result<Box<FromBackend>, Cut>) {
+    until: Option<Instant>,
+) -> (Box<Ticket>, Found) {
     exchange.now = Instant::now();
     plan.ask(&mut exchange.head.headers);
     let pool = std::sync::Arc::clone(&exchange.pool);
     let service = std::sync::Arc::clone(&exchange.service);
-    let Action::Forward(forward) = &service.action else { return (ticket, Err(cut)) };
+    let Action::Forward(forward) = &service.action else { return (ticket, Err((exchange, plan))) };
     plan.resumes += 1;
     if plan.resumes > forward.retry.attempts {
         // An answer that kills backend after backend must come to an end.
-        return (ticket, Err(cut));
+        return (ticket, Err((exchange, plan)));
     }
     let search = find(&mut exchange, forward, &plan, &mut ticket);
-    let found = match deadline {
+    let found = match until {
         None => search.await,
-        Some(deadline) => {
-            tokio::time::timeout_at(deadline.into(), search).await.unwrap_or(Err(Failure::RequestTimeout))
-        }
+        Some(until) => tokio::time::timeout_at(until.into(), search).await.unwrap_or(Err(Failure::RequestTimeout)),
     };
     let result = match found {
         Ok((member, answer)) => {
@@ -142,7 +143,7 @@ pub(crate) async fn resume(
         }
         Err(failure) => {
             tracing::debug!(?failure, "a broken download could not be continued elsewhere");
-            Err(cut)
+            Err((exchange, plan))
         }
     };
     (ticket, result)

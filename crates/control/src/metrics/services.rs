@@ -22,6 +22,8 @@ pub(super) fn families(scrape: &Scrape) -> Vec<MetricFamily> {
         "relais_requests_not_replayable_total",
         "Failed requests that could not be sent again: not idempotent, or the body was not kept.",
     );
+    let mut resumed =
+        Family::counter("relais_downloads_resumed_total", "Broken downloads that were continued from another backend.");
     let mut tunnels = Family::gauge("relais_tunnels_open", "WebSockets and other upgraded connections open now.");
     for pool in &scrape.snapshot.pools {
         let (name, stats) = (&*pool.service.name, &pool.stats);
@@ -29,13 +31,14 @@ pub(super) fn families(scrape: &Scrape) -> Vec<MetricFamily> {
         duration.observe(&service, &stats.duration);
         inflight.set(&service, float(stats.inflight.get()));
         tunnels.set(&service, float(stats.tunnels.get()));
+        resumed.count(&service, stats.resumed.get());
         exhausted.count(&service, stats.budget_exhausted.get());
         not_replayable.count(&service, stats.not_replayable.get());
         for (reason, count) in RETRY_REASONS.iter().zip(&stats.retries) {
             retries.count(&[("service", name), ("reason", reason)], count.get());
         }
     }
-    let done = [duration, inflight, retries, exhausted, not_replayable, tunnels];
+    let done = [duration, inflight, retries, exhausted, not_replayable, resumed, tunnels];
     let mut all: Vec<MetricFamily> = done.into_iter().map(Family::done).collect();
     all.push(requests(scrape));
     all

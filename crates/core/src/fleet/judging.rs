@@ -17,6 +17,16 @@ const EXCUSED_FOR: u32 = 30;
 /// Silent probes in a row after which the transport of a backend that is down anyway counts as dead: no haste.
 const DEAD_WHILE_DOWN: u32 = 24;
 
+/// Where a piece of evidence comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Probe(Outstanding),
+    /// A request that waited for the head of its answer.
+    Head,
+    /// An answer that was on its way.
+    Body,
+}
+
 impl Fleet {
     /// The result of a real request.
     pub(super) fn served(&mut self, slot: u32, result: Result<(), Fault>, now: Instant) {
@@ -24,9 +34,25 @@ impl Fleet {
         if entry.admin == Admin::Disabled {
             return;
         }
-        self.weigh(slot, Evidence::Request(result), None, now);
+        self.request(slot, result, Source::Head, now);
+    }
+
+    /// An answer broke off on its way. Where backends are compared that decides, as it holds for longer. Where they are
+    /// not, only answers that came to their end speak against it: its head was a success.
+    pub(super) fn broke_off(&mut self, slot: u32, fault: Fault, now: Instant) {
+        let Some(entry) = self.entries.get(&slot).filter(|entry| entry.admin != Admin::Disabled) else { return };
+        if self.outlier_rule(entry.service).is_none() {
+            self.request(slot, Err(fault), Source::Body, now);
+        } else if fault.is_transport() {
+            self.request(slot, Err(fault), Source::Head, now);
+        }
+    }
+
+    fn request(&mut self, slot: u32, result: Result<(), Fault>, from: Source, now: Instant) {
+        self.weigh(slot, Evidence::Request(result), from, now);
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         entry.request_mark = entry.succeeded();
+        entry.whole_mark = entry.backend.stats.whole.get();
         let Err(fault) = result else { return };
         if fault.is_transport() {
             self.hurry(slot, now);
@@ -35,19 +61,24 @@ impl Fleet {
     }
 
     /// Judges one piece of evidence about a backend, then what it says about its site.
-    pub(super) fn weigh(&mut self, slot: u32, evidence: Evidence, probe: Option<Outstanding>, now: Instant) {
+    pub(super) fn weigh(&mut self, slot: u32, evidence: Evidence, from: Source, now: Instant) {
+        let probe = if let Source::Probe(probe) = from { Some(probe) } else { None };
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         observe(entry, evidence, now);
         let testified = entry.testifies();
         let before = entry.counters;
         let Some(entry) = self.entries.get(&slot) else { return };
-        let lived = match evidence {
-            Evidence::Probe(_) => entry.succeeded() > entry.probe_mark,
-            Evidence::Request(_) => entry.succeeded() > entry.request_mark,
+        let lived = match from {
+            Source::Probe(_) => entry.succeeded() > entry.probe_mark,
+            Source::Head => entry.succeeded() > entry.request_mark,
+            Source::Body => entry.backend.stats.whole.get() > entry.whole_mark,
         };
         let failed = matches!(evidence, Evidence::Probe(Err(_)) | Evidence::Request(Err(_)));
         let shared = match evidence {
-            Evidence::Request(Err(fault)) => self.shared(entry, fault),
+            Evidence::Request(Err(fault)) => {
+                let comparable = fault.is_answer() || fault == Fault::ResponseTimeout || from == Source::Body;
+                comparable && self.shared(entry)
+            }
             _ => false,
         };
         let given = Given {
@@ -71,7 +102,8 @@ impl Fleet {
         match evidence {
             Evidence::Probe(Ok(())) | Evidence::Request(Ok(())) => self.site_lives(slot, now),
             Evidence::Probe(Err(fault)) | Evidence::Request(Err(fault)) if testified => {
-                self.testify(slot, fault, lived, probe, now);
+                // The head of an answer came: its site lives.
+                self.testify(slot, fault, lived || from == Source::Body, probe, now);
             }
             Evidence::Probe(Err(_)) | Evidence::Request(Err(_)) => {}
         }

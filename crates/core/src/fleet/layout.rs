@@ -181,6 +181,7 @@ impl Fleet {
                 entry.probe = None;
                 (entry.name.asked, entry.agent.asked) = (None, None);
                 (entry.probe_mark, entry.request_mark, entry.seen_mark, entry.site_mark) = (0, 0, 0, 0);
+                entry.whole_mark = 0;
                 entry.recently = Recently::default();
                 self.agenda.set(Alarm::Probe(entry.slot()), now);
                 entry

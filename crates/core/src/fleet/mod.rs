@@ -136,6 +136,7 @@ impl Fleet {
             Event::Resolved { slot, id, result } => self.resolved(slot, id, result, now),
             Event::Agent { slot, id, line } => self.agent_said(slot, id, line, now),
             Event::Served { slot, result } => self.served(slot, result, now),
+            Event::BrokeOff { slot, fault } => self.broke_off(slot, fault, now),
             Event::Overdue { slot } => self.press(slot, now),
             Event::Admin(command) => self.command(command, now),
             Event::Moved { slot, began, how } => self.moved(slot, began, how, now),

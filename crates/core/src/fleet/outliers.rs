@@ -12,7 +12,6 @@ use super::Fleet;
 use super::agenda::Alarm;
 use super::layout::index_u32;
 use super::state::Entry;
-use crate::fault::Fault;
 use crate::health::{Admin, Health};
 use crate::outlier::{Accused, Reason, Tally, Terms, differs, judge};
 use crate::time::Instant;
@@ -95,7 +94,7 @@ impl Fleet {
     }
 
     /// The rule of a service whose backends can be compared.
-    fn outlier_rule(&self, index: usize) -> Option<Outlier> {
+    pub(super) fn outlier_rule(&self, index: usize) -> Option<Outlier> {
         let service = self.services.get(index)?;
         let rule = &service.forward.as_ref()?.outlier;
         (rule.is_on() && service.members.len() > 1).then(|| rule.clone())
@@ -247,10 +246,7 @@ impl Fleet {
 
     /// Whether the others of the pool fail like this one since its requests began to fail in a row: then it is what
     /// they all have in common, and leaving one of them helps nobody.
-    pub(super) fn shared(&self, entry: &Entry, fault: Fault) -> bool {
-        if !(fault.is_answer() || fault == Fault::ResponseTimeout) {
-            return false;
-        }
+    pub(super) fn shared(&self, entry: &Entry) -> bool {
         let (attempts, errors) = self.others_sum(entry);
         let (attempts_before, errors_before) = entry.recently.others;
         let errors = errors.saturating_sub(errors_before);

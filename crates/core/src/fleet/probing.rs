@@ -7,6 +7,7 @@ use relais_config::{CheckKind, Pace};
 
 use super::Fleet;
 use super::agenda::Alarm;
+use super::judging::Source;
 use super::state::{Entry, Outstanding, RECENT};
 use crate::effect::{Effect, ProbeOrder};
 use crate::fault::Fault;
@@ -73,7 +74,7 @@ impl Fleet {
         if result.is_ok() {
             learn(entry, took);
         }
-        self.weigh(slot, Evidence::Probe(result), Some(probe), now);
+        self.weigh(slot, Evidence::Probe(result), Source::Probe(probe), now);
         self.plan(slot, now);
     }
 

@@ -32,7 +32,7 @@ pub(super) const DOWNS: usize = 16;
 pub(super) const FLAP_MEMORY: Duration = Duration::from_secs(600);
 
 /// A probe whose result has not come yet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outstanding {
     pub(super) id: u64,
     pub(super) sent: Instant,
@@ -153,6 +153,8 @@ pub(super) struct Entry {
     pub(super) site_mark: u64,
     /// `succeeded` at the last failed request.
     pub(super) request_mark: u64,
+    /// `whole` at the last failed request.
+    pub(super) whole_mark: u64,
     /// `succeeded` when it was last looked at.
     pub(super) seen_mark: u64,
     /// When it was last seen to have grown.
@@ -209,6 +211,7 @@ impl Entry {
             phase,
             probe_mark: 0,
             request_mark: 0,
+            whole_mark: 0,
             seen_mark: 0,
             lived_at: None,
             overruled: false,

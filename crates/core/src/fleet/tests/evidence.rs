@@ -431,3 +431,61 @@ fn a_failing_request_during_the_ramp_starts_it_again() {
     rig.served(A1, Err(Fault::Status(500)));
     assert_eq!(rig.member(A1).ramp_from, grown, "a ramp that is over stays over");
 }
+
+/// Answers of a backend without comparison (hash, sticky), all begun well.
+fn bodies(rig: &mut Rig, address: &str, ends: &[Result<(), Fault>]) {
+    for end in ends {
+        let backend = Arc::clone(&rig.member(address).backend);
+        backend.stats.succeed(200);
+        match *end {
+            Ok(()) => backend.stats.whole.inc(),
+            Err(fault) => {
+                backend.stats.errors.inc();
+                rig.event(Event::BrokeOff { slot: backend.slot, fault });
+            }
+        }
+        rig.run(ms(10));
+    }
+}
+
+fn without_comparison() -> Rig {
+    started(pair(|forward| forward.outlier.max_ejected_percent = 0))
+}
+
+#[test]
+fn a_backend_whose_bodies_all_break_off_is_left_though_their_heads_are_right() {
+    for fault in [Fault::Reset, Fault::ResponseTimeout] {
+        let mut rig = without_comparison();
+        let fall = usize::try_from(rig.snapshot.pools[0].timers.passive_fall).unwrap();
+        bodies(&mut rig, A1, &vec![Err(fault); fall - 1]);
+        assert_eq!(rig.health(A1), Health::Up, "{fault}");
+        bodies(&mut rig, A1, &[Err(fault)]);
+        assert_eq!(rig.health(A1), Health::Down, "{fault}");
+        assert!(!rig.member(A1).dead, "its transport lives");
+        assert_eq!(rig.fleet.report(rig.now).sites[0].health, Health::Down, "it is the only one there");
+        assert!(!rig.notes().iter().any(|note| matches!(note, Transition::Site { .. })), "its site is not accused");
+    }
+}
+
+#[test]
+fn a_body_that_comes_to_its_end_ends_the_run_and_heads_do_not() {
+    let mut rig = without_comparison();
+    for _ in 0..20 {
+        bodies(&mut rig, A1, &[Err(Fault::Reset), Err(Fault::Reset), Ok(())]);
+    }
+    assert_eq!(rig.health(A1), Health::Up);
+    // Heads that come while bodies break prove nothing.
+    rig.member(A1).backend.stats.succeeded.add(100);
+    bodies(&mut rig, A1, &[Err(Fault::Reset); 5]);
+    assert_eq!(rig.health(A1), Health::Down);
+}
+
+#[test]
+fn bodies_that_break_off_everywhere_take_nobody_away() {
+    let mut rig = without_comparison();
+    for _ in 0..20 {
+        bodies(&mut rig, A1, &[Err(Fault::Reset)]);
+        bodies(&mut rig, B1, &[Err(Fault::Reset)]);
+    }
+    assert_eq!((rig.health(A1), rig.health(B1)), (Health::Up, Health::Up));
+}
