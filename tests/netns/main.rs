@@ -245,6 +245,21 @@ fn a_backend_is_fifty_times_slower() {
     .run();
 }
 
+/// The default balance: who is slow has more in flight, so that few meet it, and so that it takes longer to be sure of it.
+#[test]
+fn a_backend_is_fifty_times_slower_and_meets_few() {
+    Scenario {
+        name: "backend 50 times slower, balance by default",
+        bad: DIJON_1,
+        steps: vec![(0, Behave(DIJON_1, "slow=50")), (9000, Behave(DIJON_1, ""))],
+        repair: 9000,
+        ejected: Some(0),
+        ejected_in: 8.0,
+        ..Scenario::default()
+    }
+    .run();
+}
+
 #[test]
 fn a_site_loses_every_fifth_packet() {
     Scenario {

@@ -127,7 +127,7 @@ fn relais(world: &World, backends: &[Backend], service: &Service) -> Edge {
          [service.web.response_headers]\nset = {{ X-Gen = \"0\" }}\n[service.web.backends]\n{places}"
     ))
     .listening(&format!("[listener.http]\naddress = \"{EDGE}\"\nprotocol = \"http\"\nredirect = false\n"))
-    .and("[log]\naccess = false\n")
+    .and(&format!("[log]\naccess = {}\n", crate::row::slowest_wanted() > 0))
     .under(&format!("PATH=$PATH:/usr/sbin:/sbin; exec {under} \"$@\""))
     .start();
     wait_for("every backend is up", || {

@@ -10,6 +10,9 @@ use crate::load::{Asked, Class, Seen, Stream};
 /// A file that rows are added to.
 pub(crate) const ROWS: &str = "RELAIS_NETNS_ROWS";
 
+/// So many of the slowest requests of a scenario are shown, and what relais logged of those over a second.
+pub(crate) const SLOWEST: &str = "RELAIS_NETNS_SLOWEST";
+
 /// An answer that took longer was a bad one, microseconds.
 const BAD: u64 = 1_000_000;
 
@@ -19,6 +22,25 @@ pub(crate) struct Times {
     pub(crate) fault: u64,
     pub(crate) repair: u64,
     pub(crate) end: u64,
+}
+
+/// How many of the slowest are to be shown.
+pub(crate) fn slowest_wanted() -> usize {
+    std::env::var(SLOWEST).map_or(0, |n| n.parse().unwrap())
+}
+
+/// The slowest of those that were planned between fault and repair: when, what, how long, whose answer.
+pub(crate) fn slowest(seen: &Seen, times: Times) -> String {
+    let during = |asked: &&Asked| asked.class != Class::Download && (times.fault..times.repair).contains(&asked.at);
+    let mut those: Vec<&Asked> = seen.requests.iter().filter(during).collect();
+    those.sort_by_key(|asked| std::cmp::Reverse(asked.took));
+    let mut text = String::new();
+    for asked in those.into_iter().take(slowest_wanted()) {
+        let (after, took) = (asked.at.saturating_sub(times.fault) / 1000, asked.took / 1000);
+        let Asked { class, end, backend, .. } = asked;
+        writeln!(text, "after {after} ms {class:?} took {took} ms: {end}, {backend}").unwrap();
+    }
+    text
 }
 
 /// The users' side of a run.

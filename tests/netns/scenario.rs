@@ -9,6 +9,7 @@ use crate::backend::{self, Backend};
 use crate::load::{self, Asked, Class, Load, Seen};
 use crate::proxy::{self, Proxy, Service};
 use crate::row::{self, HEAD, Row, Times};
+use crate::support::edge::Edge;
 use crate::support::tools::skipped;
 use crate::world::{self, Direction, SITES, World};
 
@@ -69,6 +70,8 @@ pub(crate) struct Scenario {
     pub(crate) down: Option<usize>,
     /// The backend that must be ejected; from then on nobody may meet its fault.
     pub(crate) ejected: Option<usize>,
+    /// And within so many seconds.
+    pub(crate) ejected_in: f64,
     /// Streams to what fails must be closed: how.
     pub(crate) told: Option<&'static [&'static str]>,
     /// And within how many contracts.
@@ -102,6 +105,7 @@ impl Default for Scenario {
             after: 2000,
             down: None,
             ejected: None,
+            ejected_in: EJECTS,
             told: None,
             told_in: 1,
             posts: &["http_502", "http_504"],
@@ -169,6 +173,10 @@ impl Scenario {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| row::show(HEAD));
         row::show(&row.line(&proxy::name(), self.name, left_after));
+        if row::slowest_wanted() > 0 {
+            row::show(&row::slowest(&seen, Times { fault, repair, end }));
+            proxy.relais().into_iter().for_each(|edge| row::show(&slow_lines(edge)));
+        }
         if proxy.relais().is_some() {
             let outage = self.outage.map(|outage| {
                 let to = (fault + outage.to * 1000).max(again.map_or(0, |at| at + SETTLES));
@@ -178,7 +186,7 @@ impl Scenario {
             if let Some(n) = self.ejected {
                 let name = &backends[n].name;
                 let left = left.unwrap_or_else(|| panic!("{name} was never ejected"));
-                judge_ejection(&seen, name, fault, left..repair);
+                judge_ejection(&seen, name, fault, left..repair, self.ejected_in);
             }
         }
     }
@@ -217,10 +225,19 @@ impl Scenario {
     }
 }
 
+/// What relais logged of requests that took over a second.
+fn slow_lines(edge: &Edge) -> String {
+    let over = |line: &serde_json::Value| line["duration_ms"].as_f64().is_some_and(|millis| millis > 1000.0);
+    let lines = edge.lines().into_iter().filter(|line| line["target"] == "access" && over(line));
+    // Streams and downloads take as long as they like.
+    let asked = lines.filter(|line| line["path"] == "/w");
+    asked.map(|line| format!("{} {}: {}\n", line["duration_ms"], line["method"], line["attempts"])).collect()
+}
+
 /// `left`: from when it was seen ejected until all was well again.
-fn judge_ejection(seen: &Seen, name: &str, fault: u64, left: Range<u64>) {
+fn judge_ejection(seen: &Seen, name: &str, fault: u64, left: Range<u64>, within: f64) {
     let after = left.start.saturating_sub(fault) as f64 / 1e6;
-    assert!(after < EJECTS, "{name} was ejected after {after} s");
+    assert!(after < within, "{name} was ejected after {after} s");
     let begun = |asked: &&Asked| asked.class != Class::Download && left.contains(&asked.at);
     let those: Vec<&Asked> = seen.requests.iter().filter(begun).collect();
     assert!(!those.is_empty(), "{name} was ejected {after} s after its fault, and nobody asked then");
