@@ -12,3 +12,4 @@ mod drill;
 mod explain;
 mod history;
 mod place;
+mod tunnels;

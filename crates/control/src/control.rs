@@ -181,6 +181,7 @@ impl Control {
         let birth = std::mem::take(&mut self.birth);
         if !birth.is_empty() {
             self.acme.begin(&self.identity.started_with);
+            self.errands.follow_tunnels();
         }
         self.carry_out(birth);
         let mut stop = pin!(stop);

@@ -1,4 +1,5 @@
-//! What the fleet wants to know besides probes: addresses of names, words of agents. One task each, answered by events.
+//! What the fleet wants to know besides probes: addresses of names, words of agents, handshakes of tunnels. One task
+//! each, answered by events.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::agent;
 use crate::names::Names;
+use crate::wireguard;
 
 /// The errands under way. Dropping it stops them all.
 pub(crate) struct Errands {
@@ -40,11 +42,25 @@ impl Errands {
         });
     }
 
+    /// Tells of WireGuard tunnels from now on, again and again, where they can be read.
+    pub(crate) fn follow_tunnels(&mut self) {
+        self.read_tunnels(true);
+    }
+
+    fn read_tunnels(&mut self, first: bool) {
+        self.running.spawn(async move { Event::Tunnels(wireguard::read(first).await) });
+    }
+
     /// The next answer; waits for ever when nothing is under way. Nothing is lost when the wait is given up.
     pub(crate) async fn next(&mut self) -> Event {
         loop {
             match self.running.join_next().await {
-                Some(Ok(event)) => return event,
+                Some(Ok(event)) => {
+                    if matches!(event, Event::Tunnels(_)) {
+                        self.read_tunnels(false);
+                    }
+                    return event;
+                }
                 // The fleet asks again what nobody answered.
                 Some(Err(error)) => tracing::error!(%error, "a question failed inside relais"),
                 None => std::future::pending().await,

@@ -34,6 +34,7 @@ mod requests;
 mod setup;
 mod status;
 mod watch;
+mod wireguard;
 
 pub use alarm::Alarm;
 pub use certs::{FoundPair, Import, Imported, Tried, import_into};

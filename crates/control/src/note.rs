@@ -1,6 +1,9 @@
 //! Tells people: one log line per transition, with the evidence in fields that a log search can use.
 
-use relais_core::{Admin, CertificateStep, DrillRecord, FailoverRecord, Health, Transition};
+use std::time::Duration;
+
+use relais_config::words::short;
+use relais_core::{Admin, CertificateStep, DrillRecord, FailoverRecord, Health, Transition, TunnelStep};
 use relais_tls::date;
 
 /// Writes the line of one transition. Loss is a warning, return is information.
@@ -24,6 +27,7 @@ pub(crate) fn write(transition: &Transition) {
                 tracing::info!(site, from, to = word, why, "site {word}");
             }
         }
+        Transition::Tunnel { site, interface, step, handshake_age } => tunnel(site, interface, *step, *handshake_age),
         Transition::Admin { target, from, to, reason } => {
             let (target, from, word) = (target.to_string(), from.as_str(), to.as_str());
             let reason = reason.as_deref().unwrap_or_default();
@@ -70,6 +74,27 @@ pub(crate) fn write(transition: &Transition) {
         }
         Transition::Service { service, available: false } => {
             tracing::warn!(service = &**service, available = false, "service has no backend left");
+        }
+    }
+}
+
+fn tunnel(site: &str, interface: &str, step: TunnelStep, age: Option<Duration>) {
+    let last = age.map_or_else(|| "no handshake yet".to_owned(), |age| format!("last handshake {} ago", short(age)));
+    let age_s = age.map(|age| age.as_secs());
+    match step {
+        TunnelStep::Found => {
+            tracing::info!(site, interface, age_s, "handshakes of WireGuard {interface} are read for {site}: {last}");
+        }
+        TunnelStep::Down => {
+            tracing::warn!(site, interface, age_s, "the WireGuard tunnel to {site} is down: {last}");
+        }
+        TunnelStep::Up => {
+            tracing::warn!(
+                site,
+                interface,
+                age_s,
+                "the WireGuard tunnel to {site} is up, nothing behind it answers: {last}"
+            );
         }
     }
 }

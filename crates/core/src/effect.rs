@@ -183,6 +183,17 @@ pub struct Saved {
     pub records: Vec<Record>,
 }
 
+/// What the handshakes of the WireGuard tunnel to a site say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelStep {
+    /// The site is reached through it, and its handshakes can be read.
+    Found,
+    /// The site is down, and so is its tunnel.
+    Down,
+    /// The site is down, but its tunnel has made a handshake since.
+    Up,
+}
+
 /// A change worth a line in the log.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Transition {
@@ -209,6 +220,17 @@ pub enum Transition {
         to: Health,
         /// The evidence, in words.
         why: String,
+    },
+    /// What is known of the WireGuard tunnel to a site.
+    Tunnel {
+        /// Which.
+        site: Arc<str>,
+        /// Name of the interface.
+        interface: Arc<str>,
+        /// What.
+        step: TunnelStep,
+        /// Time since the last handshake; `None`: there was none.
+        handshake_age: Option<Duration>,
     },
     /// The operator's word changed.
     Admin {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use relais_config::Config;
 use serde::{Deserialize, Serialize};
 
@@ -134,6 +135,19 @@ pub enum Event {
         /// How long it took.
         took: Duration,
     },
+    /// The WireGuard tunnels of this machine, all of them, as just read. Believed for a minute.
+    Tunnels(Vec<Tunnel>),
+}
+
+/// A WireGuard tunnel: one peer of one interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Name of the interface.
+    pub interface: Arc<str>,
+    /// What is reached through it: the peer's allowed IPs.
+    pub networks: Vec<IpNet>,
+    /// Time since the last handshake; `None`: there was none.
+    pub handshake_age: Option<Duration>,
 }
 
 /// The addresses of a name.

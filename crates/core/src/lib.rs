@@ -35,15 +35,15 @@ pub use backend::{Backend, BackendId, InFlight};
 pub use budget::Budget;
 pub use effect::{
     AdminRecord, AgentOrder, BackendRecord, CertificateStep, Effect, ProbeOrder, Record, RecordKey, ResolveOrder,
-    Saved, Transition,
+    Saved, Transition, TunnelStep,
 };
-pub use event::{Command, Event, Resolved, Target};
+pub use event::{Command, Event, Resolved, Target, Tunnel};
 pub use fault::Fault;
 pub use fleet::{DrillOrder, DrillRefused, Fleet};
 pub use health::{Admin, Health};
 pub use history::{DrillEnd, DrillRecord, DrillService, FailoverRecord, Left, Shape};
 pub use relais_config as config;
-pub use report::{AgentReport, BackendReport, ProbeReport, Report, ServiceReport, SiteReport};
+pub use report::{AgentReport, BackendReport, ProbeReport, Report, ServiceReport, SiteReport, TunnelReport};
 pub use router::Router;
 pub use snapshot::{Ask, Choice, Member, Pool, Shared, Snapshot};
 pub use time::{Anchor, Instant};

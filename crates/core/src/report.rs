@@ -47,8 +47,19 @@ pub struct SiteReport {
     pub total: usize,
     /// How far away it is, smoothed, in microseconds; `None`: not measured yet.
     pub round_trip_micros: Option<u64>,
+    /// The WireGuard tunnel to it; `None`: there is none, or it cannot be read.
+    pub tunnel: Option<TunnelReport>,
     /// It is in a drill, and behaves like this.
     pub drill: Option<Shape>,
+}
+
+/// The WireGuard tunnel to a site.
+#[derive(Debug, Clone, Serialize)]
+pub struct TunnelReport {
+    /// Name of the interface.
+    pub interface: Arc<str>,
+    /// The last handshake; `None`: there was none.
+    pub handshake: Option<Instant>,
 }
 
 /// One service.

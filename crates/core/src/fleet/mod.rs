@@ -4,8 +4,9 @@
 //! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload),
 //! `probing` asking, `judging` evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed
 //! return, `outliers` those much worse than their pool, `failover` the time each one took, `paths` measured round trips,
-//! `drill` cuts made on purpose, `operator` admin words, `agents` those of programs beside backends, `names` where
-//! backends are, `certificates` those of CAs, `publish` state becomes a snapshot and records, `status` the report.
+//! `tunnels` WireGuard handshakes, `drill` cuts made on purpose, `operator` admin words, `agents` those of programs beside
+//! backends, `names` where backends are, `certificates` those of CAs, `publish` state becomes a snapshot and records,
+//! `status` the report.
 
 mod adopt;
 mod agenda;
@@ -26,6 +27,7 @@ mod sites;
 mod state;
 mod status;
 mod target;
+mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -141,6 +143,7 @@ impl Fleet {
             Event::Admin(command) => self.command(command, now),
             Event::Moved { slot, began, how } => self.moved(slot, began, how, now),
             Event::Connected { slot, took } => self.connected(slot, took),
+            Event::Tunnels(tunnels) => self.tunnels(&tunnels, now),
             Event::Inventory(inventory) => self.certs.inventory(inventory, now),
             Event::Issued { id, held } => self.certs.issued(id, held, now),
             Event::OrderFailed { id, name, fault } => self.certs.order_failed(id, &name, fault, now),

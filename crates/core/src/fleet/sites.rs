@@ -56,6 +56,7 @@ impl Fleet {
                 member.site_mark = member.succeeded();
             }
         }
+        let old_tunnel = site.tunnel_is_old(now);
         let accusation = site.accusation.get_or_insert_with(|| Accusation::new(now));
         let first_silence = fault.is_silence() && !accusation.silence;
         accusation.last = now;
@@ -65,9 +66,10 @@ impl Fleet {
             // Requests fail together and late: those of one backend are one sign, where probes can give more.
             accusation.signals += 1;
         }
+        let witness = u32::from(old_tunnel);
         let many = accusation.silence
-            && accusation.accusers.len() >= 2
-            && accusation.signals + 3 >= signs_needed(site.loss, SITE_SIGNALS);
+            && accusation.accusers.len() + usize::from(old_tunnel) >= 2
+            && accusation.signals + witness + 3 >= signs_needed(site.loss, SITE_SIGNALS);
         self.agenda.set(Alarm::Acquit(index_u32(index)), now + site.contract);
         if first_silence {
             self.ask(index, ASKED, now);
@@ -82,7 +84,7 @@ impl Fleet {
         if self.sites[index].health == Health::Up {
             self.suspect(index, fault, now);
         }
-        if self.confirmed(index) {
+        if self.confirmed(index, witness) {
             self.bring_down(index, now);
         }
     }
@@ -118,10 +120,10 @@ impl Fleet {
     }
 
     /// Every backend that has a say has met a transport fault, one at least silence, often enough not to be chance.
-    fn confirmed(&self, index: usize) -> bool {
+    fn confirmed(&self, index: usize, witness: u32) -> bool {
         let site = &self.sites[index];
         let Some(accusation) = &site.accusation else { return false };
-        accusation.signals >= signs_needed(site.loss, SITE_SIGNALS)
+        accusation.signals + witness >= signs_needed(site.loss, SITE_SIGNALS)
             && site.members.iter().filter_map(|slot| self.entries.get(slot)).filter(|e| e.testifies()).all(|entry| {
                 let refused = entry.counters.bad > 0 && entry.last_fault.is_some_and(Fault::is_transport);
                 !self.services[entry.service].timers.checked || entry.counters.silent_probes > 0 || refused
@@ -161,6 +163,7 @@ impl Fleet {
     pub(super) fn site_lives(&mut self, slot: u32, now: Instant) {
         let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
         let site = &mut self.sites[index];
+        site.lived = Some(now);
         if site.accusation.take().is_some() {
             self.agenda.cancel(Alarm::Acquit(index_u32(index)));
         }

@@ -9,6 +9,7 @@ use relais_config::{Address, BackendDecl, Forward, Service};
 
 use super::failover::{Episode, Leaving};
 use super::outliers::Recently;
+use super::tunnels::TunnelState;
 use crate::agent::AgentWords;
 use crate::backend::Backend;
 use crate::effect::{AdminRecord, BackendRecord};
@@ -297,6 +298,10 @@ pub(super) struct SiteState {
     pub(super) accusation: Option<Accusation>,
     /// How far away it is.
     pub(super) round_trip: RoundTrip,
+    /// When something there last answered.
+    pub(super) lived: Option<Instant>,
+    /// The WireGuard tunnel to it; `None`: there is none, or it cannot be read.
+    pub(super) tunnel: Option<TunnelState>,
     /// It is in a drill, and behaves like this.
     pub(super) drill: Option<Shape>,
     /// Outages of the whole site, latest last.
@@ -319,6 +324,8 @@ impl SiteState {
             why: String::new(),
             accusation: None,
             round_trip: RoundTrip::default(),
+            lived: None,
+            tunnel: None,
             drill: None,
             downs: Vec::new(),
             loss: 0.0,

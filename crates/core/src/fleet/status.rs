@@ -6,9 +6,10 @@ use relais_config::{Action, Site};
 
 use super::Fleet;
 use super::state::{Entry, ServiceState, SiteState, Word};
+use crate::agent::{AgentLine, AgentWords};
 use crate::event::Target;
 use crate::health::{Admin, Health};
-use crate::report::{AgentReport, BackendReport, Report, ServiceReport, SiteReport};
+use crate::report::{AgentReport, BackendReport, Report, ServiceReport, SiteReport, TunnelReport};
 use crate::time::Instant;
 
 pub(super) fn report(fleet: &Fleet, now: Instant) -> Report {
@@ -20,13 +21,13 @@ pub(super) fn report(fleet: &Fleet, now: Instant) -> Report {
             .sites
             .iter()
             .zip(&fleet.sites)
-            .map(|(site, state)| site_report(fleet, site, state))
+            .map(|(site, state)| site_report(fleet, site, state, now))
             .collect(),
         services: fleet.services.iter().map(|service| service_report(fleet, service)).collect(),
     }
 }
 
-fn site_report(fleet: &Fleet, declared: &Site, state: &SiteState) -> SiteReport {
+fn site_report(fleet: &Fleet, declared: &Site, state: &SiteState, now: Instant) -> SiteReport {
     let members: Vec<&Entry> = state.members.iter().filter_map(|slot| fleet.entries.get(slot)).collect();
     let word = fleet.words.get(&Target::Site(Arc::clone(&state.name)));
     let admin = word.map_or(Admin::Enabled, |word| word.word);
@@ -38,10 +39,14 @@ fn site_report(fleet: &Fleet, declared: &Site, state: &SiteState) -> SiteReport 
         health,
         admin,
         since: word.map_or(since, |word| since.max(word.since)),
-        why: operator_words(word).unwrap_or(why),
+        why: operator_words(word).unwrap_or_else(|| state.with_tunnel(why, now)),
         usable: members.iter().filter(|entry| entry.usable()).count(),
         total: members.len(),
         round_trip_micros: state.round_trip.smoothed().map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        tunnel: state
+            .tunnel
+            .as_ref()
+            .map(|tunnel| TunnelReport { interface: Arc::clone(&tunnel.interface), handshake: tunnel.handshake }),
         drill: state.drill,
     }
 }
@@ -130,12 +135,20 @@ fn backend_report(fleet: &Fleet, entry: &Entry) -> BackendReport {
 fn words_about(entry: &Entry, word: Option<&Word>) -> String {
     let operator = word.map_or(Admin::Enabled, |word| word.word);
     match &entry.agent.said {
-        Some(said) if entry.agent.admin() > operator => format!("{} by its agent: {}", entry.agent.admin(), said.line),
+        Some(said) if entry.agent.admin() > operator => {
+            let earlier = if says(&said.line) < entry.agent.admin() { " until it says ready, now" } else { "" };
+            format!("{} by its agent{earlier}: {}", entry.agent.admin(), said.line)
+        }
         Some(said) if operator == Admin::Enabled && entry.agent.says_down() => {
             format!("its agent says {}", said.words.down.as_deref().unwrap_or_default())
         }
         _ => operator_words(word).unwrap_or_else(|| entry.why.clone()),
     }
+}
+
+/// The word of one line of an agent alone: what it does not name stays as it was.
+fn says(line: &str) -> Admin {
+    AgentLine::read(line).map_or(Admin::Enabled, |line| AgentWords::default().after(line).admin())
 }
 
 /// The operator's reason, where a word other than `enabled` holds.

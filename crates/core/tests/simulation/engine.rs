@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relais_core::config::Config;
-use relais_core::{Effect, Event, Fault, Fleet, Instant, ProbeOrder, Record, RecordKey, Saved, Snapshot};
+use relais_core::{
+    AgentOrder, Effect, Event, Fault, Fleet, Instant, ProbeOrder, Record, RecordKey, ResolveOrder, Saved, Snapshot,
+};
 
 use crate::dice::Dice;
 use crate::flight::{Flight, Purpose, Step};
@@ -31,6 +33,10 @@ pub(crate) enum Due {
     Boot,
     /// The site has been cut since then.
     Verify(&'static str, Instant),
+    /// A name server answers.
+    Named(ResolveOrder),
+    /// An agent answers, or its time is over.
+    Said(AgentOrder, bool),
     /// A snapshot that a mistaken edge held back.
     Late(Arc<Snapshot>),
 }
@@ -96,7 +102,7 @@ impl Run {
         let world = setting.world(&mut dice);
         let config = Arc::new(setting.config());
         let mut run = Self {
-            oracle: Oracle::new(setting.contract),
+            oracle: Oracle::new(setting.contract, setting.agents),
             now: START,
             dice,
             world,
@@ -177,6 +183,8 @@ impl Run {
                 self.at(next, Due::Tick);
                 if self.fleet.is_some() {
                     self.oracle.tick(self.now, &self.world);
+                    let tunnels = self.world.tunnels(self.now);
+                    self.tell(Event::Tunnels(tunnels));
                 }
             }
             Due::Boot => self.boot(),
@@ -187,6 +195,8 @@ impl Run {
                     self.oracle.cut_for_a_contract(site, &reader, cut_at);
                 }
             }
+            Due::Named(order) => self.named(&order),
+            Due::Said(order, lost) => self.agent_said(&order, lost),
             Due::Late(snapshot) => self.read(snapshot),
         }
     }
@@ -219,8 +229,10 @@ impl Run {
                     self.store.remove(&key);
                 }
                 Effect::Note(_) => {}
-                // No names, no agents, no certificates.
-                Effect::Resolve(_) | Effect::Agent(_) | Effect::Order(_) | Effect::AskRenewalInfo(_) => {}
+                Effect::Resolve(order) => self.look_up(order),
+                Effect::Agent(order) => self.ask_agent(order),
+                // No certificates.
+                Effect::Order(_) | Effect::AskRenewalInfo(_) => {}
             }
         }
     }
@@ -326,6 +338,7 @@ impl Run {
         let mut records: Vec<Record> = self.store.values().cloned().collect();
         self.mistaken_memory(&mut records);
         self.oracle.booted(self.now);
+        self.world.forget_names();
         self.oracle.configured(&self.config, self.now);
         let seed = self.dice.next();
         self.fleet = Some(Fleet::new(Arc::clone(&self.config), Saved { records }, self.now, seed));

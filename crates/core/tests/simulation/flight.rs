@@ -1,5 +1,6 @@
 //! One exchange with a machine, packet by packet: a connect and a question, for a probe or for a real request.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) backend: Arc<Backend>,
+    /// Where it goes.
+    to: Option<SocketAddr>,
     pub(crate) purpose: Purpose,
     pub(crate) began: Instant,
     /// Deadline of the whole, from `began`.
@@ -59,6 +62,7 @@ impl Flight {
         let phase = if warm { Phase::Asking } else { Phase::Connecting };
         Self {
             backend,
+            to: None,
             purpose,
             began: now,
             whole: Duration::MAX,
@@ -76,7 +80,12 @@ impl Flight {
         let connect_only = order.check.health.kind == CheckKind::Tcp;
         let purpose = Purpose::Probe { id: order.id };
         let flight = Self::new(Arc::clone(&order.backend), purpose, now, false, world);
-        Self { whole: order.timeout, connect_only, ..flight }
+        Self { whole: order.timeout, connect_only, ..flight.to(&order.addresses) }
+    }
+
+    /// The same, to the first of these addresses.
+    pub(crate) fn to(self, addresses: &[SocketAddr]) -> Self {
+        Self { to: addresses.first().copied(), ..self }
     }
 
     /// Whether the question has left.
@@ -89,7 +98,7 @@ impl Flight {
         self.sent = now;
         self.coming = None;
         self.tries += 1;
-        match (world.trip(&self.backend.id.address, dice, now), self.phase) {
+        match (world.trip(&self.backend.id.address, self.to, dice, now), self.phase) {
             (Trip::Lost, Phase::Connecting) => Step::At(now + CONNECT_AGAIN),
             (Trip::Lost, Phase::Asking) => Step::At(now + DATA_AGAIN * (1 << self.tries.min(6)) / 2),
             (Trip::Refused(after), Phase::Connecting) => {

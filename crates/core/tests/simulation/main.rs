@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a world that contradicts itself shall panic, and say so")]
 
+mod beside;
 mod dice;
 mod engine;
 mod flight;
@@ -80,6 +81,14 @@ fn who_answers_badly_is_left_and_what_all_share_is_borne() {
 }
 
 #[test]
+fn agents_are_obeyed_and_names_are_followed() {
+    let total = all_hold(Kind::Beside, 0..60, 400);
+    for rule in ["what an agent says holds, while it says so", "a name is followed", "the last good address is kept"] {
+        assert!(total.checked.get(rule).is_some_and(|n| *n > 1000), "{rule}: {:?}", total.checked.get(rule));
+    }
+}
+
+#[test]
 fn a_year_passes() {
     let year = Duration::from_secs(365 * 86_400);
     let contracts = 53_000;
@@ -100,10 +109,11 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn every_deliberate_mistake_is_caught_within_50_seeds() {
     let mut missed = Vec::new();
-    for mistake in mistakes::ALL.into_iter().chain(mistakes::GRAY) {
+    for mistake in mistakes::ALL.into_iter().chain(mistakes::GRAY).chain(mistakes::BESIDE) {
         let caught = (0..50).find_map(|seed| {
             let (kind, contracts) = match seed % 4 {
                 _ if mistakes::GRAY.contains(&mistake) => (Kind::Sick, 1000),
+                _ if mistakes::BESIDE.contains(&mistake) => (Kind::Beside, 400),
                 3 => (Kind::Grey, 300),
                 _ => (Kind::Mixed, 300),
             };

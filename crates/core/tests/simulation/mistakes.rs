@@ -62,7 +62,32 @@ pub(crate) enum Mistake {
     EverybodyMayGo,
     /// The file lets the ejected return at once.
     NobodyIsHeld,
+    /// What agents say is thrown away.
+    AgentsAreNotHeard,
+    /// What an agent says is booked on the neighbour.
+    AgentOfTheNeighbour,
+    /// Answers of agents carry the number of the question before.
+    AgentAnswersAreStale,
+    /// An agent that does not answer is taken to drain.
+    SilenceIsAWord,
+    /// Nobody answers for names.
+    NamesAreNotAnswered,
+    /// Names are answered with where they led at first.
+    OldAddressesAreAnswered,
+    /// A name's addresses are booked on the neighbour.
+    NamesOfTheNeighbour,
 }
+
+/// Those that only a run with agents and names can show.
+pub(crate) const BESIDE: [Mistake; 7] = [
+    Mistake::AgentsAreNotHeard,
+    Mistake::AgentOfTheNeighbour,
+    Mistake::AgentAnswersAreStale,
+    Mistake::SilenceIsAWord,
+    Mistake::NamesAreNotAnswered,
+    Mistake::OldAddressesAreAnswered,
+    Mistake::NamesOfTheNeighbour,
+];
 
 /// Those that only a run with sick backends can show.
 pub(crate) const GRAY: [Mistake; 6] = [

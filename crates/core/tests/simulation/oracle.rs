@@ -35,14 +35,17 @@ struct Known {
     /// Answers since it last came up or began to be sick.
     answers: u64,
     counted_from: Instant,
-    /// When its last ejection ends.
+    /// When its last ejection began, and when it ends.
+    ejected_at: Option<Instant>,
     ejected_until: Option<Instant>,
     ejections: u32,
 }
 
 #[derive(Debug)]
 pub(crate) struct Oracle {
-    contract: Duration,
+    pub(crate) contract: Duration,
+    /// How often agents are asked.
+    pub(crate) agents: Option<Duration>,
     timers: Timers,
     /// What the fleet has last published, whatever readers made of it.
     pub(crate) published: Option<Arc<Snapshot>>,
@@ -58,9 +61,10 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    pub(crate) fn new(contract: Duration) -> Self {
+    pub(crate) fn new(contract: Duration, agents: Option<Duration>) -> Self {
         Self {
             contract,
+            agents,
             timers: Timers::derive(contract),
             published: None,
             known: BTreeMap::new(),
@@ -129,7 +133,7 @@ impl Oracle {
         self.known.get(id).map_or(self.boot, |known| known.joined.max(self.boot))
     }
 
-    fn word(&self, id: &BackendId) -> Admin {
+    pub(crate) fn word(&self, id: &BackendId) -> Admin {
         let said = |target: &Target| self.words.get(target).copied().unwrap_or_default();
         said(&Target::Backend(id.clone())).max(said(&Target::Site(Arc::clone(&id.site))))
     }
@@ -164,7 +168,8 @@ impl Oracle {
         self.demand("generation grows by one", new.generation == due, || format!("{} for {due}", new.generation));
         for member in new.pools.iter().flat_map(|pool| &pool.members) {
             let expected = self.word(&member.backend.id);
-            self.demand("the operator is obeyed", member.admin == expected, || {
+            let obeyed = member.admin == expected || (self.agents.is_some() && member.admin > expected);
+            self.demand("the operator is obeyed", obeyed, || {
                 format!("{} is {}, not {expected}", member.backend.id, member.admin)
             });
         }
@@ -176,6 +181,12 @@ impl Oracle {
             && old.pools.iter().zip(&new.pools).all(|(old, new)| Arc::ptr_eq(old, new));
         let news = !same_pools || !Arc::ptr_eq(&old.config, &new.config);
         self.demand("a publish says something new", news, || format!("generation {}", new.generation));
+        for (before, after) in both(&old, new) {
+            self.kept(before, after);
+            if let (true, Some(known)) = (before.admin != after.admin, self.known.get_mut(&after.backend.id)) {
+                (known.joined, known.under_way) = (now, None);
+            }
+        }
         for (before, after) in transitions(&old, new) {
             self.transition(before, after, (&old, new), now, world);
         }
@@ -215,7 +226,9 @@ impl Oracle {
             let Some(known) = self.known.get(id) else { return };
             let hold = self.hold(recent(&known.downs, now));
             let good = known.good_since.map_or(Duration::ZERO, |since| now.since(since));
-            self.demand("a flapping backend is held down", alone || (few && !over) || good >= hold, || {
+            // Where too few are left the ejected come back, also those that were still held for their flaps.
+            let ejected = known.ejected_at.is_some() && known.ejected_at == known.downs.last().copied();
+            self.demand("a flapping backend is held down", alone || (few && ejected) || good >= hold, || {
                 format!("{id} back after {good:?} of {hold:?}")
             });
         }
@@ -231,6 +244,7 @@ impl Oracle {
         let before = known.ejections.saturating_sub(forgotten);
         let due = (HOLD * (1 << before.min(16))).min(MAX_HOLD);
         (known.ejected_until, known.ejections) = (Some(until), before + 1);
+        known.ejected_at = Some(now);
         self.demand("every ejection is longer, within bounds", until.since(now) == due, || {
             format!("{} for {:?}, not {due:?}", record.id, until.since(now))
         });
@@ -308,7 +322,8 @@ impl Oracle {
         known.under_way = Some((order.backend.slot, order.id, now + order.timeout + Duration::from_secs(2)));
         let first = known.asked.replace(now).is_none();
         self.demand("one probe at a time", !busy, || id.to_string());
-        if first {
+        // A name must be known first.
+        if first && matches!(order.backend.address, relais_core::config::Address::Socket(_)) {
             let start = self.joined(id);
             let late = now.since(start);
             self.demand("probed within 100 ms", late <= Duration::from_millis(100), || format!("{id} after {late:?}"));
@@ -330,8 +345,11 @@ impl Oracle {
 
     fn note(&mut self, note: &Transition, now: Instant, world: &World) {
         if let Transition::Site { site, to: Health::Down, .. } = note {
+            let members = self.published.iter().flat_map(|snapshot| &snapshot.pools).flat_map(|pool| &pool.members);
+            let muzzled: Vec<&BackendId> =
+                members.filter(|member| member.admin == Admin::Disabled).map(|member| &member.backend.id).collect();
             let asked: Vec<&str> =
-                self.known.keys().filter(|id| self.word(id) != Admin::Disabled).map(|id| &*id.address).collect();
+                self.known.keys().filter(|id| !muzzled.contains(id)).map(|id| &*id.address).collect();
             let dark = world.was_dark(site, now - self.contract, |address| asked.contains(&address));
             self.demand("only silence takes a site down", dark, || format!("{site} at {}", now.0));
             self.site_downs.entry(Arc::clone(site)).or_default().push(now);
@@ -382,6 +400,7 @@ impl Oracle {
                     });
                 }
                 self.asked_lately(member, now);
+                self.beside(member, now, world);
             }
             let usable = pool.members.iter().any(Member::usable);
             self.demand("a service with a good backend serves", usable || !serving, || pool.service.name.to_string());
@@ -390,7 +409,7 @@ impl Oracle {
 
     fn asked_lately(&mut self, member: &Member, now: Instant) {
         let id = &member.backend.id;
-        if member.admin == Admin::Disabled {
+        if member.admin == Admin::Disabled || member.addresses.is_empty() {
             return;
         }
         let bound = self.timers.interval.mul_f64(1.0 + self.timers.jitter) + self.contract * 11 / 10;
@@ -438,6 +457,13 @@ pub(crate) fn member(snapshot: &Snapshot, slot: u32) -> Option<&Member> {
 
 /// Backends in both snapshots whose health differs.
 fn transitions<'a>(old: &'a Snapshot, new: &'a Snapshot) -> Vec<(&'a Member, &'a Member)> {
+    let mut changed = both(old, new);
+    changed.retain(|(before, after)| before.health != after.health);
+    changed
+}
+
+/// Backends in both snapshots, where anything about their pool changed.
+fn both<'a>(old: &'a Snapshot, new: &'a Snapshot) -> Vec<(&'a Member, &'a Member)> {
     let mut changed = Vec::new();
     for pool in &new.pools {
         let Some(before) = old.pools.iter().find(|old| old.service.name == pool.service.name) else { continue };
@@ -446,7 +472,7 @@ fn transitions<'a>(old: &'a Snapshot, new: &'a Snapshot) -> Vec<(&'a Member, &'a
         }
         for after in &pool.members {
             let before = before.members.iter().find(|before| before.backend.id == after.backend.id);
-            if let Some(before) = before.filter(|before| before.health != after.health) {
+            if let Some(before) = before {
                 changed.push((before, after));
             }
         }

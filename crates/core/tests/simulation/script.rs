@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use relais_core::{Admin, BackendId, Command, Event, Health, Snapshot, Target};
 
+use crate::beside::Says;
 use crate::engine::{Due, Run};
 use crate::setting::{Kind, SITES, machine};
 use crate::world::{Link, Page, Process};
@@ -18,6 +19,8 @@ pub(crate) enum Undo {
     /// The link changes again, so many more times.
     Flap(&'static str, u32),
     Word(Target),
+    Names,
+    Agent(Arc<str>),
 }
 
 const MIXED: [&str; 26] = [
@@ -51,6 +54,10 @@ const MIXED: [&str; 26] = [
 const GREY: [&str; 8] = ["loss", "loss", "lost packet", "pause", "slow", "fail", "late page", "all pages bad"];
 const SICK: [&str; 9] =
     ["fail one", "fail one", "slow one", "slow one", "fail all", "slow all", "slow site", "restart", "kill"];
+const BESIDE: [&str; 14] = [
+    "cut", "kill", "gone", "word", "reload", "restart", "move", "move", "move", "names", "agent", "agent", "agent",
+    "agent",
+];
 const LONG: [&str; 12] = [
     "cut",
     "kill",
@@ -75,6 +82,7 @@ impl Run {
             Kind::Cuts => "cut",
             Kind::Grey => *self.dice.one(&GREY),
             Kind::Sick => *self.dice.one(&SICK),
+            Kind::Beside => *self.dice.one(&BESIDE),
             Kind::Long => *self.dice.one(&LONG),
         };
         self.count(kind);
@@ -134,6 +142,16 @@ impl Run {
             "word" => self.word(site, &one, whole),
             "reload" => self.reload(),
             "restart" => self.restart(),
+            other => self.beside(other, one, whole),
+        }
+    }
+
+    /// What befalls those beside backends.
+    fn beside(&mut self, kind: &str, one: Arc<str>, whole: Duration) {
+        match kind {
+            "move" => self.world.move_machine(&one, self.now),
+            "names" => self.names(whole),
+            "agent" => self.agent(one, whole),
             other => unreachable!("{other}"),
         }
     }
@@ -229,7 +247,32 @@ impl Run {
                 self.at(next, Due::Undo(if left == 0 { Undo::Link(site) } else { Undo::Flap(site, left - 1) }));
             }
             Undo::Word(target) => self.order(target, Admin::Enabled),
+            Undo::Names => (self.world.nameless, self.world.named_since) = (false, self.now),
+            Undo::Agent(address) => self.say(&address, Says::Ready),
         }
+    }
+
+    /// Name servers are silent.
+    fn names(&mut self, time: Duration) {
+        if !std::mem::replace(&mut self.world.nameless, true) {
+            let end = self.now + time;
+            self.at(end, Due::Undo(Undo::Names));
+        }
+    }
+
+    /// An agent has something to say.
+    fn agent(&mut self, address: Arc<str>, time: Duration) {
+        if self.world.machines[&address].says == Says::Ready {
+            let says = *self.dice.one(&Says::CHANGES);
+            self.say(&address, says);
+            let end = self.now + time;
+            self.at(end, Due::Undo(Undo::Agent(address)));
+        }
+    }
+
+    fn say(&mut self, address: &str, says: Says) {
+        let machine = self.world.machines.get_mut(address).unwrap();
+        (machine.says, machine.said) = (says, self.now);
     }
 
     fn word(&mut self, site: &'static str, address: &Arc<str>, time: Duration) {
@@ -271,7 +314,7 @@ impl Run {
                 let host = self.setting.services[index].backends.len() + 1;
                 let address = format!("10.{}.{}.{host}:80", index + 1, net + 10);
                 self.setting.services[index].backends.push((site.to_owned(), address.clone(), 1));
-                self.world.machines.entry(address.into()).or_insert_with(|| machine(site));
+                self.world.machines.entry(address.as_str().into()).or_insert_with(|| machine(site, &address));
             }
             _ => {
                 if self.setting.services[index].backends.len() > 3 {

@@ -1,12 +1,14 @@
 //! One run's setting: sites, services, contract, traffic; drawn from the seed.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use relais_core::Instant;
-use relais_core::config::{Action, Address, CheckKind, Config, HttpCheck, Service};
+use relais_core::config::{Action, Address, Agent, BackendDecl, CheckKind, Config, HttpCheck, Service};
 
+use crate::beside::{Says, Whereabouts};
 use crate::dice::Dice;
 use crate::testing;
 use crate::world::{Link, Machine, Page, Place, Process, World};
@@ -22,6 +24,8 @@ pub(crate) enum Kind {
     Grey,
     /// Busy or quiet, with backends that answer badly though their checks pass.
     Sick,
+    /// Names that lead elsewhere, agents that say so.
+    Beside,
     /// A long quiet life at a long contract.
     Long,
 }
@@ -41,6 +45,8 @@ pub(crate) struct Setting {
     pub(crate) rtt: Duration,
     /// Checks are connects rather than requests.
     pub(crate) connect_only: bool,
+    /// How often agents are asked, if there are any.
+    pub(crate) agents: Option<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -74,8 +80,7 @@ impl Setting {
                 let name = ["api", "web", "img"][index].to_owned();
                 let backends = SITES.iter().enumerate().flat_map(|(net, site)| {
                     let tier = if tiered && net > 0 { 2 } else { 1 };
-                    (0..per_site)
-                        .map(move |host| ((*site).to_owned(), format!("10.{}.{net}.{}:80", index + 1, host + 1), tier))
+                    (0..per_site).map(move |host| ((*site).to_owned(), address(kind, index + 1, net, host + 1), tier))
                 });
                 ServicePlan { name, backends: backends.collect(), edition: 0 }
             })
@@ -85,11 +90,14 @@ impl Setting {
             Kind::Cuts => (contract / *dice.one(&[1, 5, 50]), contract * 20),
             Kind::Grey => (contract / 150, contract * 10),
             Kind::Sick => (contract / *dice.one(&[1, 10, 100]), contract * 60),
+            Kind::Beside => (contract / *dice.one(&[2, 10, 40]), contract * 15),
             Kind::Long => (contract * 2, contract * 60),
         };
         let rtt = (contract / 60).min(Duration::from_millis(30));
         let connect_only = dice.chance(0.25);
-        Self { kind, seed, contract, length: contract * contracts, pause, peace, services, rtt, connect_only }
+        let agents = (kind == Kind::Beside).then(|| contract.max(Duration::from_millis(500)));
+        let length = contract * contracts;
+        Self { kind, seed, contract, length, pause, peace, services, rtt, connect_only, agents }
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -100,10 +108,11 @@ impl Setting {
     }
 
     fn service(&self, plan: &ServicePlan) -> Service {
-        let backends = plan.backends.iter().map(|(site, address, tier)| testing::backend(site, address, *tier));
+        let backends = plan.backends.iter().map(|(site, address, tier)| declare(site, address, *tier));
         let mut service = testing::service(&plan.name, backends.collect(), |forward| {
             forward.failover_within = self.contract;
             forward.health.kind = if self.connect_only { CheckKind::Tcp } else { page() };
+            forward.agent = self.agents.map(|interval| Agent { port: 9999, interval, send: Vec::new() });
         });
         service.max_body = Some(plan.edition);
         service
@@ -123,14 +132,16 @@ impl Setting {
                     lossy_until: Instant(0),
                     changed: START,
                     drop_next: 0,
+                    handshake: START,
+                    misread: Dice::new(self.seed ^ rtt.as_micros() as u64).chance(0.2),
                 };
                 (Arc::from(*site), place)
             })
             .collect();
         let backends = self.services.iter().flat_map(|plan| &plan.backends);
         let machines: BTreeMap<Arc<str>, Machine> =
-            backends.map(|(site, address, _)| (Arc::from(address.as_str()), machine(site))).collect();
-        World { places, machines }
+            backends.map(|(site, address, _)| (Arc::from(address.as_str()), machine(site, address))).collect();
+        World { places, machines, nameless: false, named_since: START }
     }
 }
 
@@ -146,7 +157,28 @@ fn page() -> CheckKind {
     })
 }
 
-pub(crate) fn machine(site: &str) -> Machine {
+/// Of a backend: in a world with names every other has one.
+fn address(kind: Kind, service: usize, net: usize, host: usize) -> String {
+    if kind == Kind::Beside && net < 2 {
+        format!("n{service}-{net}-{host}.example:80")
+    } else {
+        format!("10.{service}.{net}.{host}:80")
+    }
+}
+
+/// A backend by address or by name.
+fn declare(site: &str, address: &str, tier: u32) -> BackendDecl {
+    if address.parse::<SocketAddr>().is_ok() {
+        return testing::backend(site, address, tier);
+    }
+    let (host, port) = address.split_once(':').unwrap();
+    let address = Address::Name(host.into(), port.parse().unwrap());
+    BackendDecl { address, ..testing::backend(site, "10.0.0.1:80", tier) }
+}
+
+pub(crate) fn machine(site: &str, address: &str) -> Machine {
+    let own = address.parse::<SocketAddr>();
+    let at = own.clone().unwrap_or_else(|_| "10.9.9.9:80".parse().unwrap());
     Machine {
         site: site.into(),
         process: Process::Serving,
@@ -155,6 +187,9 @@ pub(crate) fn machine(site: &str) -> Machine {
         lives: 0,
         gone_until: Instant(0),
         sick_until: Instant(0),
+        says: Says::Ready,
+        said: START,
+        place: Whereabouts { at, named: own.is_err(), known: None, moved: START },
     }
 }
 
@@ -164,8 +199,7 @@ pub(crate) fn declared(config: &Config) -> Vec<(Arc<str>, Arc<str>, Arc<str>)> {
     for service in &config.services {
         let Action::Forward(forward) = &service.action else { continue };
         for decl in &forward.backends {
-            let Address::Socket(socket) = &decl.address else { continue };
-            all.push((Arc::clone(&service.name), Arc::clone(&decl.site), socket.to_string().into()));
+            all.push((Arc::clone(&service.name), Arc::clone(&decl.site), decl.address.to_string().into()));
         }
     }
     all

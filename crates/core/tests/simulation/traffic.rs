@@ -67,6 +67,7 @@ impl Run {
         match choice {
             Choice::Take(member) => {
                 let (backend, seen) = (Arc::clone(&member.backend), member.health);
+                let addresses = Arc::clone(&member.addresses);
                 self.oracle.picked(backend.slot);
                 let request = self.requests.get_mut(&number).unwrap();
                 request.tried.push(backend.slot);
@@ -75,6 +76,7 @@ impl Run {
                 let alive = self.world.machines[&backend.id.address].lives;
                 let warm = self.warm.get(&backend.slot) == Some(&alive) && self.dice.chance(0.8);
                 let flight = Flight::new(backend, Purpose::Attempt { request: number }, self.now, warm, &self.world);
+                let flight = flight.to(&addresses);
                 let flight = self.launch(flight, connect);
                 self.at(overdue, Due::Overdue(flight));
             }

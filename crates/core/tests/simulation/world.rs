@@ -1,11 +1,13 @@
 //! The world behind the edge: links and processes that can fail, and what is true about each machine.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relais_core::Instant;
+use relais_core::{Instant, Tunnel};
 
+use crate::beside::{Says, Whereabouts};
 use crate::dice::Dice;
 
 /// A site's link.
@@ -62,6 +64,10 @@ pub(crate) struct Place {
     pub(crate) changed: Instant,
     /// The next packets are lost.
     pub(crate) drop_next: u32,
+    /// When its tunnel last made a handshake.
+    pub(crate) handshake: Instant,
+    /// Its tunnel is read wrongly: it never made any.
+    pub(crate) misread: bool,
 }
 
 #[derive(Debug)]
@@ -77,6 +83,10 @@ pub(crate) struct Machine {
     pub(crate) gone_until: Instant,
     /// When it last answered badly.
     pub(crate) sick_until: Instant,
+    /// What its agent says, and since when.
+    pub(crate) says: Says,
+    pub(crate) said: Instant,
+    pub(crate) place: Whereabouts,
 }
 
 /// What happens to a packet and its answer.
@@ -92,12 +102,18 @@ pub(crate) enum Trip {
 pub(crate) struct World {
     pub(crate) places: BTreeMap<Arc<str>, Place>,
     pub(crate) machines: BTreeMap<Arc<str>, Machine>,
+    /// Name servers do not answer; since when they do.
+    pub(crate) nameless: bool,
+    pub(crate) named_since: Instant,
 }
 
 impl World {
     /// One packet there and back, begun now.
-    pub(crate) fn trip(&mut self, address: &str, dice: &mut Dice, now: Instant) -> Trip {
+    pub(crate) fn trip(&mut self, address: &str, to: Option<SocketAddr>, dice: &mut Dice, now: Instant) -> Trip {
         let machine = &self.machines[address];
+        if to.is_some_and(|to| to != machine.place.at) {
+            return Trip::Lost;
+        }
         let place = self.places.get_mut(&machine.site).unwrap();
         let rtt = match place.link {
             Link::Cut => return Trip::Lost,
@@ -128,7 +144,26 @@ impl World {
         let machine = &self.machines[address];
         let place = &self.places[&machine.site];
         let dark = matches!(place.link, Link::Cut) || place.dark_until > since;
-        !dark && machine.process != Process::HostGone && machine.gone_until <= since
+        let stayed = machine.place.moved <= since;
+        !dark && stayed && machine.process != Process::HostGone && machine.gone_until <= since
+    }
+
+    /// Each site's tunnel as it is read now: in use it makes a handshake every 2 minutes, while anything passes.
+    pub(crate) fn tunnels(&mut self, now: Instant) -> Vec<Tunnel> {
+        let mut read = Vec::new();
+        for (net, (site, place)) in self.places.iter_mut().enumerate() {
+            if place.link != Link::Cut && now.since(place.handshake) >= Duration::from_secs(120) {
+                place.handshake = now;
+            }
+            let machines = self.machines.iter().filter(|(_, machine)| machine.site == *site);
+            let addresses = machines.map(|(_, machine)| machine.place.at);
+            read.push(Tunnel {
+                interface: format!("wg{net}").into(),
+                networks: addresses.map(|address| address.ip().into()).collect(),
+                handshake_age: (!place.misread).then(|| now.since(place.handshake)),
+            });
+        }
+        read
     }
 
     pub(crate) fn set_link(&mut self, site: &str, link: Link, now: Instant) {
@@ -176,7 +211,8 @@ impl World {
         let good = place.link == Link::Good
             && place.drop_next == 0
             && machine.process == Process::Serving
-            && machine.page == Page::Honest;
+            && machine.page == Page::Honest
+            && !machine.is_lost();
         good.then(|| machine.changed.max(place.changed).max(place.lossy_until))
     }
 
@@ -200,6 +236,8 @@ impl World {
             return true;
         }
         let mut machines = self.machines.iter().filter(|(address, machine)| *machine.site == *site && counts(address));
-        machines.all(|(_, machine)| machine.process == Process::HostGone || machine.gone_until >= since)
+        machines.all(|(_, machine)| {
+            machine.process == Process::HostGone || machine.gone_until >= since || machine.is_lost()
+        })
     }
 }

@@ -62,6 +62,8 @@ fn drain_maint_and_ready_are_words_beside_the_operators() {
     assert_eq!(rig.why(A1), "draining by its agent: drain # lag 40 s");
     assert_eq!(rig.told(), [Some("drain # lag 40 s".to_owned())]);
     assert_eq!(rig.member(A2).admin, Admin::Enabled);
+    rig.agent(A1, Ok("up 100%"));
+    assert_eq!(rig.why(A1), "draining by its agent until it says ready, now: up 100%");
     rig.order(&format!("api/{A1}"), Admin::Disabled);
     assert_eq!(rig.member(A1).admin, Admin::Disabled, "the operator is stricter");
     assert_eq!(rig.why(A1), "disabled by the operator");
