@@ -8,7 +8,7 @@ use crate::support::raw::Plain;
 use crate::support::tools::{have, run};
 
 /// What it finds fault with and is meant so.
-const MEANT: [&str; 6] = [
+const MEANT: [&str; 7] = [
     // Of the test itself: Debian's openssl, and a certificate of the local CA, which lives 30 days and has no list of those
     // taken back.
     "engine_problem",
@@ -19,6 +19,9 @@ const MEANT: [&str; 6] = [
     "cipher_order",
     // What a page may load is its author's business.
     "security_headers",
+    // Its `openssl s_client` hangs up at once, on a busy machine before the ticket of TLS 1.3 has reached it, and then calls the
+    // session file that was not written a connect problem. Resumption has tests of its own.
+    "sessionresumption_ticket",
 ];
 
 /// What it must have looked at and found good, so that nothing passes by not being looked at.
