@@ -45,14 +45,14 @@ async fn what_it_says_is_in_the_error_and_it_is_called_to_clean_up() {
     let said = refused(&dns, "a.test").await;
     let program = dir.path().join("dns.sh");
     let expected = format!(
-        "{} present _acme-challenge.a.test ended with exit code 3, saying \"first no such zone\"; run `",
+        "{} present _acme-challenge.a.test: exit code 3, saying \"first no such zone\"; run `",
         program.display()
     );
     assert!(said.starts_with(&expected), "{said}");
     assert_eq!(std::fs::read_to_string(dir.path().join("calls")).unwrap(), "present\ncleanup\n");
     let (dns, _dir) = with("kill -9 $$");
     let failed = present(&dns, &[("a.test", "v")]).await.unwrap_err();
-    assert!(failed.fault.message.ends_with("was killed by signal 9, saying nothing"), "{failed}");
+    assert!(failed.fault.message.ends_with(": killed by signal 9, saying nothing"), "{failed}");
     assert_eq!(failed.left.len(), 1, "it could not clean up either");
 }
 

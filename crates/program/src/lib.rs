@@ -1,0 +1,218 @@
+//! Programs of the operator's: a health check, a change of the DNS. May run them; knows neither what they are for nor
+//! what their end means. Whatever happens, nothing of a program stays behind: dropped before its end, it is killed with
+//! all its children. It gets no input, and of our environment, where secrets may be, only `PATH`.
+
+use std::io::{self, PipeReader};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::process::{Child, Command};
+
+/// How much of the output is kept: its end.
+const OUTPUT: usize = 4096;
+/// After the program's end, output that it wrote before is waited for so long: a child it left behind may hold the pipe.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+/// Where programs are looked for by a script, when relais itself was not told.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The command that runs `program`, for its caller to add arguments and variables to. A bare name is not looked for in
+/// `PATH`: it is a file like any other in the config.
+pub fn command(program: &Path) -> Command {
+    let mut command = match program.components().count() {
+        1 => Command::new(Path::new(".").join(program)),
+        _ => Command::new(program),
+    };
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH.into()));
+    command
+}
+
+/// How a program ended, in words: `exit code 2`, `killed by signal 9`.
+pub fn ending(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "it ended".to_owned(),
+    }
+}
+
+/// A program that runs, in a process group of its own, and what it prints.
+#[derive(Debug)]
+pub struct Program {
+    running: Running,
+    output: Output,
+}
+
+impl Program {
+    /// Starts what [`command`] made.
+    ///
+    /// # Errors
+    /// It cannot be run, or descriptors or processes have run out.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        let child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).process_group(0).spawn();
+        // The command holds the writing end: kept open, the output would never end.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let running = Running(Some(child?));
+        Ok(Self { running, output: Output { pipe: receiver(reader)?, end: Vec::new(), open: true } })
+    }
+
+    /// Reads until the program has ended, so that a full pipe never holds it up; `heard` gets what was said so far each
+    /// time that there is more. May be given up at any moment.
+    ///
+    /// # Errors
+    /// Its end was not seen.
+    pub async fn ended(&mut self, mut heard: impl FnMut(&[u8])) -> io::Result<ExitStatus> {
+        let Self { running, output } = self;
+        let status = loop {
+            tokio::select! {
+                status = running.ended() => break status?,
+                () = output.more(), if output.open => heard(&output.end),
+            }
+        };
+        let rest = async {
+            while output.open {
+                output.more().await;
+                heard(&output.end);
+            }
+        };
+        // Running out of this time only loses words.
+        let _ = tokio::time::timeout(LAST_WORDS, rest).await;
+        Ok(status)
+    }
+
+    /// The end of what it has printed so far, at most 4 KiB.
+    pub fn said(&self) -> &[u8] {
+        &self.output.end
+    }
+}
+
+fn receiver(reader: PipeReader) -> io::Result<Receiver> {
+    Receiver::from_owned_fd(OwnedFd::from(reader))
+}
+
+/// Dropping it kills it with its process group and awaits its end elsewhere.
+#[derive(Debug)]
+struct Running(Option<Child>);
+
+impl Running {
+    async fn ended(&mut self) -> io::Result<ExitStatus> {
+        match &mut self.0 {
+            Some(child) => child.wait().await,
+            None => Err(io::Error::other("no program")),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(mut child) = self.0.take() else { return };
+        // No id: its end was seen, and the number may be another's by now.
+        let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else { return };
+        if let Err(error) = kill_process_group(id, Signal::KILL) {
+            tracing::debug!(%error, "a program that is overdue could not be killed");
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { child.wait().await });
+        }
+    }
+}
+
+/// The end of what a program prints.
+#[derive(Debug)]
+struct Output {
+    pipe: Receiver,
+    end: Vec<u8>,
+    open: bool,
+}
+
+impl Output {
+    async fn more(&mut self) {
+        let mut some = [0; 1024];
+        match self.pipe.read(&mut some).await {
+            Ok(read) if read > 0 => {
+                self.end.extend_from_slice(&some[..read]);
+                let surplus = self.end.len().saturating_sub(OUTPUT);
+                self.end.drain(..surplus);
+            }
+            _ => self.open = false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+    use std::time::Instant;
+
+    use super::*;
+
+    fn script(dir: &Path, lines: &str) -> PathBuf {
+        let file = dir.join("script.sh");
+        std::fs::write(&file, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        file
+    }
+
+    #[tokio::test]
+    async fn one_that_is_given_up_leaves_no_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = script(dir.path(), "sleep 3600 &\necho $!\nwait");
+        let mut program = Program::start(&mut command(&file)).unwrap();
+        let mut child = String::new();
+        let end = Instant::now() + Duration::from_secs(20);
+        while child.is_empty() {
+            assert!(Instant::now() < end, "it says nothing");
+            let heard = |said: &[u8]| child = String::from_utf8_lossy(said).trim().to_owned();
+            let ended = tokio::time::timeout(Duration::from_millis(20), program.ended(heard)).await;
+            assert!(ended.is_err(), "{ended:?}");
+        }
+        assert_eq!(String::from_utf8_lossy(program.said()).trim(), child);
+        drop(program);
+        assert!(child.parse::<u32>().is_ok(), "no process id: {child:?}");
+        // Dead, or a zombie that its new parent has not yet looked at.
+        let gone = || match std::fs::read_to_string(format!("/proc/{child}/stat")) {
+            Ok(stat) => stat.contains(") Z "),
+            Err(_) => true,
+        };
+        while !gone() {
+            assert!(Instant::now() < end, "the child {child} lives on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn more_than_a_pipe_holds_is_read_and_its_end_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = script(dir.path(), "head -c 300000 /dev/zero\necho the end\nexit 3");
+        let mut program = Program::start(&mut command(&file)).unwrap();
+        let status = program.ended(|_| ()).await.unwrap();
+        assert_eq!(ending(status), "exit code 3");
+        assert_eq!(program.said().len(), OUTPUT);
+        assert!(program.said().ends_with(b"the end\n"));
+    }
+
+    #[tokio::test]
+    async fn nothing_of_our_environment_reaches_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = script(dir.path(), "env");
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "cargo sets it for tests");
+        let mut program = Program::start(command(&file).env("RELAIS_SAID", "x")).unwrap();
+        program.ended(|_| ()).await.unwrap();
+        let said = String::from_utf8_lossy(program.said());
+        assert!(said.contains("PATH=") && said.contains("RELAIS_SAID=x"), "{said}");
+        assert!(!said.contains("CARGO"), "{said}");
+    }
+
+    #[test]
+    fn a_bare_name_is_a_file_here_and_not_looked_for() {
+        assert_eq!(command(Path::new("true")).as_std().get_program(), "./true");
+        assert_eq!(command(Path::new("/bin/true")).as_std().get_program(), "/bin/true");
+    }
+}
