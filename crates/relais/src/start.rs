@@ -38,6 +38,7 @@ const TICKETS: &str = "tickets";
 
 /// Everything but the config, which the plan holds.
 pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
+    relais_tls::warm_up();
     let remembered = plan.config_path.is_some().then(|| plan.text.clone());
     announce(&plan);
     let config = Arc::new(plan.parsed.config);
@@ -45,7 +46,7 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
     if let Some(parent) = plan.admin_socket.parent() {
         make_dir(parent, 0o755);
     }
-    let store = Arc::new(Store::open(&plan.state_dir));
+    let store = Arc::new(Store::begin(&plan.state_dir));
     let certs = certificates(&config, &plan.state_dir, &store)?;
     let anchor = Anchor::new(Instant::now(), SystemTime::now());
     let spools = Spools::new(&plan.state_dir);

@@ -110,7 +110,8 @@ impl Store {
             return Err(format!("the disk did not answer for {} s", FLUSH_PATIENCE.as_secs()));
         }
         let among = |set: &std::collections::BTreeSet<Key>| keys.iter().any(|key| set.contains(key));
-        match (inner.closed || among(&inner.dirty), inner.closed || among(&inner.shelf_failed)) {
+        // Not what is dirty: a newer value, from another thread, may wait for its own turn.
+        match (inner.closed || among(&inner.failing), inner.closed || among(&inner.shelf_failed)) {
             (false, false) => Ok(()),
             (true, false) => Err(format!("it is in certs/ alone, not in the database: {}", inner.detail)),
             (false, true) => Err("it is in the database alone: certs/ cannot be written".to_owned()),

@@ -37,10 +37,12 @@ pub(crate) struct Opened {
     pub(crate) engine: Option<Engine>,
     /// Held as long as the directory is ours.
     pub(crate) lock: Option<File>,
+    /// What was read, until a new database is started; `None`: none can be.
+    rest: Option<Reading>,
 }
 
-/// Climbs down until something holds.
-pub(crate) fn open(folder: &Folder) -> Opened {
+/// Reads what is there, and climbs down until something holds. Writes nothing yet: see [`settle`].
+pub(crate) fn read(folder: &Folder) -> Opened {
     let locked = match folder.lock(Duration::from_secs(1)) {
         Ok(lock) => Ok(lock),
         Err(LockFault::Held) => Err("another process uses this directory".to_string()),
@@ -52,21 +54,28 @@ pub(crate) fn open(folder: &Folder) -> Opened {
         Reading::default()
     });
     let mut opened = remember(folder, &mut reading);
-    if refusal.is_none() {
-        match start(folder, &opened.contents, &reading.sick) {
-            Ok((engine, aside)) => {
-                opened.engine = Some(engine);
-                aside.iter().for_each(|words| note(&mut opened, words));
-            }
-            Err(fault) => refusal = Some(fault.words().to_string()),
+    if let Some(why) = &refusal {
+        give_up(&mut opened, folder, why);
+    }
+    Opened { lock, rest: refusal.is_none().then_some(reading), ..opened }
+}
+
+/// Starts the database of this process with `contents`, and clears away what was read.
+pub(crate) fn settle(opened: &mut Opened, folder: &Folder, contents: &Contents) {
+    let Some(reading) = opened.rest.take() else { return };
+    match start(folder, contents, &reading.sick) {
+        Ok((engine, aside)) => {
+            opened.engine = Some(engine);
+            aside.iter().for_each(|words| note(opened, words));
         }
+        Err(fault) => give_up(opened, folder, fault.words()),
     }
-    if let Some(why) = refusal {
-        opened.mode = Mode::Memory;
-        let path = folder.path.display();
-        note(&mut opened, &format!("the store in {path} cannot be used: {why}; changes are lost when relais stops"));
-    }
-    Opened { lock, ..opened }
+}
+
+fn give_up(opened: &mut Opened, folder: &Folder, why: &str) {
+    opened.mode = Mode::Memory;
+    let path = folder.path.display();
+    note(opened, &format!("the store in {path} cannot be used: {why}; changes are lost when relais stops"));
 }
 
 /// Puts together what the database, `admin.json` and `last-good.toml` hold.
@@ -80,6 +89,7 @@ fn remember(folder: &Folder, reading: &mut Reading) -> Opened {
         stale_on_shelf: Vec::new(),
         engine: None,
         lock: None,
+        rest: None,
     };
     if !reading.sick.is_empty() {
         opened.mode = if reading.is_whole || reading.found.meta.is_some() { Mode::Healed } else { Mode::Fresh };

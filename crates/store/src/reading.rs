@@ -18,6 +18,8 @@ pub(crate) struct Reading {
     pub(crate) is_whole: bool,
     /// Damaged ones, and why.
     pub(crate) sick: Vec<(PathBuf, String)>,
+    /// What it was read from, gone with this: who waits for what was read need not wait for that.
+    copy: Option<Copy>,
 }
 
 /// Reads the newest generation that is whole, else the best there is. `is_ours`: whether the directory may be written.
@@ -25,7 +27,10 @@ pub(crate) struct Reading {
 pub(crate) fn read(folder: &Folder, is_ours: bool) -> Result<Reading, Fault> {
     let mut reading = Reading::default();
     for path in folder.generations() {
-        let found = read_one(folder, is_ours, &path)?;
+        // Its place is needed for the next one.
+        reading.copy = None;
+        let (found, copy) = read_one(folder, is_ours, &path)?;
+        reading.copy = copy;
         match shortfall(&found) {
             // Made, and killed before its first batch: the one before it holds everything.
             None if found.meta.is_none() => {}
@@ -45,17 +50,15 @@ pub(crate) fn read(folder: &Folder, is_ours: bool) -> Result<Reading, Fault> {
     Ok(reading)
 }
 
-fn read_one(folder: &Folder, is_ours: bool, path: &Path) -> Result<Found, Fault> {
+fn read_one(folder: &Folder, is_ours: bool, path: &Path) -> Result<(Found, Option<Copy>), Fault> {
     let opened = take(path).map_err(|fault| engine::fault_of_system(&fault)).and_then(|files| {
         let scratch = Scratch::make(folder, is_ours, &files).map_err(|fault| engine::fault_of_system(&fault))?;
         let engine = Engine::open(&scratch.path)?;
-        let found = engine.read();
-        engine.close();
-        Ok(found)
+        Ok((engine.read(), Some(Copy { engine: Some(engine), _scratch: scratch })))
     });
     match opened {
         Err(Fault::System(why)) => Err(Fault::System(why)),
-        Err(fault) => Ok(Found { stopped: Some(fault), ..Found::default() }),
+        Err(fault) => Ok((Found { stopped: Some(fault), ..Found::default() }, None)),
         Ok(found) => Ok(found),
     }
 }
@@ -94,7 +97,23 @@ fn take(path: &Path) -> io::Result<Files> {
     Ok(files)
 }
 
+/// An open copy.
+#[derive(Debug)]
+struct Copy {
+    engine: Option<Engine>,
+    _scratch: Scratch,
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            engine.close();
+        }
+    }
+}
+
 /// A copy to read from, gone when dropped.
+#[derive(Debug)]
 struct Scratch {
     path: PathBuf,
 }

@@ -34,6 +34,15 @@ impl Store {
     /// and never panics: the worst case is a store in memory, and [`Store::state`] tells. Returns after 20 s at the latest.
     #[must_use]
     pub fn open(dir: &Path) -> Store {
+        let store = Store::begin(dir);
+        store.wait(OPEN_PATIENCE, |inner| inner.settled || inner.went_on);
+        store
+    }
+
+    /// As [`Store::open`], and returns as soon as it is known what there is, which is less than half of it: the rest, the
+    /// database of this process, comes behind, and what it meets is told by [`Store::state`] then.
+    #[must_use]
+    pub fn begin(dir: &Path) -> Store {
         let store = Self { shared: shared("not opened yet"), path: Some(dir.to_path_buf()) };
         let (shared, folder) = (Arc::clone(&store.shared), Folder::new(dir));
         let spawned =

@@ -13,7 +13,7 @@ use crate::contents::Contents;
 use crate::disk::Folder;
 use crate::engine::Engine;
 use crate::entry::{Key, Value};
-use crate::ladder;
+use crate::ladder::{self, Opened};
 use crate::last_good;
 use crate::mirror::Mirror;
 use crate::reading;
@@ -39,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) contents: Contents,
     /// Keys whose value on disk may differ from `contents`.
     pub(crate) dirty: BTreeSet<Key>,
+    /// Those of them that could not be written when it was tried last; a newer value of one may wait already.
+    pub(crate) failing: BTreeSet<Key>,
     pub(crate) mirror_dirty: bool,
     pub(crate) config_dirty: bool,
     /// Keys whose files in `certs/` may differ from `contents`.
@@ -50,7 +52,10 @@ pub(crate) struct Inner {
     /// Counts changes and flushes asked for, and those that were tried: a flush waits until `tried` has reached it.
     pub(crate) asked: u64,
     pub(crate) tried: u64,
+    /// What was there is known.
     pub(crate) opened: bool,
+    /// The database of this process is there, or there is none.
+    pub(crate) settled: bool,
     /// The caller of `open` went on without waiting any longer.
     pub(crate) went_on: bool,
     pub(crate) closing: bool,
@@ -68,6 +73,7 @@ impl Inner {
         Self {
             contents,
             dirty: BTreeSet::new(),
+            failing: BTreeSet::new(),
             mirror_dirty: false,
             config_dirty: false,
             shelf_dirty: BTreeSet::new(),
@@ -76,6 +82,7 @@ impl Inner {
             asked: 0,
             tried: 0,
             opened: false,
+            settled: false,
             went_on: false,
             closing: false,
             closed: false,
@@ -188,26 +195,37 @@ pub(crate) fn run(shared: &Arc<Shared>, folder: Folder) {
 
 impl Worker {
     fn open(&mut self) {
-        let opened = ladder::open(&self.folder);
+        let mut opened = ladder::read(&self.folder);
+        let contents = self.told(&mut opened);
+        ladder::settle(&mut opened, &self.folder, &contents);
         let path = self.folder.path.display();
         match opened.mode {
-            Mode::Ok => tracing::debug!(%path, entries = opened.contents.entries(), "store opened"),
+            Mode::Ok => tracing::debug!(%path, entries = contents.entries(), "store opened"),
             Mode::Healed => tracing::warn!(%path, "the store was repaired: {}", opened.detail),
             Mode::Fresh => tracing::error!(%path, "THE STORE WAS STARTED ANEW: {}", opened.detail),
             Mode::Memory => tracing::error!(%path, "NOTHING IS REMEMBERED ACROSS A RESTART: {}", opened.detail),
         }
         (self.engine, self.lock) = (opened.engine, opened.lock);
         let mut inner = self.shared.inner.lock();
-        (inner.mode, inner.detail, inner.skipped) = (opened.mode, opened.detail, opened.skipped);
+        (inner.mode, inner.detail) = (opened.mode, opened.detail);
+        inner.settled = true;
+        self.shared.news.notify_all();
+    }
+
+    /// Lets the callers have what was read, before the disk is written; gives what is to be written.
+    fn told(&self, opened: &mut Opened) -> Contents {
+        let mut inner = self.shared.inner.lock();
+        (inner.mode, inner.detail, inner.skipped) = (opened.mode, opened.detail.clone(), opened.skipped);
         if inner.went_on {
             inner.soil();
         } else {
-            inner.contents = opened.contents;
+            inner.contents = std::mem::take(&mut opened.contents);
         }
         inner.mirror_dirty |= opened.is_mirror_stale;
-        inner.shelf_dirty.extend(opened.stale_on_shelf);
+        inner.shelf_dirty.extend(std::mem::take(&mut opened.stale_on_shelf));
         inner.opened = true;
         self.shared.news.notify_all();
+        inner.contents.clone()
     }
 
     /// Waits until there is something to do. `None`: the store is closing, and the rest was written or tried.
@@ -260,8 +278,14 @@ impl Worker {
         inner.failed += failed_files + u64::from(!failed_keys.is_empty());
         inner.shelf_failed.extend(failed_keys);
         inner.files_failing = self.files_retry.is_some();
+        let keys = batch.changes.into_iter().map(|(key, _)| key).filter(|key| *key != Key::Meta);
         if matches!(fate, Fate::Failed(_) | Fate::Waiting) {
-            inner.dirty.extend(batch.changes.into_iter().map(|(key, _)| key).filter(|key| *key != Key::Meta));
+            let keys: Vec<Key> = keys.collect();
+            inner.dirty.extend(keys.iter().cloned());
+            inner.failing.extend(keys);
+        } else {
+            let written: BTreeSet<Key> = keys.collect();
+            inner.failing.retain(|key| !written.contains(key));
         }
         match fate {
             Fate::Written | Fate::Waiting => {}

@@ -323,3 +323,44 @@ fn a_copy_that_cannot_be_written_is_told_and_tried_again() {
     lose_database(dir.path());
     assert_eq!(Store::open(dir.path()).certificates(), [certificate("a.fr", 2)]);
 }
+
+/// One name kept by several threads at once, as a renewal and an import do: what is on the disk is not told as lost because
+/// a newer value waits for its turn.
+#[test]
+fn keeping_is_no_failure_because_somebody_else_keeps_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path());
+    let told: Vec<Result<(), String>> = std::thread::scope(|scope| {
+        let keep = |thread: u64| {
+            let store = &store;
+            move || {
+                (0..25).map(|turn| store.keep_certificate(certificate("a.fr", thread * 100 + turn))).collect::<Vec<_>>()
+            }
+        };
+        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(keep(thread))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let failed: Vec<_> = told.iter().filter_map(|one| one.as_ref().err()).collect();
+    assert!(failed.is_empty(), "{} of {} told as failed: {:?}", failed.len(), told.len(), failed[0]);
+}
+
+/// Who begins has what there was before the new database is written; what changes meanwhile is not lost.
+#[test]
+fn what_changes_while_the_store_settles_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let all: Vec<KeptCertificate> = (0..30).map(|n| certificate(&format!("{n}.fr"), 0)).collect();
+    Store::open(dir.path()).keep_certificates(all).unwrap();
+    for turn in 1..15 {
+        let store = Store::begin(dir.path());
+        assert_eq!(store.certificates().len(), 30, "{:?}", store.state());
+        store.save(backend(1, turn));
+        if turn % 3 == 0 {
+            store.keep_certificate(certificate("7.fr", turn)).unwrap();
+        }
+        drop(store);
+        let store = Store::open(dir.path());
+        assert_eq!(store.state().mode, Mode::Ok, "{:?}", store.state());
+        assert_eq!(store.load().records, [backend(1, turn)]);
+        assert_eq!(self::turn(&store.certificate("7.fr").unwrap()), turn - turn % 3);
+    }
+}

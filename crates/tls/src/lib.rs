@@ -37,6 +37,7 @@ pub use demand::Demand;
 pub use files::{fault_of_client_ca, faults_of_pair};
 pub use issued::Issued;
 pub use problem::CertProblem;
+pub use provider::warm_up;
 pub use staple::{Proof, Question, StapleWish};
 pub use store::{CertStore, Checked, Loaded};
 pub use tickets::{KeepTickets, Tickets};

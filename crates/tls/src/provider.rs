@@ -18,3 +18,14 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
 pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
     &PROVIDER
 }
+
+/// Has the library gather its randomness now, on a thread of its own. It does so once, by measuring the processor for some
+/// 25 ms, and whoever needs a key first waits for it.
+pub fn warm_up() {
+    let gather = || {
+        // Whoever needs it hears of a failure.
+        let _ = provider().secure_random.fill(&mut [0; 1]);
+    };
+    // Without a thread it is gathered when it is needed.
+    let _ = std::thread::Builder::new().name("relais-random".to_owned()).spawn(gather);
+}
