@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use rcgen::{CertificateParams, CustomExtension, Issuer, KeyPair, SerialNumber};
+use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, Issuer, KeyPair, SerialNumber};
 
 use crate::support::edge::{Edge, Setup};
 use crate::support::tools::{have, run};
@@ -54,8 +54,27 @@ impl Authority {
         (leaf + &ca, key.serialize_pem())
     }
 
+    /// Has somebody else sign its answers: a certificate that this CA made, meant for that or not.
+    fn delegate(&self, name: &str, meant: bool) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.extended_key_usages = vec![match meant {
+            true => ExtendedKeyUsagePurpose::OcspSigning,
+            false => ExtendedKeyUsagePurpose::ServerAuth,
+        }];
+        let cert = params.signed_by(&key, &self.issuer).unwrap().pem();
+        std::fs::write(self.dir.path().join(format!("{name}.pem")), cert).unwrap();
+        std::fs::write(self.dir.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+
     /// Answers from now on that certificates are good (`V`) or taken back (`R`).
     fn respond(&mut self, states: &[(u8, char)]) {
+        self.respond_as("ca", states);
+    }
+
+    /// The same, signed by another: `name`.pem in its folder.
+    fn respond_as(&mut self, name: &str, states: &[(u8, char)]) {
         self.stop();
         let line = |(serial, state): &(u8, char)| {
             let revoked = if *state == 'R' { "260101000000Z" } else { "" };
@@ -63,7 +82,8 @@ impl Authority {
         };
         std::fs::write(self.dir.path().join("index.txt"), states.iter().map(line).collect::<String>()).unwrap();
         let mut command = Command::new("/usr/bin/openssl");
-        command.args(["ocsp", "-index", "index.txt", "-CA", "ca.pem", "-rsigner", "ca.pem", "-rkey", "ca.key"]);
+        command.args(["ocsp", "-index", "index.txt", "-CA", "ca.pem"]);
+        command.args(["-rsigner", &format!("{name}.pem"), "-rkey", &format!("{name}.key")]);
         command.args(["-port", &self.port.to_string(), "-nmin", "10"]).current_dir(self.dir.path());
         let told = self.dir.path().join("told");
         let log = std::fs::File::create(&told).unwrap();
@@ -154,4 +174,53 @@ fn an_answer_that_proves_nothing_is_not_stapled() {
     let said = ["is about another certificate", "is not signed by the CA", "the responder said"];
     wait_for("it is told", || said.iter().any(|words| edge.log().contains(words)));
     assert!(shown(&edge, &ca).contains("no response sent"));
+}
+
+/// CAs let another key answer (RFC 6960, section 4.2.2.2). It counts when the CA says so, and when nobody else does.
+#[test]
+fn an_answer_may_be_signed_by_whom_the_ca_has_charged_with_it_and_by_nobody_else() {
+    if !have("openssl", "openssl") {
+        return;
+    }
+    let (mut authority, other) = (Authority::new(), Authority::new());
+    authority.delegate("delegate", true);
+    authority.delegate("server", false);
+    // By name the same, by another CA.
+    other.delegate("forged", true);
+    for file in ["forged.pem", "forged.key"] {
+        std::fs::copy(other.dir.path().join(file), authority.dir.path().join(file)).unwrap();
+    }
+    let ca = authority.dir.path().join("ca.pem");
+    for (signer, counts) in [("delegate", true), ("server", false), ("forged", false)] {
+        authority.respond_as(signer, &[(7, 'V')]);
+        let edge = start(&authority);
+        let word = if counts { "OCSP answer stapled" } else { "the answer is not signed by the CA" };
+        wait_for(signer, || edge.log().contains(word));
+        let text = shown(&edge, &ca);
+        assert_eq!(text.contains("Cert Status: good"), counts, "{signer}: {text}");
+        assert_eq!(text.contains("no response sent"), !counts, "{signer}: {text}");
+    }
+}
+
+/// A certificate that clients refuse is an alarm until there is a proof.
+#[test]
+fn a_responder_that_is_away_is_an_alarm_until_it_answers() {
+    if !have("openssl", "openssl") {
+        return;
+    }
+    let mut authority = Authority::new();
+    let edge = start(&authority);
+    let alarm = || edge.status()["alarms"].as_array().unwrap().iter().find(|one| one["about"] == "ocsp").cloned();
+    wait_for("the alarm stands", || alarm().is_some());
+    let words = alarm().unwrap()["message"].as_str().unwrap().to_owned();
+    assert!(words.contains("a: clients refuse its certificate") && words.contains("refused"), "{words}");
+    let (code, text, _) = edge.cli(&["certs"]);
+    assert!(code == Some(4) && text.contains("a: needs an OCSP answer and has none"), "{code:?} {text}");
+    let until = || edge.sample("relais_certificate_ocsp_expiry_timestamp_seconds", &["name=\"a\""]);
+    assert!(edge.metrics().contains("relais_certificate_ocsp_expiry_timestamp_seconds{name=\"a\"} 0"));
+    authority.respond(&[(7, 'V')]);
+    wait_for("the alarm is over", || alarm().is_none());
+    assert!(until() > 1.0e9);
+    let (code, text, _) = edge.cli(&["certs"]);
+    assert!(code == Some(0) && text.contains("a: its OCSP answer ends in"), "{code:?} {text}");
 }

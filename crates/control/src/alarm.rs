@@ -8,7 +8,7 @@ use serde::Serialize;
 /// One thing that is wrong and stays so until it is repaired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Alarm {
-    /// What it is about: `acme`, `admin`, `certificates`, `config`, `metrics`, `store` or `watch`.
+    /// What it is about: `acme`, `admin`, `certificates`, `config`, `metrics`, `ocsp`, `store` or `watch`.
     pub about: &'static str,
     /// What is wrong, in a sentence.
     pub message: String,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use relais_core::certs::CertificatesReport;
 use relais_core::{Admin, DrillOrder, DrillRecord};
 use relais_tls::CertInfo;
 use relais_tls::acme::Reason;
@@ -13,7 +12,7 @@ use crate::certs::{CertWish, Import, Imported, Tried};
 use crate::contract::{Explained, History};
 use crate::metrics::Scrape;
 use crate::reload::Verdict;
-use crate::status::{AdminReply, Status};
+use crate::status::{AdminReply, Certificates, Status};
 
 /// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,7 +65,7 @@ pub(crate) enum Request {
     Stop(oneshot::Sender<()>),
     LogLevel { set: Option<String>, reply: oneshot::Sender<Result<String, Refusal>> },
     Certificates(oneshot::Sender<Vec<CertInfo>>),
-    Certs(oneshot::Sender<Box<CertificatesReport>>),
+    Certs(oneshot::Sender<Box<Certificates>>),
     Cert(CertWish),
     Scrape(oneshot::Sender<Box<Scrape>>),
     Explain { service: String, reply: oneshot::Sender<Result<Explained, Refusal>> },
@@ -131,8 +130,8 @@ impl Handle {
         self.ask(Request::Certificates).await
     }
 
-    /// The certificates that CAs are asked for: how they are, what comes next and why.
-    pub async fn certs(&self) -> Result<CertificatesReport, Refusal> {
+    /// The certificates that CAs are asked for: how they are, what comes next and why; and those that need a proof.
+    pub async fn certs(&self) -> Result<Certificates, Refusal> {
         Ok(*self.ask(Request::Certs).await?)
     }
 

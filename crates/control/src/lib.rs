@@ -37,7 +37,7 @@ mod watch;
 mod wireguard;
 
 pub use alarm::Alarm;
-pub use certs::{FoundPair, Import, Imported, Tried, import_into};
+pub use certs::{FoundPair, Import, Imported, StapleReport, Tried, import_into};
 pub use contract::{Explained, History};
 pub use control::{Control, Ended};
 pub use handle::{Handle, Refusal, RefusalKind};
@@ -45,4 +45,4 @@ pub use load::{Loaded, load, parse, places, read};
 pub use relais_tls::acme::Reason;
 pub use reload::{Outcome, Trigger, Verdict};
 pub use setup::{Bind, ListenerHooks, SetLogLevel, Setup};
-pub use status::{AdminReply, AffectedBackend, ListenerStatus, ProcessStatus, Status};
+pub use status::{AdminReply, AffectedBackend, Certificates, ListenerStatus, ProcessStatus, Status};

@@ -11,7 +11,7 @@ use crate::handle::{Refusal, RefusalKind, Request};
 use crate::loading::Ask;
 use crate::metrics::Scrape;
 use crate::reload::Trigger;
-use crate::status::{self, AdminReply, ProcessStatus, Status};
+use crate::status::{self, AdminReply, Certificates, ProcessStatus, Status};
 
 /// Answers; that nobody waits any more is no fault.
 fn reply<T>(to: oneshot::Sender<T>, answer: T) {
@@ -37,7 +37,10 @@ impl Control {
                 reply(to, answer);
             }
             Request::Certificates(to) => reply(to, self.certs.certificates()),
-            Request::Certs(to) => reply(to, Box::new(self.fleet.certificates(self.now()))),
+            Request::Certs(to) => {
+                let orders = self.fleet.certificates(self.now());
+                reply(to, Box::new(Certificates { orders, staples: self.staples() }));
+            }
             Request::Cert(wish) => self.certificate_wish(wish),
             Request::Scrape(to) => {
                 let scrape = self.scrape();
@@ -156,6 +159,7 @@ impl Control {
             verdict: self.current.verdict.clone(),
             certificates: self.certs.certificates(),
             orders: self.fleet.certificates(self.now()),
+            staples: self.staples(),
             store: self.store.state().mode,
             log_lines_dropped: self.log_lines_dropped.as_ref().map(|dropped| dropped()),
         }

@@ -11,6 +11,7 @@ use relais_tls::CertInfo;
 use serde::Serialize;
 
 use crate::alarm::Alarm;
+use crate::certs::StapleReport;
 use crate::reload::Verdict;
 
 /// The answer to `GET /status`.
@@ -34,6 +35,16 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Sites, services and backends: what is believed of them and why.
     pub report: Report,
+}
+
+/// The answer to `GET /certs`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Certificates {
+    /// The certificates that CAs are asked for.
+    #[serde(flatten)]
+    pub orders: CertificatesReport,
+    /// Those in use that clients refuse without a proof, also from files.
+    pub staples: Vec<StapleReport>,
 }
 
 /// The process.

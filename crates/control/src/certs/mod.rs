@@ -34,6 +34,7 @@ use records::Records;
 use staple::Staples;
 
 pub(crate) use kept::{inventory, serve_all};
+pub use staple::StapleReport;
 pub(crate) use wish::CertWish;
 pub use wish::{FoundPair, Import, Imported, Tried, import_into};
 
@@ -104,7 +105,7 @@ impl Certs {
 
     /// When [`Control::look_at_certificates`] wants to be called.
     pub(crate) fn due(&self) -> Instant {
-        self.look_at
+        self.staples.next().map_or(self.look_at, |again| again.min(self.look_at))
     }
 
     /// The next thing; waits for ever when nothing is under way. Nothing is lost when the wait is given up.

@@ -43,10 +43,17 @@ pub(super) fn families(scrape: &Scrape) -> Vec<MetricFamily> {
         }
         failing.set(&label, f64::from(one.failures));
     }
+    let mut proof = Family::gauge(
+        "relais_certificate_ocsp_expiry_timestamp_seconds",
+        "End of the OCSP answer of a certificate that clients refuse without; 0: there is none.",
+    );
+    for one in &scrape.staples {
+        proof.set(&[("name", &*one.name)], one.until.map_or(0.0, seconds));
+    }
     let mut refused = Family::counter(
         "relais_acme_on_demand_refused_total",
         "Names that clients asked for and that were too many in their time.",
     );
     refused.count(&[], scrape.orders.on_demand_refused);
-    [orders, last, paused, renewal, start, end, failing, refused].map(Family::done).into()
+    [orders, last, paused, renewal, start, end, failing, proof, refused].map(Family::done).into()
 }

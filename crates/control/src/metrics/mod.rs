@@ -20,6 +20,7 @@ use relais_store::Mode;
 use relais_tls::CertInfo;
 
 use crate::apply::Reloads;
+use crate::certs::StapleReport;
 use crate::probe::ProbeCounts;
 use crate::reload::Verdict;
 
@@ -38,6 +39,7 @@ pub(crate) struct Scrape {
     pub(crate) verdict: Verdict,
     pub(crate) certificates: Vec<CertInfo>,
     pub(crate) orders: CertificatesReport,
+    pub(crate) staples: Vec<StapleReport>,
     pub(crate) store: Mode,
     pub(crate) log_lines_dropped: Option<u64>,
 }

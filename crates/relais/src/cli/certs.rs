@@ -68,6 +68,29 @@ pub(crate) struct Certs {
     certificates: Vec<Certificate>,
     #[serde(default)]
     authorities: Vec<Authority>,
+    #[serde(default)]
+    staples: Vec<Staple>,
+}
+
+impl Certs {
+    /// As the alarms of `relais status` count it.
+    fn is_bad(&self) -> bool {
+        self.certificates.iter().any(Certificate::is_bad) || self.staples.iter().any(|one| one.is_bad)
+    }
+}
+
+/// A certificate that clients refuse without an OCSP answer.
+#[derive(Debug, Deserialize)]
+struct Staple {
+    name: String,
+    #[serde(default)]
+    until: Option<u64>,
+    #[serde(default)]
+    fault: Option<String>,
+    #[serde(default)]
+    failed_at: Option<u64>,
+    #[serde(default)]
+    is_bad: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -130,11 +153,7 @@ pub(crate) fn certs(options: Options, whom: &Whom) -> Result<ExitCode, Failure> 
                 true => say(serde_json::to_string_pretty(&answer).unwrap_or_else(|_| answer.to_string())),
                 false => say(draw(&certs).trim_end()),
             }
-            return Ok(ExitCode::from(if certs.certificates.iter().any(Certificate::is_bad) {
-                EXIT_DEGRADED
-            } else {
-                0
-            }));
+            return Ok(ExitCode::from(if certs.is_bad() { EXIT_DEGRADED } else { 0 }));
         }
         Some(What::Renew { name }) => {
             let answer = client.post("/certs/renew", &json!({ "name": name }))?;
@@ -174,7 +193,8 @@ fn draw(certs: &Certs) -> String {
 
 fn draw_at(certs: &Certs, now: u64) -> String {
     if certs.certificates.is_empty() {
-        return "no certificate is ordered from a CA: hosts have files, or the local CA (`relais status`)".to_owned();
+        let none = "no certificate is ordered from a CA: hosts have files, or the local CA (`relais status`)\n";
+        return none.to_owned() + &staples(certs, now);
     }
     let mut table = table(&["NAME", "STATE", "ISSUER", "ENDS IN", "RENEWED IN", "NEXT"]);
     for one in &certs.certificates {
@@ -201,6 +221,24 @@ fn draw_at(certs: &Certs, now: u64) -> String {
             text.push_str(&format!("{} is left alone for {}: {}\n", authority.name, ahead(now, until), authority.why));
         }
     }
+    text + &staples(certs, now)
+}
+
+/// A line for each certificate that needs an OCSP answer.
+fn staples(certs: &Certs, now: u64) -> String {
+    let mut text = String::new();
+    for Staple { name, until, fault, failed_at, .. } in &certs.staples {
+        let state = match until {
+            None => "needs an OCSP answer and has none".to_owned(),
+            Some(until) if *until <= now => "needs an OCSP answer, and the one it has is old".to_owned(),
+            Some(until) => format!("its OCSP answer ends in {}", ahead(now, *until)),
+        };
+        text.push_str(&format!("{name}: {state}\n"));
+        if let Some(fault) = fault {
+            let when = failed_at.map_or_else(String::new, |at| format!("{} ago: ", ago(now, at)));
+            text.push_str(&format!("    not fetched, {when}{fault}\n"));
+        }
+    }
     text
 }
 
@@ -221,6 +259,26 @@ fn ahead(now: u64, at: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_ocsp_answer_is_told_and_counts() {
+        let answer = |bad: bool| {
+            json!({ "certificates": [], "authorities": [], "staples": [
+                { "name": "a.fr", "until": 7_200_000_000_u64, "fault": null, "failed_at": null, "is_bad": false },
+                { "name": "b.fr", "until": null, "fault": "connection refused", "failed_at": 0, "is_bad": bad },
+            ] })
+        };
+        let certs: Certs = serde_json::from_value(answer(true)).unwrap();
+        let text = draw_at(&certs, 1_000_000);
+        for words in
+            ["a.fr: its OCSP answer ends in", "b.fr: needs an OCSP answer and has none", "1 s ago: connection refused"]
+        {
+            assert!(text.contains(words), "{text}");
+        }
+        assert!(certs.is_bad());
+        let certs: Certs = serde_json::from_value(answer(false)).unwrap();
+        assert!(!certs.is_bad());
+    }
 
     #[test]
     fn the_cas_words_stand_below_the_table() {
