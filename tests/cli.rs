@@ -16,6 +16,18 @@ fn relais(dir: &Path) -> Command {
     command
 }
 
+/// The same in a network of its own, where every port is free. It takes root and iproute2.
+fn alone(command: &mut Command) -> Command {
+    let mut outer = Command::new("unshare");
+    outer.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]).arg(command.get_program());
+    outer.args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        outer.current_dir(dir).env_clear();
+    }
+    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).stderr(Stdio::null());
+    outer
+}
+
 fn output(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
@@ -65,8 +77,12 @@ impl Daemon {
 
     fn start_with(dir: &Path, config: &Path, more: &[&str]) -> Daemon {
         let mut command = relais(dir);
-        command.args(["run", "--config"]).arg(config).args(more).stdout(Stdio::null());
-        command.stderr(std::fs::File::create(dir.join("log")).unwrap());
+        command.args(["run", "--config"]).arg(config).args(more);
+        Daemon::run(command, dir)
+    }
+
+    fn run(mut command: Command, dir: &Path) -> Daemon {
+        command.stdout(Stdio::null()).stderr(std::fs::File::create(dir.join("log")).unwrap());
         let mut daemon = Daemon { child: command.spawn().unwrap(), dir: dir.to_owned() };
         daemon.until("answers", |daemon| daemon.cli(&["status"]).0 != Some(3));
         daemon
@@ -243,14 +259,16 @@ fn what_is_missing_is_told_with_help_that_fits() {
 #[test]
 fn the_shipped_file_starts_as_it_is_and_stops_on_sigterm() {
     let dir = tempfile::tempdir().unwrap();
-    let mut shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml");
-    if [8080, 8443, 9180].iter().any(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_err()) {
-        // Another program of this machine has its ports: any others then, all else as it is.
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml");
+    let mut command = relais(dir.path());
+    let daemon = if alone(&mut Command::new("true")).status().is_ok_and(|status| status.success()) {
+        Daemon::run(alone(command.args(["run", "--config"]).arg(shipped)), dir.path())
+    } else {
+        // Any program of this machine may have its ports: others then, all else as it is.
         let text = std::fs::read_to_string(&shipped).unwrap();
         let text = [":8080\"", ":8443\"", ":9180\""].iter().fold(text, |text, port| text.replace(port, ":0\""));
-        shipped = write(dir.path(), "proxy.toml", &text);
-    }
-    let daemon = Daemon::start(dir.path(), &shipped);
+        Daemon::start(dir.path(), &write(dir.path(), "proxy.toml", &text))
+    };
     let (code, stdout, stderr) = daemon.cli(&["status"]);
     assert!(matches!(code, Some(0 | 4 | 5)), "{stdout}{stderr}");
     assert!(stdout.contains("relais ") && stdout.contains("SERVICE"), "{stdout}");

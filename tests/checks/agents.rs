@@ -48,9 +48,12 @@ fn lag_at_a_site_drains_it_and_the_operator_stays_master() {
     let (code, shown, _) = edge.cli(&["status"]);
     assert!(shown.contains("draining by its agent: drain # replication lag 40 s"), "{shown}");
     assert_eq!(code, Some(0), "it is meant");
-    edge.line("the drain", |line| line["message"] == "agent: drain # replication lag 40 s");
+    let drain = edge.line("the drain", |line| line["message"] == "agent: drain # replication lag 40 s");
+    assert_eq!(drain["level"], "WARN");
     says("ready up\n");
     wait_for("it is back", || client.ask(get("/")).text() == "here");
+    let back = edge.line("the return", |line| line["message"] == "agent: ready up");
+    assert_eq!(back["level"], "INFO", "good news is no warning");
     edge.order("disabled", "dijon");
     says("ready up 50%\n");
     assert_eq!(client.ask(get("/")).text(), "there");

@@ -6,9 +6,9 @@ use crate::support::raw::{Addressed, Plain, Raw};
 use crate::support::wire::{Conn, get, ok};
 use crate::support::{assert_same, noise, wait_for};
 
-const SIZE: usize = 10_000;
+const SIZE: usize = 100_000;
 
-const DOWNLOAD: &str = "HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: 10000\r\n\r\n";
+const DOWNLOAD: &str = "HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: 100000\r\n\r\n";
 
 /// One worker: what one request finds out the others know.
 fn alone(backend: &Raw) -> Edge {
@@ -90,9 +90,9 @@ fn half_a_film(tag: &'static str) -> (Edge, Plain, (Conn, Conn), Vec<u8>) {
     let rest = body[SIZE / 2..].to_vec();
     let other = Plain::new(move |seen| match seen.head.get("range") {
         Some(range) => {
-            assert_eq!((range, seen.head.get("if-range")), ("bytes=5000-9999", Some("\"v1\"")));
+            assert_eq!((range, seen.head.get("if-range")), ("bytes=50000-99999", Some("\"v1\"")));
             let head =
-                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5000-9999/10000\r\nContent-Length: 5000\r\n";
+                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 50000-99999/100000\r\nContent-Length: 50000\r\n";
             [format!("{head}ETag: {tag}\r\n\r\n").as_bytes(), &rest].concat()
         }
         None => ok("other").into_bytes(),

@@ -28,3 +28,4 @@ mod smuggling;
 mod spares;
 mod streaming;
 mod upgrade;
+mod whole;

@@ -300,9 +300,10 @@ fn attempts_are_bounded() {
 
 #[test]
 fn an_answer_that_has_begun_is_never_asked_for_again() {
+    // Larger than what is held back until it is whole.
     let half = Raw::new().serve(|mut conn| {
         conn.try_head();
-        let _ = conn.try_send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+        let _ = conn.try_send("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nhalf");
     });
     let alive = Plain::saying("x");
     let edge = Setup::to(&[&half, &alive]).start();

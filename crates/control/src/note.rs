@@ -37,9 +37,10 @@ pub(crate) fn write(transition: &Transition) {
                 tracing::warn!(about = %target, from, to = word, reason, "operator: {target} {word}");
             }
         }
-        Transition::Agent { id, said } => {
+        Transition::Agent { id, said, takes } => {
             let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
             match said {
+                Some(line) if *takes => tracing::info!(service, site, backend, line, "agent: {line}"),
                 Some(line) => tracing::warn!(service, site, backend, line, "agent: {line}"),
                 None => tracing::warn!(service, site, backend, "agent is silent: its words are forgotten"),
             }

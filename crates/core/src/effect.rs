@@ -249,6 +249,8 @@ pub enum Transition {
         id: BackendId,
         /// The line; `None`: it is silent, and its words are forgotten.
         said: Option<String>,
+        /// By its words the backend takes new requests.
+        takes: bool,
     },
     /// The name of a backend has other addresses.
     Addresses {

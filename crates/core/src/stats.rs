@@ -170,8 +170,8 @@ pub struct ServiceStats {
     pub tunnels: Counter,
 }
 
-/// Reasons a retry is counted under; the last is the catch-all.
-pub const RETRY_REASONS: [&str; 13] = [
+/// Reasons a retry is counted under.
+pub const RETRY_REASONS: [&str; 14] = [
     "refused",
     "unreachable",
     "connect_timeout",
@@ -185,6 +185,7 @@ pub const RETRY_REASONS: [&str; 13] = [
     "rescued",
     "stagger",
     "hedged",
+    "late",
 ];
 
 impl ServiceStats {

@@ -4,7 +4,9 @@
 //! 9.2.2) or an `Idempotency-Key`, and only while the body can be sent again. Answer begun -> never again. A backend
 //! tried in this request is not tried again while another is left.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use http::Response;
@@ -133,7 +135,7 @@ async fn one(exchange: &mut Exchange, forward: &Forward, connected: Connected, t
     }
     let hedge::Sent { member, reused, outcome, started } = hedge::send(exchange, forward, connected, ticket).await;
     match outcome {
-        Outcome::Answer(answer) => answered(exchange, forward, &member, *answer, started, ticket),
+        Outcome::Answer(answer) => answered(exchange, forward, &member, *answer, started, ticket).await,
         Outcome::Client(fault) => {
             ticket.attempted(&member, "client", started);
             Next::GiveUp(fault.into())
@@ -213,7 +215,7 @@ fn spend(exchange: &Exchange, forward: &Forward) -> bool {
 }
 
 /// A response head is here: passed on, unless its status says "elsewhere" and there is an elsewhere.
-fn answered(
+async fn answered(
     exchange: &mut Exchange,
     forward: &Forward,
     member: &Member,
@@ -248,9 +250,55 @@ fn answered(
             evidence(exchange, member, Ok(()));
         }
     }
+    let mut response = forward::pass_on(exchange, forward, member, answer, ticket);
+    if let Some(next) = whole(exchange, forward, member, response.body_mut(), started, ticket).await {
+        ticket.serving = None;
+        return next;
+    }
     ticket.attempted_until(member, "answered", started, exchange.now);
     if let Some(body) = &exchange.body {
         body.release();
     }
-    Next::Done(forward::pass_on(exchange, forward, member, answer, ticket))
+    Next::Done(response)
+}
+
+/// Waits a moment for all of a small answer, if there is another backend: what breaks while its client has nothing of it
+/// is asked for elsewhere, or refused, and not cut. Most are whole at the first look.
+async fn whole(
+    exchange: &mut Exchange,
+    forward: &Forward,
+    member: &Member,
+    body: &mut ResponseBody,
+    started: Instant,
+    ticket: &mut Ticket,
+) -> Option<Next> {
+    if exchange.pool.members.len() < 2 || body.small().is_none() {
+        return None;
+    }
+    let slot = member.backend.slot;
+    let mut first = poll_fn(|cx| Poll::Ready(body.poll_whole(cx))).await;
+    if first.is_pending() {
+        if !exchange.has_elsewhere(slot) {
+            return None;
+        }
+        body.small()?.hold(exchange.may_leave(slot, forward));
+        first = Poll::Ready(poll_fn(|cx| body.poll_whole(cx)).await);
+    }
+    let Poll::Ready(Err(cut)) = first else { return None };
+    let (fault, known) = cut.fault();
+    if cut.is_late() {
+        let silent = body.small()?.let_go();
+        if !silent || !exchange.may_leave(slot, forward) || !spend(exchange, forward) {
+            return None;
+        }
+        ticket.attempted(member, "late", started);
+        exchange.pool.stats.retried("late");
+        exchange.avoid_site = Some(Arc::clone(&member.backend.id.site));
+        return Some(Next::Again(Failure::Backend { fault, possibly_received: false }));
+    }
+    if exchange.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        return Some(Next::GiveUp(Failure::RequestTimeout));
+    }
+    let reason = if known { "rescued" } else { fault.as_str() };
+    Some(failed(exchange, forward, member, fault, reason, started, ticket))
 }

@@ -1,6 +1,7 @@
 //! The part of an answer's body that comes from one backend: the next frame, or why waiting for one has no point. What is
 //! then done about it is `response_body`'s business.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use relais_core::{Backend, Event, Fault};
 use tokio::sync::futures::OwnedNotified;
@@ -23,6 +24,12 @@ use crate::worker::Worker;
 
 /// What is buffered for a client may hide the silence of a backend for so many contracts.
 const HIDDEN: u32 = 10;
+
+/// Longest body that may be held back until it is whole, bytes.
+const HELD: u64 = 64 << 10;
+
+/// And longest time, however long the contract.
+const HELD_FOR: Duration = Duration::from_secs(1);
 
 /// A body that comes from a backend, with the connection it comes on.
 pub(crate) struct FromBackend {
@@ -63,6 +70,18 @@ pub(crate) struct Timing {
     drained_at: Option<Instant>,
     /// Nobody else has the rest: only this connection's own end, or a verdict, ends the wait.
     alone: bool,
+    /// What came while the answer was held back.
+    early: VecDeque<Frame<Bytes>>,
+    hold: Option<Hold>,
+}
+
+/// A small answer is held back until it is whole: as long as its client has nothing of it, it can still be asked for
+/// elsewhere, or refused.
+struct Hold {
+    /// Not after this.
+    until: Instant,
+    /// It may be asked for elsewhere.
+    movable: bool,
 }
 
 impl Timing {
@@ -93,9 +112,26 @@ impl Cut {
     /// Nothing has come for a contract on a connection that may be dead, as another one like it was.
     const DOUBT: &str = "backend_doubted";
 
+    /// A small answer was not whole when it could be held back no longer. Nothing is lost.
+    const LATE: &str = "late";
+
     /// The connection may live: what nobody else has goes on waiting for it.
     pub(crate) fn is_doubt(self) -> bool {
         self.0 == Cut::DOUBT
+    }
+
+    pub(crate) fn is_late(self) -> bool {
+        self.0 == Cut::LATE
+    }
+
+    /// What it says of the backend, and whether that was known before.
+    pub(crate) fn fault(self) -> (Fault, bool) {
+        match self.0 {
+            "backend_broke_off" => (Fault::Reset, false),
+            "backend_dead" => (Fault::Unacknowledged, true),
+            "backend_down" => (Fault::ResponseTimeout, true),
+            _ => (Fault::ResponseTimeout, false),
+        }
     }
 
     /// The word for the log.
@@ -105,16 +141,80 @@ impl Cut {
 }
 
 impl FromBackend {
-    /// The next frame, or why there will be none.
+    /// The next frame for the client, or why there will be none.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let next = match self.timing.early.pop_front() {
+            Some(frame) => Some(Ok(frame)),
+            None => ready!(self.poll_incoming(cx)),
+        };
+        if let (Some(plan), Some(Ok(frame))) = (&mut self.plan, &next)
+            && let Some(data) = frame.data_ref()
+        {
+            plan.passed(data.len());
+        }
+        Poll::Ready(next)
+    }
+
+    /// Whether it may be held back: short, of a stated length, and nothing waits for its end.
+    pub(crate) fn is_small(&self) -> bool {
+        let length = self.incoming.size_hint().exact();
+        length.is_some_and(|length| length <= HELD) && !self.events && self.gate.is_none()
+    }
+
+    /// Ready when all of it is here, and none of it passed on. Gives it out when it is one piece.
+    pub(crate) fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Cut>> {
+        while !self.incoming.is_end_stream() {
+            let Some(frame) = ready!(self.poll_incoming(cx)).transpose()? else { break };
+            let only = self.timing.early.is_empty() && self.incoming.is_end_stream();
+            match frame.into_data() {
+                Ok(data) if only => {
+                    self.release();
+                    return Poll::Ready(Ok(Some(data)));
+                }
+                Ok(data) => self.timing.early.push_back(Frame::data(data)),
+                Err(other) => self.timing.early.push_back(other),
+            }
+        }
+        self.release();
+        Poll::Ready(Ok(None))
+    }
+
+    /// Holds it back from now on.
+    pub(crate) fn hold(&mut self, movable: bool) {
+        let until = Instant::now() + self.contract.min(HELD_FOR);
+        self.timing.hold = Some(Hold { until, movable });
+    }
+
+    /// Holds it back no longer. Whether nothing at all came meanwhile.
+    pub(crate) fn let_go(&mut self) -> bool {
+        let held = self.contract.min(HELD_FOR);
+        self.timing.hold = None;
+        self.timing.blocked.is_some_and(|since| since.elapsed() >= held)
+    }
+
+    /// All of it was passed on.
+    pub(crate) fn is_end(&self) -> bool {
+        self.timing.early.is_empty() && self.incoming.is_end_stream()
+    }
+
+    /// What is still to be passed on.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        let mut hint = self.incoming.size_hint();
+        let early: usize = self.timing.early.iter().filter_map(|frame| Some(frame.data_ref()?.len())).sum();
+        if early > 0 {
+            let exact = hint.exact().map(|left| left + early as u64);
+            hint = exact.map_or_else(SizeHint::new, SizeHint::with_exact);
+        }
+        hint
+    }
+
+    /// The next frame from the backend.
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.timing.blocked = None;
                 if self.events {
                     self.backend.hear(self.worker.now());
-                }
-                if let (Some(plan), Some(data)) = (&mut self.plan, frame.data_ref()) {
-                    plan.passed(data.len());
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -145,7 +245,8 @@ impl FromBackend {
                 return Poll::Ready(Cut("backend_dead"));
             }
             // It does not answer, though its host lives. What can be continued elsewhere is; the rest may still come.
-            if now.downs != self.before.downs && self.exchange.is_some() {
+            let movable = self.exchange.is_some() || self.timing.hold.as_ref().is_some_and(|hold| hold.movable);
+            if now.downs != self.before.downs && movable {
                 return Poll::Ready(Cut("backend_down"));
             }
             if self.events && now.drains != self.before.drains && self.timing.drained_at.is_none() {
@@ -168,6 +269,7 @@ impl FromBackend {
             (self.timing.drained_at, "drained"),
             (hung_until, "backend_down"),
             (dead_until, Cut::DOUBT),
+            (self.timing.hold.as_ref().map(|hold| hold.until), Cut::LATE),
             (Some(until), "backend_stalled"),
         ];
         let first = reasons.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min_by_key(|(at, _)| *at);

@@ -65,6 +65,24 @@ impl ResponseBody {
         Self::new(Kind::Backend(body))
     }
 
+    /// The part that is still to come from a backend, when it may be held back until it is whole.
+    pub(crate) fn small(&mut self) -> Option<&mut FromBackend> {
+        match &mut self.kind {
+            Kind::Backend(body) if body.is_small() => Some(body),
+            _ => None,
+        }
+    }
+
+    /// Ready when all of a small answer is here, or will never be.
+    pub(crate) fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        if let Kind::Backend(body) = &mut self.kind
+            && let Some(bytes) = ready!(body.poll_whole(cx))?
+        {
+            *self = Self::full(bytes);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Keeps the request for a resume, if the answer can be resumed at all.
     pub(crate) fn arm(&mut self, exchange: Exchange) {
         if let Kind::Backend(body) = &mut self.kind
@@ -201,7 +219,7 @@ impl ResponseBody {
             Kind::Empty => true,
             Kind::Full(_) | Kind::Resuming(_) => false,
             Kind::Backend(body) => {
-                let ended = body.incoming.is_end_stream();
+                let ended = body.is_end();
                 if ended {
                     body.release();
                 }
@@ -245,7 +263,7 @@ impl Body for ResponseBody {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(_) | Kind::Resuming(_) => false,
-            Kind::Backend(body) => body.incoming.is_end_stream(),
+            Kind::Backend(body) => body.is_end(),
         }
     }
 
@@ -254,7 +272,7 @@ impl Body for ResponseBody {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Backend(body) => body.incoming.size_hint(),
+            Kind::Backend(body) => body.size_hint(),
             Kind::Resuming(_) => SizeHint::new(),
         }
     }

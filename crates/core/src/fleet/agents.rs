@@ -112,7 +112,8 @@ impl Fleet {
         // Weights change all the time: that is no news.
         if (words.admin(), &words.down) != (before.admin(), &before.down) {
             let said = entry.agent.said.as_ref().map(|said| said.line.clone());
-            self.changes.notes.push(Transition::Agent { id: entry.backend.id.clone(), said });
+            let takes = words.down.is_none() && words.admin() == Admin::Enabled;
+            self.changes.notes.push(Transition::Agent { id: entry.backend.id.clone(), said, takes });
         }
         self.obey(slot, now);
         let back = before.down.is_some() && words.down.is_none();
