@@ -12,6 +12,10 @@ use crate::support::wire::{get, ok, post};
 
 const SITES: &[(&str, u32)] = &[("dijon", 1), ("thory", 1), ("lyon", 2)];
 
+/// A drill that passes shows that the site was left within the contract: on a busy machine that takes a long one, where no
+/// check of a living backend is late.
+const LONG: &str = "failover_within = \"3s\"";
+
 #[track_caller]
 fn nobody_failed(load: Load) {
     let tally = load.stop();
@@ -30,13 +34,13 @@ fn drilled<T>(place: &Place, arguments: &[&str], meanwhile: impl FnOnce() -> T) 
 
 #[test]
 fn a_silent_drill_fails_nobody_and_really_cuts_the_site() {
-    let place = Place::new(SITES, "");
+    let place = Place::new(SITES, LONG);
     let kept = Load::start(place.edge.http(), 6, Connections::Kept, get);
     let fresh = Load::start(place.edge.http(), 2, Connections::Fresh, get);
     kept.go_on_for(300);
     let before = place.seen("dijon");
     assert!(before > 50, "the site has its share of the load: {before}");
-    let (code, told, ()) = drilled(&place, &["dijon", "--for", "4s"], || {
+    let (code, told, ()) = drilled(&place, &["dijon", "--for", "7s"], || {
         place.wait_until_cut("dijon");
         place.wait_until_left("dijon");
         let (cut, others) = (place.seen("dijon"), place.seen("thory"));
@@ -46,7 +50,7 @@ fn a_silent_drill_fails_nobody_and_really_cuts_the_site() {
         assert!(place.seen("thory") > others);
     });
     assert_eq!(code, Some(0), "{told}");
-    for part in ["PASSED: dijon can be lost", "1 of 1 service kept", "web", "dijon was cut (silent) for 4"] {
+    for part in ["PASSED: dijon can be lost", "1 of 1 service kept", "web", "dijon was cut (silent) for 7"] {
         assert!(told.contains(part), "no {part} in\n{told}");
     }
     place.all_up();
@@ -64,7 +68,7 @@ fn a_silent_drill_fails_nobody_and_really_cuts_the_site() {
     );
     assert_eq!(place.edge.sample("relais_requests_lost_total", &["service=\"web\""]), 0.0);
     assert_eq!(place.edge.sample("relais_failover_seconds_count", &["service=\"web\""]), 1.0);
-    assert_eq!(place.edge.sample("relais_failover_contract_seconds", &["service=\"web\""]), 1.0);
+    assert_eq!(place.edge.sample("relais_failover_contract_seconds", &["service=\"web\""]), 3.0);
     let (code, told, _) = place.edge.cli(&["history"]);
     assert_eq!(code, Some(0));
     assert!(told.contains("passed") && told.contains("drill: "), "{told}");
@@ -72,11 +76,11 @@ fn a_silent_drill_fails_nobody_and_really_cuts_the_site() {
 
 #[test]
 fn refused_and_slow_drills_fail_nobody_either() {
-    let place = Place::new(SITES, "");
+    let place = Place::new(SITES, LONG);
     for shape in ["refused", "slow"] {
         let load = Load::start(place.edge.http(), 6, Connections::Kept, get);
         load.go_on_for(200);
-        let (code, told, ()) = drilled(&place, &["dijon", "--shape", shape, "--for", "3s"], || {
+        let (code, told, ()) = drilled(&place, &["dijon", "--shape", shape, "--for", "6s"], || {
             place.wait_until_cut("dijon");
             if shape == "refused" {
                 place.wait_until_left("dijon");
@@ -84,7 +88,7 @@ fn refused_and_slow_drills_fail_nobody_either() {
             load.go_on_for(100);
         });
         assert_eq!(code, Some(0), "{told}");
-        assert!(told.contains(&format!("dijon was cut ({shape}) for 3")), "{told}");
+        assert!(told.contains(&format!("dijon was cut ({shape}) for 6")), "{told}");
         place.all_up();
         nobody_failed(load);
     }
@@ -96,7 +100,7 @@ fn no_post_is_executed_twice_in_a_drill() {
     let backends: Vec<Process> = (0..4).map(|_| Process::start()).collect();
     let list = |which: &[Process]| which.iter().map(|p| format!("{:?}", p.address())).collect::<Vec<_>>().join(", ");
     let edge = crate::support::edge::Setup::services(&format!(
-        "[sites]\ndijon = 1\nthory = 1\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n[service.web.backends]\n\
+        "[sites]\ndijon = 1\nthory = 1\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n{LONG}\n[service.web.backends]\n\
          dijon = [{}]\nthory = [{}]\n",
         list(&backends[..2]),
         list(&backends[2..])
@@ -107,7 +111,7 @@ fn no_post_is_executed_twice_in_a_drill() {
     }
     let load = Load::start(edge.http(), 6, Connections::Kept, |path| post(path, "once"));
     load.go_on_for(200);
-    let (code, out, err) = edge.cli(&["drill", "site", "dijon", "--for", "3s"]);
+    let (code, out, err) = edge.cli(&["drill", "site", "dijon", "--for", "6s"]);
     assert_eq!(code, Some(0), "{out}{err}");
     let tally = load.stop();
     let told = |bad: &String| bad.ends_with(": 502") || bad.ends_with(": 504");
@@ -127,11 +131,11 @@ const YES: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUp
 #[test]
 fn streams_of_the_cut_site_are_told() {
     for shape in ["silent", "refused"] {
-        let place = Place::answering(&[("dijon", 1), ("thory", 2)], "", |_| YES.as_bytes().to_vec());
+        let place = Place::answering(&[("dijon", 1), ("thory", 2)], LONG, |_| YES.as_bytes().to_vec());
         let mut client = place.edge.connect();
         client.send(ASK);
         assert_eq!(client.head().status(), 101);
-        let (code, told, ()) = drilled(&place, &["dijon", "--shape", shape, "--for", "3s"], || {
+        let (code, told, ()) = drilled(&place, &["dijon", "--shape", shape, "--for", "6s"], || {
             let last = client.rest();
             // A broken connection ends the stream by itself; a silent one must be ended.
             assert!(shape == "refused" || last == [0x88, 2, 0x03, 0xf4], "close frame 1012, not {last:?}");
@@ -199,7 +203,7 @@ fn the_first_lost_request_ends_it() {
 
 #[test]
 fn a_drill_ends_with_its_command() {
-    let place = Place::new(SITES, "");
+    let place = Place::new(SITES, LONG);
     let mut command = Command::new(env!("CARGO_BIN_EXE_relais"));
     command.args(["drill", "site", "dijon", "--for", "10m", "--socket"]).arg(place.edge.dir().join("admin.sock"));
     let mut command = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -216,7 +220,7 @@ fn a_drill_ends_with_its_command() {
 
 #[test]
 fn one_at_a_time_and_the_operator_can_end_it() {
-    let place = Place::new(SITES, "");
+    let place = Place::new(SITES, LONG);
     let (code, told, ()) = drilled(&place, &["dijon", "--for", "60s"], || {
         place.wait_until_cut("dijon");
         let (code, _, err) = place.edge.cli(&["drill", "site", "thory"]);
@@ -233,7 +237,7 @@ fn one_at_a_time_and_the_operator_can_end_it() {
 
 #[test]
 fn reload_and_stop_end_it() {
-    let place = Place::new(SITES, "");
+    let place = Place::new(SITES, LONG);
     let (code, told, ()) = drilled(&place, &["dijon", "--for", "60s"], || {
         place.wait_until_cut("dijon");
         let text = place.edge.text();

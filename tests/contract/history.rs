@@ -9,11 +9,12 @@ use crate::support::raw::Addressed;
 use crate::support::until;
 use crate::support::wire::get;
 
+/// The contract is long: on a busy machine no check of a living backend is late then.
 fn two_sites(backends: &[Process]) -> Edge {
     let at = |n: usize| backends[n].address();
     let edge = Setup::services(&format!(
-        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n[service.web.backends]\n\
-         dijon = [\"{}\", \"{}\"]\nthory = [\"{}\", \"{}\"]\n",
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nfailover_within = \"3s\"\n\
+         [service.web.backends]\ndijon = [\"{}\", \"{}\"]\nthory = [\"{}\", \"{}\"]\n",
         at(0),
         at(1),
         at(2),
@@ -48,15 +49,15 @@ fn a_killed_site_is_timed_told_and_remembered_across_a_restart() {
     assert!(number("moved") > 0, "{record:#}");
     assert!(number("began") <= number("declared") && number("declared") <= number("ended"), "{record:#}");
     assert!(number("took_micros") > 0 && number("took_micros") <= number("ended") - number("began"), "{record:#}");
-    assert_eq!(number("contract_micros"), 1_000_000);
+    assert_eq!(number("contract_micros"), 3_000_000);
     assert_eq!(edge.sample("relais_failover_seconds_count", &["service=\"web\""]), 1.0);
-    let overran = number("took_micros") > 1_000_000;
+    let overran = number("took_micros") > 3_000_000;
     assert_eq!(edge.sample("relais_failover_overruns_total", &["service=\"web\""]), f64::from(u8::from(overran)));
     edge.line("the failover is told", |line| {
         line["message"].as_str().is_some_and(|m| m.starts_with("failover away from"))
     });
     let (_, picture, _) = edge.cli(&["status"]);
-    assert!(picture.contains("LAST FAILOVER") && picture.contains(" of 1 s, "), "{picture}");
+    assert!(picture.contains("LAST FAILOVER") && picture.contains(" of 3 s, "), "{picture}");
     let (code, told, _) = edge.cli(&["history", "--service", "web"]);
     assert_eq!(code, Some(0));
     assert!(told.contains("dijon") && told.contains("TOOK"), "{told}");
@@ -76,9 +77,8 @@ fn a_killed_site_is_timed_told_and_remembered_across_a_restart() {
 fn an_outage_is_not_booked_as_a_failover() {
     let mut backends: Vec<Process> = (0..4).map(|_| Process::start()).collect();
     let edge = two_sites(&backends);
-    for backend in &mut backends {
-        backend.kill();
-    }
+    // Were one site dead before the other, that would be a failover.
+    Process::kill_all(&mut backends);
     for backend in &backends {
         edge.wait_for_health(backend, "down");
     }

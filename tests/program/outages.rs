@@ -10,12 +10,12 @@ use crate::support::raw::{Addressed, Plain};
 use crate::support::wire::{get, post};
 use crate::support::{free_address, wait_for};
 
-/// Two sites, two backends each, nothing else said: the contract of one second.
+/// Two sites, two backends each. The contract is long: on a busy machine no check of a living backend is late then.
 fn two_sites(backends: &[&Process; 4]) -> Edge {
     let [a, b, c, d] = backends.map(|backend| backend.address());
     Setup::services(&format!(
-        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n[service.web.backends]\n\
-         dijon = [\"{a}\", \"{b}\"]\nthory = [\"{c}\", \"{d}\"]\n"
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nfailover_within = \"3s\"\n\
+         [service.web.backends]\ndijon = [\"{a}\", \"{b}\"]\nthory = [\"{c}\", \"{d}\"]\n"
     ))
     .start()
 }

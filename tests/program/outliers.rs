@@ -62,7 +62,7 @@ fn three_wrong_answers_in_ten_are_enough() {
 #[test]
 fn being_much_slower_than_the_others_is_enough() {
     let bad = Plain::new(|_| {
-        std::thread::sleep(Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(500));
         ok("x").into_bytes()
     });
     is_left(&bad, "slow", "answers take");

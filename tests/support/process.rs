@@ -57,6 +57,14 @@ impl Process {
         }
     }
 
+    /// SIGKILL for all of them at once.
+    pub(crate) fn kill_all(processes: &mut [Process]) {
+        for child in processes.iter_mut().filter_map(|process| process.child.as_mut()) {
+            child.kill().unwrap();
+        }
+        processes.iter_mut().for_each(Process::kill);
+    }
+
     /// SIGSTOP: its kernel still takes connections, nobody answers.
     pub(crate) fn stop(&self) {
         send_signal("STOP", self.pid());
