@@ -18,6 +18,7 @@ pub(crate) mod service;
 pub(crate) mod site;
 pub(crate) mod timers;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::context::{Context, Span};
@@ -72,9 +73,11 @@ fn header_key(node: &Node<'_>, name: fn(&str) -> Result<String, Fault>) -> Optio
 }
 
 /// Notes every value that was there before in the same list. `what` is like "host".
-fn refuse_twins<T: PartialEq + std::fmt::Display>(cx: &Context<'_>, what: &str, values: &[(T, Span)]) {
-    for (index, (value, span)) in values.iter().enumerate() {
-        if let Some((_, first)) = values[..index].iter().find(|(earlier, _)| earlier == value) {
+fn refuse_twins<T: Eq + std::hash::Hash + std::fmt::Display>(cx: &Context<'_>, what: &str, values: &[(T, Span)]) {
+    let mut firsts: HashMap<&T, &Span> = HashMap::with_capacity(values.len());
+    for (value, span) in values {
+        let first = *firsts.entry(value).or_insert(span);
+        if first != span {
             let fault = Fault::new(format!("{what} `{value}` is there twice")).label("the second one");
             cx.error(span.clone(), fault.help(format!("the first is on line {}: keep one", cx.line(first))));
         }
