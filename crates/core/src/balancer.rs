@@ -30,6 +30,7 @@
 //! - **Random**: by weight. Nothing is compared, so nothing can be gamed by a backend that fails fast.
 //! - **Hash**: rendezvous hashing by weight, so that only the keys of a member that leaves move. A member with more than
 //!   1.25 times its fair share in flight passes the key to its next choice; a request without a key goes least in-flight.
+//!   In a tier of more than 32 members a tree leads each key to its member instead, at the cost of the tree's depth.
 //!
 //! Streams (tunnels, event streams) stay for hours and do little at a time, so what is in flight is compared kind by kind:
 //! a request goes by the requests that are there, a stream by the streams. Neither hides the other. A cap counts both.
@@ -42,6 +43,7 @@ mod order;
 mod policy;
 mod rendezvous;
 mod schedule;
+mod tree;
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -23,7 +23,7 @@ pub(crate) fn pool(balance: Balance, members: &str) -> Pool {
     let members: Vec<Member> = (0..).zip(members.split(',')).map(|(slot, words)| member(slot, words)).collect();
     let forward = forward(balance, &members);
     let timers = Timers::solve(&forward);
-    let order = Order::new(&members, &forward.balance);
+    let order = Order::new(&members, &forward.balance, None);
     Pool {
         service: service(forward),
         timers,
@@ -43,8 +43,16 @@ pub(crate) fn large(balance: Balance, count: usize, weight: impl Fn(usize) -> u3
 impl Pool {
     /// The same pool after a change to its members.
     pub(crate) fn changed(mut self, change: impl FnOnce(&mut [Member])) -> Pool {
+        let before = Pool {
+            service: Arc::clone(&self.service),
+            timers: self.timers.clone(),
+            members: self.members.clone(),
+            stats: Arc::clone(&self.stats),
+            shared: Arc::clone(&self.shared),
+            order: std::mem::take(&mut self.order),
+        };
         change(&mut self.members);
-        self.order = Order::new(&self.members, &self.forward().balance);
+        self.order = Order::new(&self.members, &self.forward().balance, Some(&before));
         self
     }
 
@@ -52,7 +60,7 @@ impl Pool {
     pub(crate) fn declared(mut self, change: impl FnOnce(&mut Forward)) -> Pool {
         let mut forward = self.forward().clone();
         change(&mut forward);
-        self.order = Order::new(&self.members, &forward.balance);
+        self.order = Order::new(&self.members, &forward.balance, None);
         self.timers = Timers::solve(&forward);
         self.service = service(forward);
         self

@@ -8,11 +8,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use relais_config::Balance;
 
 use super::order::Group;
+use super::tree::{self, Tree};
 use super::{Picker, latency, rendezvous};
 use crate::snapshot::Member;
 
 /// Draws before the walk.
 const DRAWS: usize = 4;
+
+/// Draws of a key before its group is looked at as a whole.
+const LEADS: u64 = 32;
 
 /// Turns looked at before the walk.
 const TURNS: usize = 16;
@@ -92,19 +96,48 @@ impl<'a> Picker<'a, '_> {
     }
 
     fn by_key(&self, group: &'a Group, avoid: Option<&str>, key: u64) -> Option<&'a Member> {
+        let led = group.tree.as_ref().and_then(|tree| self.along(tree, group, avoid, key));
+        led.or_else(|| self.by_score(group, avoid, key))
+    }
+
+    /// The first of the key's draws that may be taken and is not overloaded.
+    fn along(&self, tree: &Tree, group: &'a Group, avoid: Option<&str>, key: u64) -> Option<&'a Member> {
+        for draw in 0..LEADS {
+            let member = self.member(tree.member(key, draw))?;
+            let ripe = member.ramp_from.is_none() || tree::toll(key, draw, member.backend.hash) < self.grown(member);
+            if !group.holds(member) || !ripe || !self.admits(member, avoid) {
+                continue;
+            }
+            // Whoever is idle is within every bound.
+            if self.busy(member) == 0.0 || self.within_bound(group, member) {
+                return Some(member);
+            }
+        }
+        None
+    }
+
+    fn within_bound(&self, group: &Group, member: &Member) -> bool {
+        let (inflight, weights) = self.load(group);
+        self.busy(member) + 1.0 <= rendezvous::limit(inflight, self.weight(member), weights)
+    }
+
+    fn load(&self, group: &Group) -> (f64, f64) {
+        group.load(&self.pool.members, self.ask.stream, self.ask.now, self.pool.timers.ramp)
+    }
+
+    fn by_score(&self, group: &'a Group, avoid: Option<&str>, key: u64) -> Option<&'a Member> {
         let all = || group.members.iter().filter_map(|&index| self.member(index));
-        let inflight: f64 = all().map(|member| self.busy(member)).sum();
-        let weights: f64 = if group.ramping { all().map(|m| self.weight(m)).sum() } else { group.weight() as f64 };
+        let (inflight, weights) = self.load(group);
+        let alike = group.even && !group.ramping;
         let (mut first, mut bounded) = (None, None);
         for member in all().filter(|member| self.admits(member, avoid)) {
-            let weight = self.weight(member);
-            let score = rendezvous::score(key, member.backend.hash, weight);
+            let (weight, hash) = (self.weight(member), member.backend.hash);
+            let score = if alike { rendezvous::drawn(key, hash) } else { rendezvous::score(key, hash, weight) };
             let better = |than: &Option<(f64, &Member)>| than.is_none_or(|(best, _)| score > best);
             if better(&first) {
                 first = Some((score, member));
             }
-            let next = self.busy(member) + 1.0;
-            if better(&bounded) && next <= rendezvous::limit(inflight, weight, weights) {
+            if better(&bounded) && self.busy(member) + 1.0 <= rendezvous::limit(inflight, weight, weights) {
                 bounded = Some((score, member));
             }
         }

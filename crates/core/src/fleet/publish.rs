@@ -54,7 +54,8 @@ impl Fleet {
             }
             changed = true;
             let balance = service.forward.as_ref().map(|forward| forward.balance.clone());
-            let order = balance.map_or_else(Order::default, |balance| Order::new(&members, &balance));
+            let before = service.pool.as_deref();
+            let order = balance.map_or_else(Order::default, |balance| Order::new(&members, &balance, before));
             service.pool = Some(Arc::new(Pool {
                 service: Arc::clone(&service.service),
                 timers: service.timers.clone(),
