@@ -53,6 +53,10 @@ impl Tally {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Tally::default()
+    }
+
     pub(crate) fn add(&mut self, other: &Tally) {
         self.attempts += other.attempts;
         self.errors += other.errors;
@@ -65,15 +69,18 @@ impl Tally {
         Share { of: self.attempts.max(self.errors), n: self.errors }
     }
 
-    /// Heads that took longer than this for sure: a bucket that lies partly below does not count.
+    fn answers(&self) -> u64 {
+        self.heads.iter().sum()
+    }
+
+    /// Heads that took longer than this for sure.
     fn slower_than(&self, micros: u64) -> Share {
-        let first = BUCKETS.partition_point(|bound| *bound < micros) + 1;
-        Share { of: self.heads.iter().sum(), n: self.heads.iter().skip(first).sum() }
+        Share { of: self.answers(), n: self.heads.iter().skip(first_above(micros)).sum() }
     }
 
     /// The median latency in microseconds, linear inside its bucket; `None`: nothing was answered.
     fn median(&self) -> Option<u64> {
-        let total: u64 = self.heads.iter().sum();
+        let total = self.answers();
         let mut left = total.div_ceil(2);
         let mut lower = 0;
         for (count, upper) in self.heads.iter().zip(BUCKETS) {
@@ -97,6 +104,10 @@ struct Share {
 impl Share {
     fn part(self) -> f64 {
         self.n as f64 / self.of.max(1) as f64
+    }
+
+    fn millionths(self) -> u64 {
+        self.n.saturating_mul(1_000_000) / self.of.max(1)
     }
 
     /// `12 of 40`.
@@ -155,9 +166,78 @@ pub(crate) struct Terms<'a> {
     pub(crate) excused: Duration,
 }
 
-/// Judges what one backend did in a span of time against what others of its pool did in the same.
-pub(crate) fn judge(own: &Tally, others: &[Tally], terms: &Terms<'_>) -> Option<Accused> {
-    wrong(own, others, terms.rule).or_else(|| slow(own, others, terms))
+/// What the backends of a pool did in one span of time, sorted once, so that each of them can be held against the others
+/// without looking at all of them again.
+#[derive(Debug)]
+pub(crate) struct Crowd {
+    tallies: Vec<Tally>,
+    medians: Option<Vec<u64>>,
+    wrong: Option<Shares>,
+    /// By the first bucket that counts as slow.
+    slow: [Option<Shares>; BUCKETS.len() + 2],
+}
+
+impl Crowd {
+    /// The tallies of all that are compared, whoever is judged among them.
+    pub(crate) fn new(tallies: impl Iterator<Item = Tally>) -> Self {
+        Self { tallies: tallies.collect(), medians: None, wrong: None, slow: std::array::from_fn(|_| None) }
+    }
+
+    /// The median of the others' median latencies.
+    fn typical(&mut self, own: &Tally) -> Option<u64> {
+        let counted = |tally: &Tally| tally.median().filter(|_| tally.answers() >= LEAST);
+        let tallies = &self.tallies;
+        let medians = self.medians.get_or_insert_with(|| sorted(tallies.iter().filter_map(counted)));
+        middle_but(medians, counted(own))
+    }
+
+    fn wrong(&mut self) -> &Shares {
+        let tallies = &self.tallies;
+        self.wrong.get_or_insert_with(|| Shares::new(tallies.iter().map(Tally::errors)))
+    }
+
+    fn slower_than(&mut self, limit: u64) -> &Shares {
+        let tallies = &self.tallies;
+        let made = &mut self.slow[first_above(limit).min(BUCKETS.len() + 1)];
+        made.get_or_insert_with(|| Shares::new(tallies.iter().map(|tally| tally.slower_than(limit))))
+    }
+}
+
+/// Shares of many that were asked often enough.
+#[derive(Debug)]
+struct Shares {
+    /// In millionths, so that they can be ordered; sorted.
+    parts: Vec<u64>,
+    volume: u64,
+}
+
+impl Shares {
+    fn new(shares: impl Iterator<Item = Share>) -> Self {
+        let shares: Vec<Share> = shares.filter(|share| share.of >= LEAST).collect();
+        Self {
+            parts: sorted(shares.iter().map(|share| share.millionths())),
+            volume: shares.iter().map(|share| share.of).sum(),
+        }
+    }
+
+    /// The median share of the others and how sure it is that `share`, one of these, is another, when it is.
+    fn compared(&self, share: Share) -> Option<(f64, f64)> {
+        let counts = share.of >= LEAST;
+        let median = middle_but(&self.parts, counts.then(|| share.millionths()))? as f64 / 1e6;
+        let volume = self.volume - if counts { share.of } else { 0 };
+        let weight = share.apart(median, volume);
+        (share.part() >= TIMES * median && weight >= SURE).then_some((median, weight))
+    }
+}
+
+/// Whether what one backend did can be anything but well, whatever the others did.
+pub(crate) fn suspicious(own: &Tally, terms: &Terms<'_>) -> bool {
+    many_wrong(own, terms.rule) || (terms.rule.slow_factor > 0 && most_slow(own, least_limit(terms), terms.rule))
+}
+
+/// Judges what one backend did in a span of time against what others of its pool, of which it is one, did in the same.
+pub(crate) fn judge(own: &Tally, pool: &mut Crowd, terms: &Terms<'_>) -> Option<Accused> {
+    wrong(own, pool, terms.rule).or_else(|| slow(own, pool, terms))
 }
 
 /// Whether a backend surely has another share of wrong answers than the others together.
@@ -166,53 +246,68 @@ pub(crate) fn differs(own: &Tally, others: &Tally) -> bool {
     own.errors().apart(others.part(), others.of) >= SURE
 }
 
-fn wrong(own: &Tally, others: &[Tally], rule: &Outlier) -> Option<Accused> {
-    let share = own.errors();
-    let limit = f64::from(rule.errors_percent) / 100.0;
-    if rule.errors_percent == 0 || share.of < u64::from(rule.volume) || share.part() < limit {
+fn many_wrong(own: &Tally, rule: &Outlier) -> bool {
+    let (share, limit) = (own.errors(), f64::from(rule.errors_percent) / 100.0);
+    rule.errors_percent > 0 && share.of >= u64::from(rule.volume) && share.part() >= limit
+}
+
+fn most_slow(own: &Tally, limit: u64, rule: &Outlier) -> bool {
+    let share = own.slower_than(limit);
+    share.of >= u64::from(rule.volume) && share.part() > MOST
+}
+
+/// Nobody is slow below this, microseconds, however fast the others are.
+fn least_limit(terms: &Terms<'_>) -> u64 {
+    let excused = u64::try_from(terms.excused.as_micros()).unwrap_or(u64::MAX);
+    FASTEST.saturating_mul(terms.rule.slow_factor.into()).max(excused)
+}
+
+fn wrong(own: &Tally, pool: &mut Crowd, rule: &Outlier) -> Option<Accused> {
+    if !many_wrong(own, rule) {
         return None;
     }
-    let (median, weight) = compared(share, others.iter().map(Tally::errors))?;
+    let share = own.errors();
+    let (median, weight) = pool.wrong().compared(share)?;
     let why = format!("{} answers were errors, pool median {:.0} %", share.told(), median * 100.0);
     Some(Accused { reason: Reason::Errors, why, weight })
 }
 
-fn slow(own: &Tally, others: &[Tally], terms: &Terms<'_>) -> Option<Accused> {
+fn slow(own: &Tally, pool: &mut Crowd, terms: &Terms<'_>) -> Option<Accused> {
     let rule = terms.rule;
-    if rule.slow_factor == 0 {
+    if rule.slow_factor == 0 || !most_slow(own, least_limit(terms), rule) {
         return None;
     }
-    let typical =
-        middle(others.iter().filter(|other| other.heads.iter().sum::<u64>() >= LEAST).filter_map(Tally::median))?;
-    let excused = u64::try_from(terms.excused.as_micros()).unwrap_or(u64::MAX);
-    let limit = typical.max(FASTEST).saturating_mul(rule.slow_factor.into()).max(excused);
-    let share = own.slower_than(limit);
-    if share.of < u64::from(rule.volume) || share.part() <= MOST {
+    let typical = pool.typical(own)?;
+    let limit = typical.saturating_mul(rule.slow_factor.into()).max(least_limit(terms));
+    if !most_slow(own, limit, rule) {
         return None;
     }
     // One slow route is slow everywhere: the same share of answers is compared, not the times.
-    let (_, weight) = compared(share, others.iter().map(|other| other.slower_than(limit)))?;
+    let (_, weight) = pool.slower_than(limit).compared(own.slower_than(limit))?;
     let head = short(Duration::from_micros(own.median()?));
     let why = format!("answers take {head}, pool median {}", short(Duration::from_micros(typical)));
     Some(Accused { reason: Reason::Slow, why, weight })
 }
 
-/// The median share of the others and how sure it is that `share` is another, when it is.
-fn compared(share: Share, others: impl Iterator<Item = Share>) -> Option<(f64, f64)> {
-    let others: Vec<Share> = others.filter(|other| other.of >= LEAST).collect();
-    let volume = others.iter().map(|other| other.of).sum();
-    // In millionths, so that shares can be ordered.
-    let parts = others.iter().map(|other| other.n.saturating_mul(1_000_000) / other.of.max(1));
-    let median = middle(parts)? as f64 / 1e6;
-    let weight = share.apart(median, volume);
-    (share.part() >= TIMES * median && weight >= SURE).then_some((median, weight))
+/// The first bucket whose latencies are above this for sure, in microseconds: one that lies partly below does not count.
+fn first_above(micros: u64) -> usize {
+    BUCKETS.partition_point(|bound| *bound < micros) + 1
 }
 
-/// The median; of two in the middle the higher, so that a doubt is in favour of the accused.
-fn middle(values: impl Iterator<Item = u64>) -> Option<u64> {
+fn sorted(values: impl Iterator<Item = u64>) -> Vec<u64> {
     let mut values: Vec<u64> = values.collect();
     values.sort_unstable();
-    values.get(values.len() / 2).copied()
+    values
+}
+
+/// The median of sorted values without one of them; of two in the middle the higher, so that a doubt is in favour of the
+/// accused.
+fn middle_but(sorted: &[u64], one: Option<u64>) -> Option<u64> {
+    let Some(one) = one else { return sorted.get(sorted.len() / 2).copied() };
+    let left_out = sorted.partition_point(|value| *value < one);
+    let middle = (sorted.len().checked_sub(1)?) / 2;
+    let others = sorted.len() > 1;
+    others.then(|| sorted.get(middle + usize::from(middle >= left_out)).copied()).flatten()
 }
 
 #[cfg(test)]

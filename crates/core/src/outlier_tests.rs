@@ -11,7 +11,13 @@ fn tally(attempts: u64, errors: u64, heads: &[(u64, u64)]) -> Tally {
 }
 
 fn judged(own: &Tally, others: &[Tally]) -> Option<Accused> {
-    judge(own, others, &Terms { rule: &Outlier::default(), excused: Duration::from_millis(100) })
+    among(own, others, &Terms { rule: &Outlier::default(), excused: Duration::from_millis(100) })
+}
+
+fn among(own: &Tally, others: &[Tally], terms: &Terms<'_>) -> Option<Accused> {
+    let said = judge(own, &mut Crowd::new(others.iter().chain([own]).copied()), terms);
+    assert!(suspicious(own, terms) || said.is_none(), "nobody is accused who was not looked at: {said:?}");
+    said
 }
 
 fn wrong(errors: u64, of: u64, others: &[(u64, u64)]) -> Option<Accused> {
@@ -63,7 +69,7 @@ fn few_wrong_answers_are_no_reason() {
     assert!(wrong(9, 9, &[(0, 1000); 3]).is_none(), "below volume");
     let never = Outlier { errors_percent: 0, ..Outlier::default() };
     let terms = Terms { rule: &never, excused: Duration::ZERO };
-    assert!(judge(&tally(1000, 900, &[]), &[tally(1000, 0, &[])], &terms).is_none());
+    assert!(among(&tally(1000, 900, &[]), &[tally(1000, 0, &[])], &terms).is_none());
 }
 
 #[test]
@@ -86,7 +92,7 @@ fn slow_routes_and_slow_paths_are_nobodys_fault() {
     assert!(slow(&[(940, 9)], &[&[(18, 90)], &[(18, 90)]]).is_none(), "below volume");
     let never = Outlier { slow_factor: 0, ..Outlier::default() };
     let terms = Terms { rule: &never, excused: Duration::ZERO };
-    assert!(judge(&tally(100, 0, &[(5_000, 100)]), &[tally(100, 0, &[(1, 100)])], &terms).is_none());
+    assert!(among(&tally(100, 0, &[(5_000, 100)]), &[tally(100, 0, &[(1, 100)])], &terms).is_none());
 }
 
 /// Wrong verdicts by chance: pools whose backends all fail alike, however often.

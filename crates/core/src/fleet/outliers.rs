@@ -3,7 +3,6 @@
 //! Workers only count; once in a while the counts of a pool are compared here. Slices of time are common to a pool and as
 //! long as it takes to say something: a second where a lot is asked, half a minute where little is.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use relais_config::Outlier;
@@ -13,7 +12,7 @@ use super::agenda::Alarm;
 use super::layout::index_u32;
 use super::state::Entry;
 use crate::health::{Admin, Health};
-use crate::outlier::{Accused, Reason, Tally, Terms, differs, judge};
+use crate::outlier::{Accused, Crowd, Reason, Tally, Terms, differs, judge, suspicious};
 use crate::time::Instant;
 
 /// Pools are compared once per contract, within these bounds.
@@ -35,11 +34,13 @@ const LOOK_BACK: usize = 2;
 /// Right answers in a row, about, that prove that wrong ones are over.
 const PROOF: u64 = 8;
 
-/// What one backend did lately.
+/// What one backend did lately. Whoever was not asked takes next to no memory.
 #[derive(Debug, Default)]
 pub(super) struct Recently {
-    /// Newest first; the first is still growing.
-    slices: VecDeque<Tally>,
+    /// Slices since it came, at most [`SLICES`]; the newest is still growing.
+    slices: usize,
+    /// Those in which anything happened, by their age in slices.
+    busy: Vec<(usize, Tally)>,
     /// The counters when they were last looked at.
     seen: Tally,
     /// Attempts and errors of the others when the present run of failed requests began.
@@ -49,34 +50,46 @@ pub(super) struct Recently {
 impl Recently {
     fn look(&mut self, now: Tally) {
         let grown = now.since(&self.seen);
+        self.slices = self.slices.max(1);
+        if grown.is_empty() {
+            return;
+        }
         self.seen = now;
-        match self.slices.front_mut() {
-            Some(first) => first.add(&grown),
-            None => self.slices.push_front(grown),
+        match self.busy.iter_mut().find(|(age, _)| *age == 0) {
+            Some((_, newest)) => newest.add(&grown),
+            None => self.busy.push((0, grown)),
         }
     }
 
     fn begin_slice(&mut self) {
-        self.slices.truncate(SLICES - 1);
-        self.slices.push_front(Tally::default());
+        self.slices = (self.slices + 1).min(SLICES);
+        self.busy.iter_mut().for_each(|(age, _)| *age += 1);
+        self.busy.retain(|(age, _)| *age < SLICES);
+        if self.busy.is_empty() {
+            self.busy = Vec::new();
+        }
     }
 
     fn over(&self, span: usize) -> Tally {
         let mut sum = Tally::default();
-        self.slices.iter().take(span).for_each(|slice| sum.add(slice));
+        self.busy.iter().filter(|(age, _)| *age < span).for_each(|(_, tally)| sum.add(tally));
         sum
     }
 
     /// The newest slices that hold enough answers to prove something hold no wrong one.
     fn is_over(&self) -> bool {
-        let spans = (1..=self.slices.len()).map(|span| self.over(span));
-        spans.into_iter().find(|tally| tally.attempts >= PROOF).is_some_and(|tally| tally.errors == 0)
+        let mut spans = (1..=self.slices).map(|span| self.over(span));
+        spans.find(|tally| tally.attempts >= PROOF).is_some_and(|tally| tally.errors == 0)
     }
 
     /// From now on only what comes counts.
     fn forget(&mut self, now: Tally) {
-        self.slices.clear();
+        self.clear();
         self.seen = now;
+    }
+
+    fn clear(&mut self) {
+        (self.slices, self.busy) = (0, Vec::new());
     }
 }
 
@@ -107,7 +120,7 @@ impl Fleet {
         for slot in self.services[index].members.clone() {
             let alone = !self.anyone_usable(index, Some(slot));
             let Some(entry) = self.entries.get_mut(&slot) else { continue };
-            entry.recently.slices.clear();
+            entry.recently.clear();
             if entry.is_ejected() && entry.answers() && (alone || !checked) {
                 self.lift(slot, "ejected, but no longer compared with others", now);
             } else if entry.ejected.take().is_some() {
@@ -127,8 +140,9 @@ impl Fleet {
             let read = Tally::read(&entry.backend.stats);
             entry.recently.look(read);
         }
+        let mut crowds: [Option<Crowd>; SLICES + 1] = std::array::from_fn(|_| None);
         let mut accused: Vec<(u32, Accused)> =
-            members.iter().filter_map(|slot| Some((*slot, self.accused(*slot, &rule)?))).collect();
+            members.iter().filter_map(|slot| Some((*slot, self.accused(*slot, &rule, &mut crowds)?))).collect();
         accused.sort_by(|(_, a), (_, b)| b.weight.total_cmp(&a.weight));
         for (slot, accused) in accused {
             if self.can_lose(slot, &rule) {
@@ -138,8 +152,9 @@ impl Fleet {
         self.end_slice(index, now);
     }
 
-    /// What a backend is accused of, over the shortest span that shows it.
-    fn accused(&self, slot: u32, rule: &Outlier) -> Option<Accused> {
+    /// What a backend is accused of, over the shortest span that shows it. The pool of each span is looked at once, and
+    /// only when somebody in it can be accused.
+    fn accused(&self, slot: u32, rule: &Outlier, pools: &mut [Option<Crowd>; SLICES + 1]) -> Option<Accused> {
         let entry = self.entries.get(&slot)?;
         if entry.admin != Admin::Enabled || !matches!(entry.health(), Health::Up | Health::Suspect) {
             return None;
@@ -147,12 +162,15 @@ impl Fleet {
         let service = &self.services[entry.service];
         let path = self.sites[entry.site].round_trip.smoothed().unwrap_or_default();
         let terms = Terms { rule, excused: service.timers.failover_within / 10 + path * 2 };
-        let others: Vec<&Entry> = self.others(entry).filter(|other| other.health() != Health::Down).collect();
         // Nobody is compared with what others did before it came.
-        let longest = entry.recently.slices.len();
-        SPANS.iter().map(|span| longest.min(*span)).find_map(|span| {
-            let tallies: Vec<Tally> = others.iter().map(|other| other.recently.over(span)).collect();
-            judge(&entry.recently.over(span), &tallies, &terms)
+        SPANS.iter().map(|span| entry.recently.slices.min(*span)).find_map(|span| {
+            let own = entry.recently.over(span);
+            if !suspicious(&own, &terms) {
+                return None;
+            }
+            let serving = service.members.iter().filter_map(|slot| self.entries.get(slot));
+            let tallies = serving.filter(|one| one.health() != Health::Down).map(|one| one.recently.over(span));
+            judge(&own, pools[span].get_or_insert_with(|| Crowd::new(tallies)), &terms)
                 .filter(|accused| accused.reason != Reason::Errors || !entry.recently.is_over())
         })
     }
