@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use relais_core::{Ask, Instant, Snapshot};
@@ -13,7 +14,7 @@ use crate::fleet;
 
 const NOW: Instant = Instant::from_micros(1_700_000_010_000_000);
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "route/10-hosts",
     "route/1000-hosts",
     "route/1000-paths",
@@ -26,6 +27,8 @@ const NAMES: [&str; 12] = [
     "pick/hash-1000",
     "headers/of-a-browser",
     "headers/hop-by-hop",
+    "probe/100-backends",
+    "probe/1000-backends",
 ];
 
 pub(crate) fn run(words: &[String]) -> Outcome<()> {
@@ -38,6 +41,7 @@ pub(crate) fn run(words: &[String]) -> Outcome<()> {
         Some(("route", what)) => route(what, times),
         Some(("pick", what)) => pick(what, times),
         Some(("headers", what)) => headers(what, times),
+        Some(("probe", what)) => probe(what, times),
         _ => Err(format!("no function {name}").into()),
     }
 }
@@ -80,6 +84,25 @@ fn pick(what: &str, times: u64) -> Outcome<()> {
         let roll = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let ask = Ask { tried: &[], roll, now: NOW, key: Some(roll), sticky: None, avoid_site: None, stream: false };
         black_box(black_box(pool).pick(black_box(&ask)));
+    }
+    Ok(())
+}
+
+/// What the fleet does for one probe, with all that comes up meanwhile: here the comparison of backends of which each gives
+/// as many wrong answers as the others, so that each of them must be looked at.
+fn probe(what: &str, times: u64) -> Outcome<()> {
+    let backends = what.strip_suffix("-backends").ok_or("N-backends")?.parse()?;
+    let (mut fleet, snapshot, _) = fleet::settled(&fleet::text(1, backends, "1s"))?;
+    for member in snapshot.pools.iter().flat_map(|pool| &pool.members) {
+        for n in 0..40 {
+            member.backend.stats.latency.observe(Duration::from_millis(5));
+            member.backend.stats.succeed(if n % 2 == 0 { 500 } else { 200 });
+        }
+    }
+    let mut sent = 0;
+    while sent < times {
+        let now = fleet.poll_timeout().ok_or("nothing is due")?;
+        sent += fleet::step(&mut fleet, Ok(()), now) as u64;
     }
     Ok(())
 }

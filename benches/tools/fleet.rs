@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use relais_core::config::{Config, Lookup};
-use relais_core::{Admin, Command, Effect, Event, Fleet, Instant, Saved, Snapshot, Target};
+use relais_core::{Admin, Command, Effect, Event, Fault, Fleet, Health, Instant, Saved, Snapshot, Target};
 use serde_json::json;
 
 use crate::args::{Args, Outcome};
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Args) -> Outcome<()> {
     let (mut fleet, built) = timed(|| Fleet::new(Arc::clone(&config), Saved::default(), now, 7));
     let effects = drained(&mut fleet);
     let born = resident_kib();
-    let mut now = all_up(&mut fleet, &effects, now);
+    let (mut now, up) = timed(|| all_up(&mut fleet, &effects, now));
 
     let other = parsed(&text(services, backends, "900ms"))?;
     let mut reloads = Vec::new();
@@ -34,13 +34,15 @@ pub(crate) fn run(args: &Args) -> Outcome<()> {
     }
     let (changes, snapshot) = one_backend(&mut fleet, now, services)?;
     let routes = timed(|| snapshot.route(&format!("s{}.bench.test", services - 1), "/")).1;
-    let per_probe = a_round_of_probes(&mut fleet, now);
+    let (per_probe, now) = a_round_of_probes(&mut fleet, now);
+    let lost = all_lost(&mut fleet, now);
     let all = services * backends;
     println!(
         "{}",
         json!({
             "services": services, "backends": all,
-            "parse_ms": ms(parse), "new_fleet_ms": ms(built),
+            "parse_ms": ms(parse), "new_fleet_ms": ms(built), "all_up_ms": ms(up),
+            "lost_after_ms": lost.0.map(ms), "lost_ms": ms(lost.1),
             "reload_ms": spread(&reloads), "backend_changes_ms": spread(&changes),
             "route_us": routes.as_secs_f64() * 1e6, "probe_us": per_probe.as_secs_f64() * 1e6,
             "bytes_per_backend": (born.saturating_sub(before)) * 1024 / all,
@@ -74,15 +76,21 @@ pub(crate) fn parsed(text: &str) -> Outcome<Arc<Config>> {
 
 /// The newest snapshot of a new fleet with every backend up.
 pub(crate) fn snapshot(text: &str) -> Outcome<Arc<Snapshot>> {
+    Ok(settled(text)?.1)
+}
+
+/// A new fleet with every backend up, its newest snapshot, and the time it is.
+pub(crate) fn settled(text: &str) -> Outcome<(Fleet, Arc<Snapshot>, Instant)> {
     let now = Instant::from_micros(1_700_000_000_000_000);
     let mut fleet = Fleet::new(parsed(text)?, Saved::default(), now, 7);
     let mut effects = drained(&mut fleet);
-    all_up(&mut fleet, &effects, now);
+    let now = all_up(&mut fleet, &effects, now);
     effects.extend(drained(&mut fleet));
     // `all_up` took what was published meanwhile: ask for one more.
     fleet.handle_event(Event::Reload(parsed(&format!("{text}\n[log]\naccess = false\n"))?), now);
     effects.extend(drained(&mut fleet));
-    published(&effects).ok_or_else(|| "nothing was published".into())
+    let snapshot = published(&effects).ok_or("nothing was published")?;
+    Ok((fleet, snapshot, now))
 }
 
 fn published(effects: &[Effect]) -> Option<Arc<Snapshot>> {
@@ -99,29 +107,56 @@ fn drained(fleet: &mut Fleet) -> Vec<Effect> {
 
 /// Answers every probe well until all have an answer; gives the time it is then.
 fn all_up(fleet: &mut Fleet, begun: &[Effect], now: Instant) -> Instant {
-    answer(fleet, begun, now);
+    answer(fleet, begun, Ok(()), now);
     let end = now + Duration::from_secs(3);
     let mut now = now;
     while let Some(due) = fleet.poll_timeout().filter(|due| *due < end) {
         now = due.max(now);
-        fleet.handle_timeout(now);
-        let effects = drained(fleet);
-        answer(fleet, &effects, now);
-        drained(fleet);
+        step(fleet, Ok(()), now);
     }
     now
 }
 
-fn answer(fleet: &mut Fleet, effects: &[Effect], now: Instant) -> usize {
-    let mut answered = 0;
-    for effect in effects {
-        if let Effect::Probe(order) = effect {
-            let (slot, id, took) = (order.backend.slot, order.id, Duration::from_micros(300));
-            fleet.handle_event(Event::Probed { slot, id, result: Ok(()), took, said: None }, now + took);
-            answered += 1;
+/// What is due is done, and probes that are sent have their result at once; gives their number.
+pub(crate) fn step(fleet: &mut Fleet, result: Result<(), Fault>, now: Instant) -> usize {
+    fleet.handle_timeout(now);
+    let effects = drained(fleet);
+    answer(fleet, &effects, result, now)
+}
+
+fn answer(fleet: &mut Fleet, effects: &[Effect], result: Result<(), Fault>, now: Instant) -> usize {
+    let probes = effects.iter().filter_map(|effect| match effect {
+        Effect::Probe(order) => Some(order),
+        _ => None,
+    });
+    let took = Duration::from_micros(300);
+    let answers: Vec<Event> = probes
+        .map(|order| Event::Probed { slot: order.backend.slot, id: order.id, result, took, said: None })
+        .collect();
+    let answered = answers.len();
+    fleet.handle_events(answers, now + took);
+    drained(fleet);
+    answered
+}
+
+/// From one moment on nothing answers any more: after how long the site is down, and what that took.
+fn all_lost(fleet: &mut Fleet, now: Instant) -> (Option<Duration>, Duration) {
+    let (from, end) = (now, now + Duration::from_secs(10));
+    let lost = |fleet: &Fleet, now| fleet.report(now).sites.iter().all(|site| site.health == Health::Down);
+    let mut now = now;
+    let mut took = Duration::ZERO;
+    let mut looked = now;
+    while let Some(due) = fleet.poll_timeout().filter(|due| *due < end) {
+        now = due.max(now);
+        took += timed(|| step(fleet, Err(Fault::ConnectTimeout), now)).1;
+        if now.since(looked) > Duration::from_millis(5) {
+            looked = now;
+            if lost(fleet, now) {
+                return (Some(now.since(from)), took);
+            }
         }
     }
-    answered
+    (None, took)
 }
 
 /// One backend goes and comes by the operator's word: each is a new pool and a new snapshot.
@@ -142,18 +177,15 @@ fn one_backend(fleet: &mut Fleet, now: Instant, services: usize) -> Outcome<(Vec
     Ok((took, newest.ok_or("nothing was published")?))
 }
 
-/// What one probe costs the loop: planning it, ordering it, judging its answer.
-fn a_round_of_probes(fleet: &mut Fleet, now: Instant) -> Duration {
+/// What one probe costs the loop (planning it, ordering it, judging its answer), and the time it is then.
+fn a_round_of_probes(fleet: &mut Fleet, now: Instant) -> (Duration, Instant) {
     let (mut now, end) = (now, now + Duration::from_secs(1));
     let (mut probes, began) = (0, Clock::now());
     while let Some(due) = fleet.poll_timeout().filter(|due| *due < end) {
         now = due.max(now);
-        fleet.handle_timeout(now);
-        let effects = drained(fleet);
-        probes += answer(fleet, &effects, now);
-        drained(fleet);
+        probes += step(fleet, Ok(()), now);
     }
-    began.elapsed() / u32::try_from(probes.max(1)).unwrap_or(u32::MAX)
+    (began.elapsed() / u32::try_from(probes.max(1)).unwrap_or(u32::MAX), now)
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {

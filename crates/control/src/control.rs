@@ -4,6 +4,7 @@
 use std::collections::hash_map::RandomState;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
+use std::iter;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ use crate::probe::{Probed, Probes};
 use crate::setup::{ListenerHooks, SetLogLevel, Setup};
 use crate::watch::{self, Change};
 
-/// Events of workers taken in one go before anything is published: a burst costs one snapshot, not one each.
+/// Events of workers, or results of probes, taken in one go before anything is published: a burst costs one snapshot,
+/// not one each.
 const BATCH: usize = 256;
 /// Requests that may wait for the loop.
 const REQUESTS: usize = 64;
@@ -262,20 +264,15 @@ impl Control {
     fn take(&mut self, heard: Heard) -> Option<Ended> {
         match heard {
             Heard::Event(event) => {
-                let now = self.now();
-                self.fleet.handle_event(event, now);
-                for _ in 1..BATCH {
-                    let Ok(event) = self.inbox.events.try_recv() else { break };
-                    self.fleet.handle_event(event, now);
-                }
+                let (now, inbox) = (self.now(), &mut self.inbox.events);
+                let more = std::iter::from_fn(|| inbox.try_recv().ok());
+                self.fleet.handle_events(iter::once(event).chain(more).take(BATCH), now);
             }
             Heard::WorkersGone => self.inbox.workers_gone = true,
-            Heard::Probed(Probed { slot, id, result, took, said, round_trip }) => {
-                let now = self.now();
-                if let Some(took) = round_trip {
-                    self.fleet.handle_event(Event::Connected { slot, took }, now);
-                }
-                self.fleet.handle_event(Event::Probed { slot, id, result, took, said }, now);
+            Heard::Probed(probed) => {
+                let (now, probes) = (self.now(), &mut self.probes);
+                let more = std::iter::from_fn(|| probes.try_next());
+                self.fleet.handle_events(iter::once(probed).chain(more).take(BATCH).flat_map(Probed::events), now);
             }
             Heard::Request(Request::Stop(reply)) => {
                 tracing::info!("stop requested");

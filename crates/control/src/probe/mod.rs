@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relais_core::stats::Histogram;
-use relais_core::{Fault, ProbeOrder};
+use relais_core::{Event, Fault, ProbeOrder};
 use relais_tls::CertStore;
-use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use run::{Answer, Prober};
 
@@ -35,6 +35,15 @@ pub(crate) struct Probed {
     pub(crate) said: Option<Arc<str>>,
     /// The connect was answered after so long: one round trip.
     pub(crate) round_trip: Option<Duration>,
+}
+
+impl Probed {
+    /// What the fleet is told.
+    pub(crate) fn events(self) -> impl Iterator<Item = Event> {
+        let Probed { slot, id, result, took, said, round_trip } = self;
+        let connected = round_trip.map(|took| Event::Connected { slot, took });
+        connected.into_iter().chain([Event::Probed { slot, id, result, took, said }])
+    }
 }
 
 /// Probes of one backend, counted since start.
@@ -86,23 +95,37 @@ impl Probes {
                 std::future::pending::<()>().await;
                 continue;
             };
-            let probed = match joined {
-                Ok((task, probed)) => {
-                    self.ended(task);
-                    probed
-                }
-                Err(error) => match (self.ended(error.id()), error.is_panic()) {
-                    (Some((slot, id)), true) => {
-                        tracing::error!(%error, "a probe failed inside relais; counted as a malformed answer");
-                        let (result, took) = (Err(Fault::Malformed), Duration::ZERO);
-                        Probed { slot, id, result, took, said: None, round_trip: None }
-                    }
-                    _ => continue,
-                },
-            };
-            self.count(&probed);
-            return probed;
+            if let Some(probed) = self.joined(joined) {
+                return probed;
+            }
         }
+    }
+
+    /// A result that is there already.
+    pub(crate) fn try_next(&mut self) -> Option<Probed> {
+        loop {
+            let joined = self.running.try_join_next_with_id()?;
+            if let Some(probed) = self.joined(joined) {
+                return Some(probed);
+            }
+        }
+    }
+
+    /// What a task that ended has brought; nothing when it was stopped.
+    fn joined(&mut self, joined: Result<(Id, Probed), JoinError>) -> Option<Probed> {
+        let probed = match joined {
+            Ok((task, probed)) => {
+                self.ended(task);
+                probed
+            }
+            Err(error) => {
+                let (slot, id) = self.ended(error.id()).filter(|_| error.is_panic())?;
+                tracing::error!(%error, "a probe failed inside relais; counted as a malformed answer");
+                Probed { slot, id, result: Err(Fault::Malformed), took: Duration::ZERO, said: None, round_trip: None }
+            }
+        };
+        self.count(&probed);
+        Some(probed)
     }
 
     /// Which probe a task was. Its handle goes too: it would keep the memory of the task until the next probe.

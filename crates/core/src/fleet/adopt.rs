@@ -45,10 +45,11 @@ impl Fleet {
         let difference = self.lay_out(&config, now);
         self.forget_unnamed_words();
         self.refresh_admin();
+        let first_probes = probing::first_probes(difference.added.len());
         for &slot in &difference.added {
             let Some(entry) = self.entries.get(&slot) else { continue };
             let record = remembered.remove(&entry.backend.id);
-            self.begin(slot, record, now);
+            self.begin(slot, record, first_probes, now);
         }
         self.follow_all(&difference.services, now);
         self.changes.forget.extend(remembered.into_keys().map(RecordKey::Backend));
@@ -67,11 +68,12 @@ impl Fleet {
             self.certs.reload(config, now);
             self.forget_unnamed_words();
             self.refresh_admin();
+            let first_probes = probing::first_probes(difference.added.len());
             for &slot in &difference.added {
                 if let Some(entry) = self.entries.get_mut(&slot) {
                     entry.cold = true;
                 }
-                self.begin(slot, None, now);
+                self.begin(slot, None, first_probes, now);
             }
             for &slot in &difference.rechecked {
                 self.recheck(slot, now);
@@ -103,9 +105,10 @@ impl Fleet {
         }
     }
 
-    /// A backend's first moment: from memory as far as it is young, else without a verdict.
-    fn begin(&mut self, slot: u32, record: Option<BackendRecord>, now: Instant) {
-        let spread = self.random.below(probing::FIRST_PROBE_WITHIN);
+    /// A backend's first moment: from memory as far as it is young, else without a verdict. Its first probe comes within
+    /// `first`.
+    fn begin(&mut self, slot: u32, record: Option<BackendRecord>, first: Duration, now: Instant) {
+        let spread = self.random.below(first);
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         let timers = &self.services[entry.service].timers;
         if let Some(record) = record {

@@ -86,7 +86,7 @@ impl Fleet {
             patience: self.patience(entry),
             lived,
             excused: failed && self.excused(entry, now),
-            spare: failed && self.spare(entry),
+            spare: matches!(evidence, Evidence::Request(Err(_))) && self.spare(entry),
             shared,
             needed: before.health == Health::Down && !failed && !self.anyone_usable(entry.service, Some(slot)),
             short: probe.is_some_and(|probe| probe.short),

@@ -14,6 +14,7 @@ mod agents;
 mod certificates;
 mod comeback;
 mod drill;
+mod entries;
 mod failover;
 mod judging;
 mod layout;
@@ -48,8 +49,9 @@ use crate::time::Instant;
 use agenda::{Agenda, Alarm};
 use drill::Drill;
 pub use drill::{DrillOrder, DrillRefused};
+use entries::Entries;
 use failover::Past;
-use state::{Entry, ServiceState, SiteState, Words};
+use state::{ServiceState, SiteState, Words};
 
 /// Makes the random numbers of certificates others than those of backends.
 const CERTS: u64 = 0x6365_7274;
@@ -59,7 +61,7 @@ const CERTS: u64 = 0x6365_7274;
 pub struct Fleet {
     config: Arc<Config>,
     random: Random,
-    entries: BTreeMap<u32, Entry>,
+    entries: Entries,
     slots: BTreeMap<BackendId, u32>,
     next_slot: u32,
     next_probe: u64,
@@ -100,7 +102,8 @@ struct Changes {
 }
 
 impl Fleet {
-    /// `seed` drives jitter. Emits the first `Publish` and plans the first probes within 100 ms.
+    /// `seed` drives jitter. Emits the first `Publish` and plans the first probes: within 100 ms, or at a pace of
+    /// 10,000 a second where that is longer.
     #[must_use]
     pub fn new(config: Arc<Config>, saved: Saved, now: Instant, seed: u64) -> Self {
         let certs = Certs::new(&config, &saved, seed ^ CERTS, now);
@@ -108,7 +111,7 @@ impl Fleet {
             router: Arc::new(Router::new(&config)),
             config,
             random: Random::new(seed),
-            entries: BTreeMap::new(),
+            entries: Entries::default(),
             slots: BTreeMap::new(),
             next_slot: 0,
             next_probe: 0,
@@ -132,6 +135,16 @@ impl Fleet {
 
     /// Takes one event. Unknown slots, stale probe results and words about unknown targets change nothing.
     pub fn handle_event(&mut self, event: Event, now: Instant) {
+        self.handle_events([event], now);
+    }
+
+    /// Takes events that came together: what they change is published once.
+    pub fn handle_events(&mut self, events: impl IntoIterator<Item = Event>, now: Instant) {
+        events.into_iter().for_each(|event| self.take(event, now));
+        self.flush(now);
+    }
+
+    fn take(&mut self, event: Event, now: Instant) {
         match event {
             Event::Reload(config) => self.reload(&config, now),
             Event::Probed { slot, id, result, took, said } => self.probed(slot, id, result, took, said, now),
@@ -152,7 +165,6 @@ impl Fleet {
             Event::Wanted { host } => self.certs.wanted(&host, now),
             Event::WallClock { wall } => self.certs.wall_clock(wall, now),
         }
-        self.flush(now);
     }
 
     /// To be called at or after `poll_timeout`. Does all that is due by `now`, and nothing else.

@@ -16,8 +16,10 @@ use crate::report::ProbeReport;
 use crate::time::Instant;
 use crate::verdict::Evidence;
 
-/// Every backend is probed for the first time within this.
-pub(super) const FIRST_PROBE_WITHIN: Duration = Duration::from_millis(100);
+/// Backends that are new together are probed for the first time within this,
+const FIRST_PROBE_WITHIN: Duration = Duration::from_millis(100);
+/// or at this pace: connects all at once overflow queues, here and there, and look like silence.
+const FIRST_PROBE_EVERY: Duration = Duration::from_micros(100);
 /// A prober always answers; should one answer be lost, the probe counts as unanswered so long after its deadline.
 const GRACE: Duration = Duration::from_secs(2);
 /// Backends of a service that is wholly down are probed faster, but not more than one per this time.
@@ -191,6 +193,11 @@ impl Fleet {
             }
         }
     }
+}
+
+/// How long the first probes of so many backends take.
+pub(super) fn first_probes(backends: usize) -> Duration {
+    (FIRST_PROBE_EVERY * u32::try_from(backends).unwrap_or(u32::MAX)).max(FIRST_PROBE_WITHIN)
 }
 
 /// No good check since it was last down, or since nobody knew it.

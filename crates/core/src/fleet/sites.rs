@@ -23,6 +23,9 @@ const SITE_SIGNALS: u32 = 5;
 const MOST_SIGNALS: u32 = 12;
 /// A verdict may be wrong by chance this often: one in so many runs of lost packets.
 const BY_CHANCE: f64 = 1e-5;
+/// A site is looked at as a whole at most once in this time for each [`LOOK_AT`] backends.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+const LOOK_AT: usize = 256;
 /// Other backends asked at once when one at the site meets silence.
 const ASKED: usize = 8;
 
@@ -77,16 +80,32 @@ impl Fleet {
         if !many {
             return;
         }
+        let (suspected, confirmed) = (self.sites[index].health == Health::Suspect, self.confirmed(index, witness));
+        if suspected && !confirmed && !self.due_for_a_look(index, now) {
+            return;
+        }
         if self.site_answers(index) {
             self.site_lives(slot, now);
             return;
         }
-        if self.sites[index].health == Health::Up {
+        if !suspected {
             self.suspect(index, fault, now);
         }
-        if self.confirmed(index, witness) {
+        if confirmed {
             self.bring_down(index, now);
         }
+    }
+
+    /// Whether all backends of a site that is suspected already are to be looked at for a sign of life: where there are
+    /// thousands, not at the word of each of them.
+    fn due_for_a_look(&mut self, index: usize, now: Instant) -> bool {
+        let site = &mut self.sites[index];
+        let pause = LOOK_EVERY * u32::try_from(site.members.len() / LOOK_AT).unwrap_or(u32::MAX);
+        let due = now.since(site.looked) >= pause;
+        if due {
+            site.looked = now;
+        }
+        due
     }
 
     /// Probes backends of a site out of turn. At first only some: a big site needs no crowd to be heard.

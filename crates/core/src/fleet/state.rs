@@ -300,6 +300,8 @@ pub(super) struct SiteState {
     pub(super) round_trip: RoundTrip,
     /// When something there last answered.
     pub(super) lived: Option<Instant>,
+    /// When all its backends were last looked at for a sign of life.
+    pub(super) looked: Instant,
     /// The WireGuard tunnel to it; `None`: there is none, or it cannot be read.
     pub(super) tunnel: Option<TunnelState>,
     /// It is in a drill, and behaves like this.
@@ -325,6 +327,7 @@ impl SiteState {
             accusation: None,
             round_trip: RoundTrip::default(),
             lived: None,
+            looked: Instant::default(),
             tunnel: None,
             drill: None,
             downs: Vec::new(),
