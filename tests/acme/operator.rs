@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::first::said;
 use crate::pebble::Pebble;
 use crate::support::certs;
 use crate::support::edge::Setup;
-use crate::support::wait_for;
+use crate::support::tools::have;
+use crate::support::{until, wait_for};
 
 #[test]
 fn renew_test_revoke_and_rollover() {
@@ -119,4 +121,68 @@ fn moving_in_costs_no_order() {
     assert_eq!(pebble.shown("b.fr").as_ref(), Some(&shown[1]));
     wait_for("both are known", || edge.cli(&["certs"]).1.matches("valid").count() == 2);
     assert_eq!(pebble.orders(), 2, "{}", edge.log());
+}
+
+/// A Caddy that ran here until now: its folder as it left it, its account as well.
+#[test]
+fn moving_in_from_a_caddy_takes_its_account_too() {
+    if !have("caddy", "caddy") {
+        return;
+    }
+    let Some(pebble) = Pebble::start() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let (http, https) = (pebble.http, pebble.https);
+    let file = format!(
+        "{{\n email ops@a.fr\n admin off\n http_port {}\n https_port {}\n default_bind {}\n acme_ca {}\n acme_ca_root {}\n}}\n\
+         a.fr, www.a.fr {{\n respond hello\n}}\n",
+        http.port(),
+        https.port(),
+        http.ip(),
+        pebble.directory(),
+        pebble.dir().join("root.pem").display(),
+    );
+    std::fs::write(home.path().join("Caddyfile"), file).unwrap();
+    let mut command = std::process::Command::new("/usr/bin/caddy");
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(home.path().join("Caddyfile"));
+    command.env("HOME", home.path()).env("XDG_DATA_HOME", home.path().join("data"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut caddy = Running(command.spawn().unwrap());
+    let names = ["a.fr", "www.a.fr"];
+    let before = names.map(|host| until(host, || pebble.shown(host)));
+    caddy.end();
+    let orders = pebble.orders();
+
+    let setup = Setup::file(&pebble.file(&names, ""));
+    let (state, config) = (setup.dir().join("state"), setup.dir().join("proxy.toml"));
+    std::fs::write(&config, setup.text()).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_relais"));
+    command.args(["certs", "import"]).arg(home.path().join("data/caddy")).arg("--state-dir").arg(&state);
+    command.arg("--config").arg(&config).arg("--socket").arg(setup.dir().join("admin.sock"));
+    let ran = crate::support::tools::run(&mut command);
+    assert!(ran.stdout.contains("2 certificates and 1 accounts taken over"), "{ran:?}");
+    let account = std::fs::read_to_string(state.join("certs/pebble/account.json")).unwrap();
+    let edge = setup.start();
+    assert_eq!(names.map(|host| pebble.shown(host).unwrap()), before);
+    wait_for("both are known", || edge.cli(&["certs"]).1.matches("valid").count() == 2);
+    assert_eq!(pebble.orders(), orders, "{}", edge.log());
+    // The next one is ordered with the account it came with.
+    assert_eq!(edge.cli(&["certs", "renew", "a.fr"]).0, Some(0));
+    wait_for("it is renewed", || said(&edge, "certificate issued") == 1);
+    assert_eq!(said(&edge, "account kept"), 0, "{}", edge.log());
+    assert_eq!(std::fs::read_to_string(state.join("certs/pebble/account.json")).unwrap(), account);
+}
+
+struct Running(std::process::Child);
+
+impl Running {
+    fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
 }

@@ -1,6 +1,7 @@
 //! The account at a CA: its key, registering it, giving it another key. May talk to the CA; keeps nothing: the caller is
 //! given every state of the account, and is waited for, before the CA learns of it. So nothing is lost with a crash.
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -8,7 +9,8 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{Request, Response};
 use instant_acme::{Account, Error, Key};
 use relais_core::config::{ExternalAccount, Secret};
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -37,10 +39,12 @@ impl Kept {
         Ok(Self { id: None, key_pkcs8: new_key()?, directory: directory.to_string(), next_pkcs8: None })
     }
 
-    /// `None`: unreadable, or of another directory.
+    /// `None`: unreadable, of another directory, or with a key that nobody can sign with: a new account costs no
+    /// certificate.
     fn parse(text: &Secret, directory: &str) -> Option<Self> {
         let kept: Self = serde_json::from_str(text.expose()).ok()?;
-        (kept.directory == directory && kept.key().is_ok()).then_some(kept)
+        let signs = |key: Vec<u8>| EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key).is_ok();
+        (kept.directory == directory && kept.key().is_ok_and(signs)).then_some(kept)
     }
 
     fn key(&self) -> Result<Vec<u8>, OrderFault> {
@@ -57,11 +61,14 @@ impl Kept {
 /// # Errors
 /// Why it cannot be taken over: only P-256 keys can.
 pub fn import(directory: &str, id: &str, key_pem: &Secret) -> Result<Secret, String> {
-    let key = rcgen::KeyPair::from_pem(key_pem.expose()).map_err(|fault| format!("its key cannot be read: {fault}"))?;
-    if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
-        return Err("its key is not ECDSA P-256; a new account will be made, which costs no certificate".to_string());
-    }
-    let key_pkcs8 = URL_SAFE_NO_PAD.encode(key.serialize_der());
+    let key = PrivateKeyDer::from_pem_slice(key_pem.expose().as_bytes())
+        .map_err(|fault| format!("its key cannot be read: {fault}"))?;
+    // Caddy writes SEC1: what is kept is PKCS#8 whatever it was.
+    let key = EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, key.secret_der()).map_err(|_| {
+        "its key is not ECDSA P-256; a new account will be made, which costs no certificate".to_string()
+    })?;
+    let key = key.to_pkcs8v1().map_err(|_| "its key cannot be written as PKCS#8".to_string())?;
+    let key_pkcs8 = URL_SAFE_NO_PAD.encode(key.as_ref());
     Ok(Kept { id: Some(id.to_string()), key_pkcs8, directory: directory.to_string(), next_pkcs8: None }.secret())
 }
 

@@ -1,6 +1,10 @@
 //! What is done with what is there: a new key for the account, taking a certificate back, an account the CA forgot.
 
-use relais_core::config::Challenge;
+use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use relais_core::config::{Challenge, Secret};
 use relais_tls::acme::{self, FaultKind, Reason};
 
 use crate::clerk::{Clerk, job};
@@ -78,4 +82,36 @@ async fn a_ca_that_forgot_the_account_is_given_it_again() {
     };
     let kept = clerk.kept.lock();
     assert!(kept.iter().all(|one| key(one) == key(&kept[0])), "the same key is registered again");
+}
+
+/// Caddy keeps the key of its account in the older form (SEC1): the account must be as good as before.
+#[tokio::test]
+async fn an_account_taken_over_from_another_program_is_used() {
+    let Some(pebble) = Pebble::start(Manner::default()).await else { return };
+    let (first, ca, certs) = (Clerk::default(), pebble.ca(), &pebble.edge.certs);
+    let wanted = job(&["t.a.test"], Challenge::Http01);
+    first.order(&ca, &wanted, certs).await.unwrap();
+    let kept: serde_json::Value = serde_json::from_str(first.held().unwrap().expose()).unwrap();
+    let (id, pkcs8) =
+        (kept["id"].as_str().unwrap(), URL_SAFE_NO_PAD.decode(kept["key_pkcs8"].as_str().unwrap()).unwrap());
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8).unwrap();
+    let sec1: EcPrivateKeyRfc5915Der<'_> = key.private_key().as_der().unwrap();
+    for (kind, der) in [("EC PRIVATE KEY", sec1.as_ref()), ("PRIVATE KEY", &pkcs8)] {
+        let pem = format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", STANDARD.encode(der));
+        let account = acme::import(&ca.authority.directory, id, &Secret::new(&pem)).unwrap();
+        let moved = Clerk::default();
+        *moved.account.lock() = Some(account);
+        moved.order(&ca, &wanted, certs).await.unwrap();
+        assert!(moved.kept.lock().is_empty(), "{kind}: another account was made");
+    }
+}
+
+#[tokio::test]
+async fn an_account_whose_key_cannot_sign_is_made_anew() {
+    let Some(pebble) = Pebble::start(Manner::default()).await else { return };
+    let (clerk, ca, certs) = (Clerk::default(), pebble.ca(), &pebble.edge.certs);
+    let damaged = serde_json::json!({ "id": "https://x/1", "key_pkcs8": "AAAA", "directory": ca.authority.directory });
+    *clerk.account.lock() = Some(Secret::new(&damaged.to_string()));
+    clerk.order(&ca, &job(&["n.a.test"], Challenge::Http01), certs).await.unwrap();
+    assert_ne!(clerk.held().unwrap().expose(), damaged.to_string());
 }
