@@ -145,3 +145,59 @@ fn old_tls_versions_are_refused_when_told() {
     assert_eq!(ask(&["--tlsv1.3"]), Some(0));
     assert_eq!(ask(&["--tls-max", "1.2"]), Some(35));
 }
+
+const PAIRS: &str = "[certificate.one]\ncert = \"one.pem\"\nkey = \"one.key\"\n\
+                     [certificate.two]\ncert = \"two.pem\"\nkey = \"two.key\"";
+
+/// A disk error, a half-written file, a wrong right: at boot nobody may be there to mend it.
+#[test]
+fn with_last_good_a_damaged_certificate_file_is_served_as_it_was() {
+    let backend = Plain::saying("x");
+    let authority = Authority::new();
+    let setup = web("[\"one.test\", \"two.test\"]", &backend).and(PAIRS).under("exec \"$@\" --last-good");
+    authority.issue(&["one.test"]).write(setup.dir(), "one");
+    authority.issue(&["two.test"]).write(setup.dir(), "two");
+    let mut edge = setup.start();
+    let shown = |edge: &Edge| {
+        ["one.test", "two.test"].map(|host| certs::shown(edge.https(), host, authority.trusted()).unwrap())
+    };
+    let before = shown(&edge);
+    wait_for("it is on disk", || edge.status()["store"]["unsaved"] == 0);
+    for (file, content) in [("one.pem", None), ("one.key", Some("-----BEGIN PRIVATE KEY-----\nhalf"))] {
+        edge.crash();
+        match content {
+            Some(text) => std::fs::write(edge.dir().join(file), text).unwrap(),
+            None => std::fs::remove_file(edge.dir().join(file)).unwrap(),
+        }
+        edge.restart();
+        assert_eq!(shown(&edge), before, "{}", edge.log());
+        let alarms = edge.status()["alarms"].to_string();
+        assert!(alarms.contains("started without what is damaged") && alarms.contains(file), "{alarms}");
+        assert_eq!(edge.cli(&["status"]).0, Some(4));
+    }
+    authority.issue(&["one.test"]).write(edge.dir(), "one");
+    wait_for("the alarm is over", || !edge.status()["alarms"].to_string().contains("certificate"));
+    let after = shown(&edge);
+    assert!(after[0] != before[0] && after[1] == before[1], "the new pair is in use");
+}
+
+#[test]
+fn without_a_copy_the_other_names_are_served_and_a_plain_start_is_strict() {
+    let backend = Plain::saying("x");
+    let authority = Authority::new();
+    let make = |shell: &str| {
+        let setup = web("[\"one.test\", \"two.test\"]", &backend).and(PAIRS).under(shell);
+        authority.issue(&["two.test"]).write(setup.dir(), "two");
+        std::fs::write(setup.dir().join("one.pem"), "garbage").unwrap();
+        setup
+    };
+    let mut strict = make("exec \"$@\"").launch();
+    assert_eq!(strict.ended().code(), Some(1));
+    assert!(strict.log().contains("one.pem") && strict.log().contains("one.key"), "{}", strict.log());
+    let edge = make("exec \"$@\" --last-good").start();
+    assert!(certs::shown(edge.https(), "two.test", authority.trusted()).is_ok());
+    assert!(certs::shown(edge.https(), "one.test", authority.trusted()).is_err());
+    let local = certs::roots_of(&edge.root());
+    assert!(certs::shown(edge.https(), "one.test", local).is_ok(), "as a host without a file");
+    assert!(edge.status()["alarms"].to_string().contains("one.pem"), "{}", edge.status()["alarms"]);
+}

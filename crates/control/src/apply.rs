@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use relais_config::{Config, words};
 use relais_core::{Event, Instant};
+use relais_tls::CertProblem;
 
 use crate::alarm::AlarmReport;
 use crate::control::Control;
@@ -175,6 +176,7 @@ impl Control {
             self.fleet.handle_event(Event::Reload(Arc::clone(&config)), now);
             self.flush();
         }
+        (self.keep_files)(certs.copies());
         self.certs.install(certs);
         self.certificates_are_well();
         if !unchanged {
@@ -280,6 +282,7 @@ impl Control {
         match result {
             Ok(Certificates { loaded, files }) => {
                 let covered = loaded.covered().to_vec();
+                (self.keep_files)(loaded.copies());
                 self.certs.install(*loaded);
                 self.tell_inventory(covered);
                 self.current.files.retain(|target| target.kind != Change::Certificates);
@@ -294,6 +297,19 @@ impl Control {
                 self.alarms.take(AlarmReport { about: "certificates", trouble }, now);
             }
         }
+    }
+
+    /// The start did without some.
+    pub(crate) fn certificates_are_damaged(&mut self, damaged: &[CertProblem]) {
+        if damaged.is_empty() {
+            return;
+        }
+        let message = format!("started without what is damaged: {}", reload::lines(damaged));
+        let help =
+            "what was served last is served in its place where there is a copy; the right files are read by themselves";
+        let trouble = Some((message, help.to_owned()));
+        let now = self.now();
+        self.alarms.take(AlarmReport { about: "certificates", trouble }, now);
     }
 
     fn certificates_are_well(&mut self) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use relais_config::Config;
+use relais_config::{Config, Secret};
 use relais_core::{Anchor, DrillEnd, Effect, Event, Fleet, Instant, Snapshot};
 use relais_store::Store;
 use relais_tls::CertStore;
@@ -62,6 +62,7 @@ pub struct Control {
     pub(crate) store: Arc<Store>,
     pub(crate) certs: Arc<CertStore>,
     pub(crate) certs_not_before: Instant,
+    pub(crate) keep_files: Box<dyn Fn(Secret) + Send>,
     pub(crate) listeners: ListenerHooks,
     pub(crate) set_log_level: SetLogLevel,
     pub(crate) log_lines_dropped: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
@@ -134,7 +135,7 @@ impl Control {
         let (alarms, raised) = mpsc::unbounded_channel();
         let current = Current::at_start(&setup, snapshot.load().generation, now);
         let edges = Edges::new(&setup, current.targets(setup.config_path.as_deref()), changes, alarms);
-        let control = Control {
+        let mut control = Control {
             fleet,
             birth,
             snapshot: Arc::clone(&snapshot),
@@ -146,6 +147,7 @@ impl Control {
             store: setup.store,
             certs: setup.certs,
             certs_not_before: now,
+            keep_files: setup.keep_files,
             listeners: setup.listeners,
             set_log_level: setup.set_log_level,
             log_lines_dropped: setup.log_lines_dropped,
@@ -166,6 +168,7 @@ impl Control {
             handle: Handle::new(requests),
             inbox: Inbox { events: setup.events, workers_gone: false, requests: asked, changes: seen, alarms: raised },
         };
+        control.certificates_are_damaged(&setup.damaged);
         (control, snapshot)
     }
 
@@ -300,12 +303,17 @@ impl Control {
             self.fleet.handle_timeout(now);
         }
         if self.certs_due().is_some_and(|due| due <= now) {
-            self.certs_not_before = now + CERTIFICATE_PAUSE;
-            self.renew_certificates();
+            self.certificates_again(now);
         }
         if self.acme.due() <= now {
             self.look_at_certificates();
         }
+    }
+
+    /// Reads and makes certificates although no file changed, and not again for a while, whatever comes of it.
+    pub(crate) fn certificates_again(&mut self, now: Instant) {
+        self.certs_not_before = now + CERTIFICATE_PAUSE;
+        self.renew_certificates();
     }
 
     /// When certificates want to be looked at although no file changed.

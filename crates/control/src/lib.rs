@@ -41,7 +41,7 @@ pub use certs::{FoundPair, Import, Imported, StapleReport, Tried, import_into};
 pub use contract::{Explained, History};
 pub use control::{Control, Ended};
 pub use handle::{Handle, Refusal, RefusalKind};
-pub use load::{Loaded, load, parse, places, read};
+pub use load::{Loaded, load, load_past_certificates, parse, parse_past_certificates, places, read};
 pub use relais_tls::acme::Reason;
 pub use reload::{Outcome, Trigger, Verdict};
 pub use setup::{Bind, ListenerHooks, SetLogLevel, Setup};

@@ -26,6 +26,24 @@ pub fn load(path: &Path) -> Result<Loaded, String> {
     load_with_parts(path).0
 }
 
+/// As [`load`], and believes every certificate and CA file to be good: for a start that does without those that are not.
+///
+/// # Errors
+/// As there.
+pub fn load_past_certificates(path: &Path) -> Result<Loaded, String> {
+    let text = read(path)?;
+    let parsed = parse_past_certificates(&path.display().to_string(), &text).map_err(|errors| errors.to_string())?;
+    Ok(Loaded { text, parsed })
+}
+
+/// As [`parse`], likewise.
+///
+/// # Errors
+/// As there.
+pub fn parse_past_certificates(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
+    parse_with(name, text, &Lookup { file: &|wanted| std::fs::read(wanted), ..Lookup::blind() })
+}
+
 /// The same, with every `*_file` and certificate it wanted, as it was read: also those whose absence is the error.
 pub(crate) fn load_with_parts(path: &Path) -> (Result<Loaded, String>, Vec<Target>) {
     let text = match read(path) {

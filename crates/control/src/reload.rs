@@ -125,7 +125,7 @@ pub(crate) fn lines(problems: &[CertProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Certificates and keys that a config names, and the CAs it trusts backends by, as they are on disk before they are
+/// Certificates and keys that a config names, and the CAs it trusts backends and clients by, as they are on disk before they are
 /// loaded. Blocks.
 pub(crate) fn certificate_files(config: &Config) -> Vec<Target> {
     let own = config.certificates.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]);
@@ -134,7 +134,9 @@ pub(crate) fn certificate_files(config: &Config) -> Vec<Target> {
         Action::Redirect(_) | Action::Respond(_) => None,
     });
     let tls = forwards.flat_map(|forward| &forward.backends).filter_map(|backend| backend.upstream.tls.as_ref());
-    let mut paths: Vec<PathBuf> = own.chain(tls.filter_map(|tls| tls.ca.clone())).collect();
+    let clients =
+        config.services.iter().filter_map(|service| Some(service.client_tls.certificate.as_ref()?.ca.clone()));
+    let mut paths: Vec<PathBuf> = own.chain(tls.filter_map(|tls| tls.ca.clone())).chain(clients).collect();
     paths.sort();
     paths.dedup();
     paths.into_iter().map(|path| Target::now(path, Change::Certificates)).collect()

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use relais_config::{Config, Problem};
+use relais_config::{Config, Problem, Secret};
 use relais_core::{Anchor, Event};
 use relais_store::Store;
-use relais_tls::CertStore;
+use relais_tls::{CertProblem, CertStore};
 use tokio::sync::{mpsc, watch};
 
 /// Applies a log level or filter; `Err`: a sentence saying what is wrong with it.
@@ -31,6 +31,10 @@ pub struct Setup {
     pub store: Arc<Store>,
     /// The certificates in use.
     pub certs: Arc<CertStore>,
+    /// What could not be used of them; see [`relais_tls::CertStore::load_what_can_be`].
+    pub damaged: Vec<CertProblem>,
+    /// Told what certificate files hold whenever they were read and are in force.
+    pub keep_files: Box<dyn Fn(Secret) + Send>,
     /// Where the internal CA and the store live.
     pub state_dir: PathBuf,
     /// Told the generation of every published snapshot.

@@ -47,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) state_dir: PathBuf,
     pub(crate) admin_socket: PathBuf,
     pub(crate) log: Option<LogHooks>,
+    /// Certificate files that are damaged are no reason not to start.
+    pub(crate) last_good: bool,
 }
 
 impl EdgeBuilder {
@@ -67,7 +69,9 @@ impl EdgeBuilder {
     }
 
     /// When the file cannot be used, starts with the config that was in force last, kept in the state directory, and
-    /// says so in the log and in `status`; the file is followed all the same. Default: refuses to start.
+    /// says so in the log and in `status`; the file is followed all the same. A certificate file that is damaged or gone is
+    /// served as it was last, from a copy in the state directory; without one its hosts have what hosts without a file
+    /// have. Default: refuses to start, and keeps no copies.
     pub fn or_last_good(mut self, yes: bool) -> Self {
         self.last_good = yes;
         self
@@ -109,8 +113,14 @@ impl EdgeBuilder {
         };
         let (loaded, refused) = match (loaded, &config_path) {
             (Err(StartError::Config(refused)), Some(path)) if self.last_good => {
-                let dir = self.state_dir.clone().unwrap_or_else(paths::default_state_dir);
-                (last_good(path, &dir, &refused)?, Some(refused))
+                match relais_control::load_past_certificates(path) {
+                    // Nothing is wrong but certificates: the start says which.
+                    Ok(loaded) => (loaded, None),
+                    Err(_) => {
+                        let dir = self.state_dir.clone().unwrap_or_else(paths::default_state_dir);
+                        (last_good(path, &dir, &refused)?, Some(refused))
+                    }
+                }
             }
             (loaded, _) => (loaded?, None),
         };
@@ -126,7 +136,7 @@ impl EdgeBuilder {
             .admin_socket
             .or_else(|| config.admin.socket.clone())
             .unwrap_or_else(|| paths::default_admin_socket(&state_dir));
-        Ok(Plan { config_path, text, parsed, state_dir, admin_socket, log })
+        Ok(Plan { config_path, text, parsed, state_dir, admin_socket, log, last_good: self.last_good })
     }
 }
 
@@ -142,7 +152,8 @@ const CONFIG_TEXT: &str = "config_text";
 fn last_good(path: &Path, dir: &Path, refused: &str) -> Result<Loaded, StartError> {
     let none = || StartError::Config(format!("{refused}\n{} remembers no config that was in force", dir.display()));
     let text = Store::open(dir).last_good_config().ok_or_else(none)?;
-    parse(&path.display().to_string(), text)
+    let parsed = relais_control::parse_past_certificates(&path.display().to_string(), &text);
+    Ok(Loaded { parsed: parsed.map_err(|errors| StartError::Config(errors.to_string()))?, text })
 }
 
 /// The config file that is used when none is named.

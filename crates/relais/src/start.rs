@@ -11,11 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use relais_control::{Control, Setup};
-use relais_core::config::Config;
+use relais_core::config::{Config, Secret};
 use relais_core::{Anchor, Snapshot};
 use relais_proxy::{Shared, Spools, WorkerOrder};
 use relais_store::Store;
-use relais_tls::{CertStore, Tickets};
+use relais_tls::{CertStore, Loaded, Tickets};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{mpsc, watch};
 
@@ -35,6 +35,8 @@ const STICKY_KEY: usize = 32;
 
 /// The name under which the store keeps the keys of session tickets.
 const TICKETS: &str = "tickets";
+/// The name under which it keeps what certificate files held.
+const FILES: &str = "certificate-files";
 
 /// Everything but the config, which the plan holds.
 pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
@@ -47,7 +49,11 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
         make_dir(parent, 0o755);
     }
     let store = Arc::new(Store::begin(&plan.state_dir));
-    let certs = certificates(&config, &plan.state_dir, &store)?;
+    let loaded = certificates(&config, &plan.state_dir, &store, plan.last_good)?;
+    let damaged = loaded.damaged().to_vec();
+    let keep_files = keeper_of_files(&store, plan.last_good);
+    keep_files(loaded.copies());
+    let certs = CertStore::new(loaded, tickets(&store));
     let anchor = Anchor::new(Instant::now(), SystemTime::now());
     let spools = Spools::new(&plan.state_dir);
     let sticky_key: Arc<[u8]> = store.secret("sticky", STICKY_KEY).into();
@@ -67,6 +73,8 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
         files: plan.parsed.files,
         store: Arc::clone(&store),
         certs: Arc::clone(&certs),
+        damaged,
+        keep_files,
         state_dir: plan.state_dir,
         changed,
         events: reported,
@@ -144,15 +152,37 @@ fn spawn(
 }
 
 /// Reads the certificates, and tells what is doubtful about them.
-fn certificates(config: &Config, state_dir: &Path, store: &Arc<Store>) -> Result<Arc<CertStore>, StartError> {
-    let loaded = CertStore::load(config, state_dir).map_err(StartError::Certificates)?;
+fn certificates(config: &Config, state_dir: &Path, store: &Store, past_damage: bool) -> Result<Loaded, StartError> {
+    let loaded = match past_damage {
+        true => {
+            let copies = store.known_secret(FILES).and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+            CertStore::load_what_can_be(config, state_dir, &Secret::new(&copies))
+        }
+        false => CertStore::load(config, state_dir).map_err(StartError::Certificates)?,
+    };
     for warning in loaded.warnings() {
         tracing::warn!("{warning}");
     }
+    Ok(loaded)
+}
+
+/// Keeps what certificate files hold for a start that finds one damaged; otherwise nothing of them, and nothing of before.
+fn keeper_of_files(store: &Arc<Store>, wanted: bool) -> Box<dyn Fn(Secret) + Send> {
+    let store = Arc::clone(store);
+    Box::new(move |copies| {
+        if wanted {
+            store.keep_secret(FILES, copies.expose().as_bytes());
+        } else if store.known_secret(FILES).is_some_and(|known| !known.is_empty()) {
+            store.keep_secret(FILES, b"");
+        }
+    })
+}
+
+/// Keys of session tickets, across restarts.
+fn tickets(store: &Arc<Store>) -> Arc<Tickets> {
     let kept = store.known_secret(TICKETS).unwrap_or_default();
     let keeper = Arc::clone(store);
-    let tickets = Tickets::new(&kept, Box::new(move |keys| keeper.keep_secret(TICKETS, keys)));
-    Ok(CertStore::new(loaded, tickets))
+    Tickets::new(&kept, Box::new(move |keys| keeper.keep_secret(TICKETS, keys)))
 }
 
 const NO_LEVEL: &str = "logging belongs to the program that embeds relais: set its level there";

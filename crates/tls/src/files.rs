@@ -12,6 +12,7 @@ use rustls::{Error, InconsistentKeys};
 
 use crate::acceptor;
 use crate::certificate::{CertSource, Certificate};
+use crate::copies::Copies;
 use crate::pem::{self, Trouble};
 use crate::problem::CertProblem;
 use crate::provider::provider;
@@ -26,6 +27,8 @@ pub(crate) struct FromFiles {
     pub(crate) problems: Vec<CertProblem>,
     /// What is doubtful about the usable ones.
     pub(crate) warnings: Vec<CertProblem>,
+    /// What the usable ones held.
+    pub(crate) copies: Copies,
 }
 
 /// Reads all of them; one that fails does not hide the others' problems.
@@ -33,10 +36,11 @@ pub(crate) fn read_all(declared: &[CertificateFiles], now: Instant) -> FromFiles
     let mut all = FromFiles::default();
     for files in declared {
         match read_pair(files) {
-            Ok((chain, key)) => match certified(files, chain, key) {
+            Ok((chain, key)) => match certified(files, &chain, &key) {
                 Ok(certificate) => {
                     all.warnings.extend(doubts(files, &certificate, now));
                     all.certificates.push(Arc::new(certificate));
+                    all.copies.put(&files.name, &chain, &key);
                 }
                 Err(problem) => all.problems.push(problem),
             },
@@ -46,10 +50,25 @@ pub(crate) fn read_all(declared: &[CertificateFiles], now: Instant) -> FromFiles
     all
 }
 
+/// As [`read_all`]; one that cannot be used is served as `before` has it. Its problem is a problem all the same.
+pub(crate) fn read_all_or_copies(declared: &[CertificateFiles], before: &Copies, now: Instant) -> FromFiles {
+    let mut all = read_all(declared, now);
+    for files in declared {
+        if all.certificates.iter().any(|one| one.name == files.name) {
+            continue;
+        }
+        let Some((chain, key)) = all.copies.take_over(&files.name, before) else { continue };
+        let usable = certified(files, &chain, &key).map(Arc::new);
+        all.certificates.extend(usable.inspect_err(|problem| tracing::warn!("a copy is of no use: {problem}")));
+    }
+    all
+}
+
 /// What is wrong with the files of one `[certificate.NAME]`, for the text that names them. Reads them.
 #[must_use]
 pub fn faults_of_pair(files: &CertificateFiles) -> Vec<FileFault> {
-    let read = read_pair(files).and_then(|(chain, key)| certified(files, chain, key).map_err(|problem| vec![problem]));
+    let read =
+        read_pair(files).and_then(|(chain, key)| certified(files, &chain, &key).map_err(|problem| vec![problem]));
     let fault = |problem: CertProblem| FileFault {
         file: problem.file.unwrap_or_default(),
         message: problem.message,
@@ -86,20 +105,20 @@ fn problem(files: &CertificateFiles, file: &Path, trouble: Trouble) -> CertProbl
 
 fn certified(
     files: &CertificateFiles,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
 ) -> Result<Certificate, CertProblem> {
     let facts =
         chain.first().map_or_else(|| Err("it is empty".to_string()), |leaf| x509::facts(leaf)).map_err(|why| {
             let help = "copy the file again from where the certificate was issued";
             problem(files, &files.cert, Trouble::new(format!("its first certificate cannot be parsed: {why}"), help))
         })?;
-    let signing = provider().key_provider.load_private_key(key).map_err(|_| {
+    let signing = provider().key_provider.load_private_key(key.clone_key()).map_err(|_| {
         let help =
             "use ECDSA P-256 (`openssl ecparam -genkey -name prime256v1 -noout`), Ed25519, or RSA of 2048 to 8192 bits";
         problem(files, &files.key, Trouble::new("holds a kind of key that TLS cannot use", help))
     })?;
-    let key = CertifiedKey::new(chain, signing);
+    let key = CertifiedKey::new(chain.to_vec(), signing);
     match key.keys_match() {
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
         Err(Error::InconsistentKeys(_)) => return Err(mismatch(files, &key)),

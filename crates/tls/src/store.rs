@@ -1,77 +1,34 @@
 //! The certificates in use: read and made for a config and replaced as a whole, or ordered and put in one by one; chosen
 //! from at each handshake.
 //!
-//! May read the files of `[certificate.NAME]` and use the folder of the local CA. Reloading is the caller's decision:
-//! when a file or the config changed, and at [`CertStore::next_change`]. What was ordered stays through every reload.
+//! Touches no file (see `loaded`). Reloading is the caller's decision: when a file or the config changed, and at
+//! [`CertStore::next_change`]. What was ordered stays through every reload.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use relais_core::Instant;
-use relais_core::config::{ClientTls, Config, UpstreamProtocol, UpstreamTls};
+use relais_core::config::{ClientTls, UpstreamProtocol, UpstreamTls};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::acceptor::{self, Acceptor};
+use crate::acceptor::Acceptor;
 use crate::acme::{ACME_TLS, Board};
 use crate::certificate::{CertInfo, CertSource, Certificate};
 use crate::clock;
 use crate::demand::{Demand, Demands};
-use crate::files;
 use crate::internal_ca;
 use crate::issued::Issued;
+use crate::loaded::Loaded;
 use crate::problem::CertProblem;
 use crate::resolver::Names;
 use crate::staple::Answers;
 use crate::tickets::Tickets;
 use crate::upstream;
-use crate::wanted::Wanted;
-
-/// Everything read and made for one config.
-#[derive(Debug)]
-pub struct Loaded {
-    /// Of files in config order, then those of the local CA by host; without `fallback`.
-    certificates: Vec<Arc<Certificate>>,
-    /// For names that no other one covers.
-    fallback: Option<Arc<Certificate>>,
-    /// Whether `fallback` is for names too, not only for clients that send none.
-    serves_unknown: bool,
-    /// Hosts of the config that files cover.
-    covered: Vec<String>,
-    /// Hosts that a CA is to certify.
-    ordered: BTreeSet<String>,
-    warnings: Vec<CertProblem>,
-    /// Clients that send no name, or one that no certificate is for, are refused.
-    strict: bool,
-}
-
-impl Loaded {
-    /// Things that work but are probably not meant: an expired certificate, a host that will be refused.
-    #[must_use]
-    pub fn warnings(&self) -> &[CertProblem] {
-        &self.warnings
-    }
-
-    /// The hosts of the config that files cover: nobody else has to certify them.
-    #[must_use]
-    pub fn covered(&self) -> &[String] {
-        &self.covered
-    }
-}
-
-/// What [`CertStore::check`] found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
-    /// Reasons why `load` would fail.
-    pub problems: Vec<CertProblem>,
-    /// Things that work but are probably not meant.
-    pub warnings: Vec<CertProblem>,
-}
 
 /// The certificates in use: chooses one for each handshake.
 #[derive(Debug)]
@@ -126,59 +83,6 @@ impl Serving {
 }
 
 impl CertStore {
-    /// Reads the files of `config` and has the local CA sign what no file covers and the config wants from it.
-    ///
-    /// # Errors
-    /// Every file that cannot be used, all at once. Expired certificates are usable.
-    pub fn load(config: &Config, state_dir: &Path) -> Result<Loaded, Vec<CertProblem>> {
-        Self::load_at(config, state_dir, clock::now())
-    }
-
-    fn load_at(config: &Config, state_dir: &Path, now: Instant) -> Result<Loaded, Vec<CertProblem>> {
-        let files::FromFiles { mut certificates, mut problems, mut warnings } =
-            files::read_all(&config.certificates, now);
-        let from_files = Names::new(&certificates, None);
-        let wanted = Wanted::of(config, &from_files);
-        warnings.extend(wanted.refused);
-        let (covered, ordered, serves_unknown) = (wanted.covered, wanted.ordered, wanted.serves_unknown);
-        let mut fallback = None;
-        if !wanted.internal.is_empty() || wanted.default.is_some() {
-            match internal_ca::open(state_dir, now) {
-                Ok((authority, doubt)) => {
-                    warnings.extend(doubt);
-                    let mut issue = |name: &str, hosts: &[String]| {
-                        let issued = internal_ca::issue(&authority, name, hosts, now);
-                        issued.map(Arc::new).map_err(|fault| problems.push(cannot_issue(name, &fault))).ok()
-                    };
-                    for host in &wanted.internal {
-                        certificates.extend(issue(host, std::slice::from_ref(host)));
-                    }
-                    fallback = wanted.default.and_then(|hosts| issue("default", &hosts));
-                }
-                Err(problem) => problems.push(problem),
-            }
-        }
-        problems.extend(client_cas(config));
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let strict = config.edge.strict_sni;
-        Ok(Loaded { certificates, fallback, serves_unknown, covered, ordered, warnings, strict })
-    }
-
-    /// Reads the files of `config` and says what `load` would say of them. Writes nothing, makes nothing.
-    #[must_use]
-    pub fn check(config: &Config) -> Checked {
-        let files::FromFiles { certificates, mut problems, mut warnings } =
-            files::read_all(&config.certificates, clock::now());
-        // A name whose file has a problem would be reported twice.
-        if problems.is_empty() {
-            warnings.extend(Wanted::of(config, &Names::new(&certificates, None)).refused);
-        }
-        problems.extend(client_cas(config));
-        Checked { problems, warnings }
-    }
-
     /// A store that serves `loaded` and seals session tickets with `tickets`.
     #[must_use]
     pub fn new(loaded: Loaded, tickets: Arc<Tickets>) -> Arc<CertStore> {
@@ -328,6 +232,15 @@ impl CertStore {
         internal.map(|certificate| certificate.not_after - internal_ca::RENEW_BEFORE).min()
     }
 
+    /// Whether a certificate of the local CA is not of today, as after a wall clock that was wrong at the start was set right:
+    /// then [`CertStore::next_change`] is wrong as well.
+    #[must_use]
+    pub fn is_of_another_day(&self) -> bool {
+        let now = clock::now();
+        let serving = self.serving.load();
+        serving.certificates.iter().any(|one| one.source == CertSource::Internal && !one.is_current(now))
+    }
+
     /// As [`upstream::client_config`], kept until the next [`CertStore::install`]: one setting per kind of backend also
     /// means one memory of sessions to resume. Reads files at first use of a kind.
     ///
@@ -353,28 +266,4 @@ impl ResolvesServerCert for CertStore {
         chosen.asked();
         Some(chosen.shown_as(clock::now()))
     }
-}
-
-fn cannot_issue(name: &str, fault: &str) -> CertProblem {
-    CertProblem {
-        certificate: name.to_string(),
-        file: None,
-        message: format!("the local CA cannot sign for it: {fault}"),
-        help: "correct the host, or name certificate files for it".to_string(),
-    }
-}
-
-/// What is wrong with the CA files that clients' certificates are held against.
-fn client_cas(config: &Config) -> Vec<CertProblem> {
-    let rules = config.services.iter().filter_map(|service| Some((service, service.client_tls.certificate.as_ref()?)));
-    let problems = rules.filter_map(|(service, rule)| {
-        let trouble = acceptor::verifier(rule).err()?;
-        Some(CertProblem {
-            certificate: format!("clients of {}", service.name),
-            file: Some(rule.ca.clone()),
-            message: trouble.message,
-            help: trouble.help,
-        })
-    });
-    problems.collect()
 }

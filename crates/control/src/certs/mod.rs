@@ -169,6 +169,9 @@ impl Control {
         self.acme.look_at = now + LOOK;
         let wall = kept::wall_clock();
         self.fleet.handle_event(Event::WallClock { wall }, now);
+        if self.certs_not_before <= now && self.certs.is_of_another_day() {
+            self.certificates_again(now);
+        }
         self.look_for_staples(now);
         if self.acme.housekeeping_at <= now {
             self.acme.housekeeping_at = now + HOUSEKEEPING;

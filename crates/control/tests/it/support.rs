@@ -92,6 +92,8 @@ impl Bench {
             files: parsed.files,
             store: Arc::clone(&store),
             certs: Arc::clone(&certs),
+            damaged: Vec::new(),
+            keep_files: Box::new(drop),
             state_dir,
             changed,
             events: reported,

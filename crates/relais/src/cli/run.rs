@@ -17,7 +17,8 @@ use super::{Client, EXIT_FAILED, Failure, Whom};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// When the file cannot be used, start with the config that was in force last rather than not at all
+    /// When the file cannot be used, start with the config that was in force last rather than not at all; serve a damaged
+    /// certificate file as it was last
     #[arg(long)]
     last_good: bool,
     /// Where state is kept, whatever the config says
