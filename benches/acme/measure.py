@@ -186,6 +186,27 @@ def memory(make, folder, client, names):
     return used, ordered, ready, lost
 
 
+def restarts(makers, folder, client, names, runs):
+    """Seconds from the start to the first handshake when the certificates of all names are there, for each program."""
+    commands, took = {}, {program: [] for program in makers}
+    for program, make in makers.items():
+        own = f"{folder}/{program}"
+        os.makedirs(own)
+        shutil.copy(f"{folder}/directory.pem", own)
+        commands[program] = make(own, names)
+        edge = Edge(commands[program])
+        for name in names:
+            until(lambda name=name: handshake(client, name))
+        edge.stop()
+    for _ in range(runs):
+        for program, command in commands.items():
+            edge = Edge(command)
+            until(lambda: handshake(client, names[0]))
+            took[program].append(time.monotonic() - edge.began)
+            edge.stop()
+    return took
+
+
 def told(name, values):
     print(f"{name:8} {statistics.median(values):.3f} s  (min {min(values):.3f}, max {max(values):.3f}, n = {len(values)})")
 
@@ -213,6 +234,12 @@ def main():
         pebble.stop()
         if chosen.names:
             pebble = Pebble(folder, PEBBLE_VA_ALWAYS_VALID="1")
+            makers = {"relais": lambda own, names: relais(chosen.relais, own, names),
+                      "caddy": lambda own, names: caddy(chosen.caddy, own, names)}
+            names = [f"host-{number}.site.fr" for number in range(20)]
+            print("start to first HTTPS handshake with 20 certificates from before:")
+            for name, values in restarts(makers, folder, pebble.client(), names, chosen.runs).items():
+                told(name, values)
             names = [f"host-{number}.site.fr" for number in range(chosen.names)]
             for name, make, count in (
                     ("relais", lambda names: relais(chosen.relais, folder, names), chosen.names),
