@@ -351,6 +351,13 @@ impl Served {
         self.request.uri().path()
     }
 
+    /// Sends an interim answer.
+    #[track_caller]
+    pub(crate) fn interim(&mut self, response: http::response::Builder) -> &mut Self {
+        self.respond.send_informational(response.body(()).unwrap()).unwrap();
+        self
+    }
+
     /// Starts the answer; `end`: it has no body.
     #[track_caller]
     pub(crate) fn answer(&mut self, response: http::response::Builder, end: bool) -> &mut Self {

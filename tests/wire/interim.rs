@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::edge::Setup;
-use crate::support::h2::{Call, Client};
+use crate::support::h2::{Backend, Call, Client, Served};
 use crate::support::raw::Raw;
 use crate::support::wire::{get, ok};
 use crate::support::{assert_same, noise};
@@ -335,4 +335,152 @@ fn a_body_that_is_too_large_for_the_service_is_not_asked_for_over_http2() {
     let mut call = expecting(&client);
     assert!(call.interim().is_none());
     assert_eq!(call.head().status(), 413);
+}
+
+#[test]
+fn early_hints_of_an_http2_backend_reach_clients_of_both_versions() {
+    let backend = Backend::plain();
+    let edge = Setup::to(&[&backend]).with("upstream.protocol = \"h2c\"").and("[edge]\nworkers = 1").start();
+    let hint = |n: usize| http::Response::builder().status(103).header("link", format!("</{n}>"));
+    let mut one = edge.connect();
+    one.send(get("/one"));
+    let mut served = backend.call();
+    for n in 0..3 {
+        std::thread::sleep(Duration::from_millis(150 * (n as u64 / 2)));
+        served.interim(hint(n));
+        let head = one.head();
+        assert_eq!((head.status(), head.get("link")), (103, Some(format!("</{n}>").as_str())));
+    }
+    served.answer(http::Response::builder(), false).send(b"page", true);
+    assert_eq!(one.answer().text(), "page");
+
+    let two = Client::plain(edge.http());
+    for _ in 0..3 {
+        let mut call = two.get("/two");
+        let mut served = backend.call();
+        served.interim(hint(0));
+        assert_eq!(call.interim().expect("a hint").headers()["link"], "</0>");
+        served.interim(hint(1)).interim(hint(2)).answer(http::Response::builder(), false).send(b"page", true);
+        assert_eq!(call.hints(), ["</1>", "</2>"]);
+        assert_eq!(call.finish().unwrap().0, b"page");
+    }
+    assert_eq!(backend.connections(), 1);
+}
+
+/// The edge asks for the body by itself after a second. A test that was held up for as long proves nothing, and is made again.
+fn before_the_edge_asks(attempt: impl Fn() -> bool) {
+    assert!((0..5).any(|_| attempt()), "100 came by itself, five times");
+}
+
+fn upload_to_http2(backend: &Backend) -> crate::support::edge::Edge {
+    Setup::to(&[backend]).with("upstream.protocol = \"h2c\"").and("[edge]\nworkers = 1").start()
+}
+
+#[test]
+fn the_body_is_asked_for_when_an_http2_backend_wants_it() {
+    let backend = Backend::plain();
+    let edge = upload_to_http2(&backend);
+    let hint = || http::Response::builder().status(103);
+    let wants = |served: &mut Served| {
+        assert_eq!(served.request.headers()["expect"], "100-continue");
+        served.interim(hint()).interim(http::Response::builder().status(100));
+    };
+    let stores = |mut served: Served| {
+        assert_eq!(served.finish().unwrap().0, b"body");
+        // 100 that nobody waits for goes nowhere.
+        served.interim(http::Response::builder().status(100));
+        served.answer(http::Response::builder(), false).send(b"stored", true);
+    };
+    before_the_edge_asks(|| {
+        let mut one = edge.connect();
+        one.send(EXPECTING);
+        let mut served = backend.call();
+        wants(&mut served);
+        // A hint that the backend gave before comes before: 100 is its own.
+        let first = one.head().status();
+        let second = one.head().status();
+        assert_eq!(first + second, 203);
+        one.send("body");
+        stores(served);
+        assert_eq!(one.answer().text(), "stored");
+        first == 103
+    });
+    let two = Client::plain(edge.http());
+    before_the_edge_asks(|| {
+        let mut call = expecting(&two);
+        let mut served = backend.call();
+        wants(&mut served);
+        let first = call.interim().expect("a hint").status().as_u16();
+        let second = call.interim().expect("100").status().as_u16();
+        assert_eq!(first + second, 203);
+        call.send(b"body", true);
+        stores(served);
+        assert!(call.interim().is_none(), "100 comes once");
+        assert_eq!(call.finish().unwrap().0, b"stored");
+        first == 103
+    });
+    assert_eq!(backend.connections(), 1);
+}
+
+#[test]
+fn the_body_is_never_asked_for_when_an_http2_backend_refuses_it() {
+    let backend = Backend::plain();
+    let edge = upload_to_http2(&backend);
+    let two = Client::plain(edge.http());
+    for status in [417, 401] {
+        let refuse = || {
+            let mut served = backend.call();
+            served.answer(http::Response::builder().status(status), false).send(b"no", true);
+            served
+        };
+        before_the_edge_asks(|| {
+            let mut one = edge.connect();
+            one.send(EXPECTING);
+            let mut served = refuse();
+            let head = one.head();
+            if head.status() == 100 {
+                return false;
+            }
+            assert_eq!((head.status(), one.body(&head)), (status, b"no".to_vec()));
+            // Where the body would begin is not known any more.
+            one.ends();
+            assert!(served.finish().is_err(), "looks complete");
+            true
+        });
+        before_the_edge_asks(|| {
+            let mut call = expecting(&two);
+            let mut served = refuse();
+            if call.interim().is_some() {
+                return false;
+            }
+            assert_eq!(call.head().status(), status);
+            assert_eq!(call.finish().unwrap().0, b"no");
+            assert!(served.finish().is_err(), "looks complete");
+            true
+        });
+    }
+    let mut call = two.get("/next");
+    backend.call().answer(http::Response::builder().status(204), true);
+    assert_eq!(call.head().status(), 204);
+}
+
+#[test]
+fn the_body_is_asked_for_after_a_while_when_an_http2_backend_says_nothing() {
+    let backend = Backend::plain();
+    let edge = upload_to_http2(&backend);
+    let two = Client::plain(edge.http());
+    let mut one = edge.connect();
+    one.send(EXPECTING);
+    let mut call = expecting(&two);
+    assert_eq!(one.head().status(), 100);
+    assert_eq!(call.interim().expect("100").status(), 100);
+    one.send("body");
+    call.send(b"body", true);
+    for _ in 0..2 {
+        let mut served = backend.call();
+        assert_eq!(served.finish().unwrap().0, b"body");
+        served.answer(http::Response::builder(), false).send(b"stored", true);
+    }
+    assert_eq!(one.answer().text(), "stored");
+    assert_eq!(call.finish().unwrap().0, b"stored");
 }

@@ -19,6 +19,7 @@ mod framing;
 mod hanging;
 mod headers;
 mod http2;
+mod http2_backends;
 mod interim;
 mod limits;
 mod phases;

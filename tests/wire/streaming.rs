@@ -352,6 +352,34 @@ fn an_http2_client_that_resets_its_stream_frees_the_backend() {
     wait_for("nothing is in flight", || edge.backend(&backend)["inflight"] == 0);
 }
 
+/// Also when its upload waits for a backend that does not read, and the answer has begun.
+#[test]
+fn an_upload_that_is_stuck_at_an_http2_backend_ends_with_its_client() {
+    let backend = Backend::plain();
+    let edge = Setup::to(&[&backend]).with("upstream.protocol = \"h2c\"").and("[edge]\nworkers = 1").start();
+    for begun in [false, true] {
+        let client = Client::plain(edge.http());
+        let mut call = client.start(http::Request::post(client.url("/")), false);
+        // More than the backend has room for without reading, less than the edge takes in.
+        call.send(&[b'x'; 200_000], false);
+        let mut served = backend.call();
+        if begun {
+            served.answer(http::Response::builder(), false).send(b"half", false);
+            assert_eq!(call.head().status(), 200);
+            assert_eq!(call.data().unwrap().unwrap(), "half");
+        }
+        call.reset();
+        wait_for("nothing is in flight", || edge.backend(&backend)["inflight"] == 0);
+        assert!(served.finish().is_err(), "looks complete");
+    }
+    // The connection is not spoilt: its streams were.
+    let client = Client::plain(edge.http());
+    let mut call = client.get("/again");
+    backend.call().answer(http::Response::builder().status(204), true);
+    assert_eq!(call.head().status(), 204);
+    assert_eq!(backend.connections(), 1);
+}
+
 #[test]
 fn a_request_body_cut_by_the_client_never_looks_complete_to_the_backend() {
     let backend = Raw::new();

@@ -1,15 +1,14 @@
 //! Opening connections to backends: fresh ones in tasks of their own, so that one that comes too late for its request
 //! still serves the next and its failure is still evidence.
 
-use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use relais_core::config::{Address, Forward, UpstreamProtocol, UpstreamTls};
 use relais_core::{Backend, Event, Fault, Member};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,9 +18,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::cut::Gated;
 use crate::exchange::Exchange;
+use crate::h2_client;
 use crate::line::{Carries, Line};
 use crate::pool::Slot;
-use crate::sender::{H2Sender, Sender};
+use crate::sender::Sender;
 use crate::worker::Worker;
 
 /// What may be repeated waits for one contract until what was sent is acknowledged. The rest waits for three, and no less
@@ -279,31 +279,8 @@ async fn handshake(goal: &Goal, mut io: UpstreamIo) -> Result<Sender, Fault> {
         goal.slot.cut.drives(driver.abort_handle());
         return Ok(Sender::H1(send));
     }
-    // Pings only while streams are open: a connection that died in silence is noticed without waiting for a timeout.
-    let (send, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(goal.unacknowledged)
-        .keep_alive_timeout(goal.unacknowledged)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .max_header_list_size(256 << 10)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|_| Fault::Reset)?;
-    let allowed = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-    let sender = H2Sender::new(send, Arc::clone(&allowed));
-    let driver = tokio::spawn(async move {
-        let mut connection = connection;
-        let ended = poll_fn(|cx| {
-            let state = Pin::new(&mut connection).poll(cx);
-            allowed.store(connection.current_max_send_streams(), Relaxed);
-            state
-        });
-        if let Err(error) = ended.await {
-            tracing::trace!(%error, "connection to a backend ended");
-        }
-    });
-    goal.slot.cut.drives(driver.abort_handle());
+    let (sender, driver) = h2_client::handshake(io, goal.unacknowledged).await?;
+    goal.slot.cut.drives(driver);
     goal.slot.share(sender.clone(), goal.moves);
     Ok(Sender::H2(sender))
 }

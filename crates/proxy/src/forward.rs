@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version};
-use hyper::body::{Body, Incoming};
+use http_body::Body;
 use parking_lot::Mutex;
 use relais_core::config::{Forward, HostHeader};
 use relais_core::{Backend, Fault, InFlight, Member};
 use tokio::sync::oneshot;
 
 use crate::access::Ticket;
+use crate::backend_body::BackendBody;
 use crate::body::{BodyFault, SendBody};
 use crate::exchange::Exchange;
 use crate::from_backend::{FromBackend, Timing};
 use crate::headers::{self, Present};
-use crate::interim::{self, Gate};
+use crate::interim::{Gate, Hear};
 use crate::pool::{Slot, Verdicts};
 use crate::race::Connected;
 use crate::response_body::ResponseBody;
@@ -45,7 +46,7 @@ pub(crate) enum Outcome {
 
 /// A response head and what its body hangs on.
 pub(crate) struct Answer {
-    pub(crate) response: Response<Incoming>,
+    pub(crate) response: Response<BackendBody>,
     held: Held,
     slot: Arc<Slot>,
     /// Verdicts on the backend when the attempt began.
@@ -77,22 +78,19 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
     let h2 = sender.is_h2();
     let mut gate: Option<Gate> = None;
     let mut body = exchange.body.as_ref().map_or_else(SendBody::empty, |body| body.begin());
-    if exchange.expects_continue && !h2 {
+    if exchange.expects_continue {
         let (open, wait) = oneshot::channel();
         gate = Some(Arc::new(Mutex::new(Some(open))));
         body = body.gated(wait);
     }
-    let mut request = match build(exchange, forward, &member, h2, body) {
+    let request = match build(exchange, forward, &member, h2, body) {
         Ok(request) => request,
         Err(error) => {
             tracing::warn!(backend = %member.backend.id, %error, "this request cannot be put to this backend");
             return Outcome::Failed(Fault::Malformed);
         }
     };
-    if !h2 {
-        interim::pass_on(&mut request, exchange, gate.as_ref());
-    }
-    let sending = sender.send(request);
+    let sending = sender.send(request, Hear::of(exchange, gate.as_ref()));
     tokio::pin!(sending);
     let mut wait = Wait {
         exchange,
@@ -130,7 +128,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
 }
 
 /// A backend may switch only to what the client offered (RFC 9110 7.8).
-fn agreed(exchange: &Exchange, response: &Response<Incoming>) -> bool {
+fn agreed(exchange: &Exchange, response: &Response<BackendBody>) -> bool {
     let offer = exchange.upgrade.as_ref().and(exchange.hop.upgrade.as_ref());
     offer.is_some_and(|offer| headers::is_offered(offer, response.headers()))
 }
@@ -237,7 +235,6 @@ fn build(
     let target = exchange.head.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     if h2 {
         fields.remove(header::HOST);
-        fields.remove(header::EXPECT);
         let scheme = if member.backend.upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         let authority = host.parse::<Authority>().or_else(|_| "localhost".parse())?;
         *request.version_mut() = Version::HTTP_2;
@@ -333,7 +330,7 @@ impl Line {
         self,
         exchange: &Exchange,
         forward: &Forward,
-        incoming: Incoming,
+        incoming: BackendBody,
         patience: Duration,
         plan: Option<Plan>,
     ) -> Box<FromBackend> {

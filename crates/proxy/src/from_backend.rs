@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use relais_core::{Backend, Event, Fault};
 use tokio::sync::futures::OwnedNotified;
 
+use crate::backend_body::BackendBody;
 use crate::body::ClientBody;
 use crate::exchange::Exchange;
 use crate::pool::{Slot, Verdicts};
@@ -33,7 +33,7 @@ const HELD_FOR: Duration = Duration::from_secs(1);
 
 /// A body that comes from a backend, with the connection it comes on.
 pub(crate) struct FromBackend {
-    pub(crate) incoming: Incoming,
+    pub(crate) incoming: BackendBody,
     pub(crate) held: Option<Held>,
     pub(crate) slot: Arc<Slot>,
     /// Verdicts on the backend when the attempt began.
@@ -300,8 +300,9 @@ impl FromBackend {
     pub(crate) fn release(&mut self) {
         let Some(held) = self.held.take() else { return };
         self.backend.stats.whole.inc();
-        if let Held::H1(send) = held {
-            self.slot.give_back(send, self.keep_idle, self.before.moves);
+        match held {
+            Held::H1(send) => self.slot.give_back(send, self.keep_idle, self.before.moves),
+            Held::H2(used) => used.complete(),
         }
     }
 

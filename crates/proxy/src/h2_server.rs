@@ -4,21 +4,20 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::task::{Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
-use h2::{Ping, PingPong, Reason, RecvStream};
+use h2::{Reason, RecvStream};
 use http::Request;
 use relais_core::config::ClientLimits;
 
+use crate::alive::Watch;
 use crate::client_io::{ClientIo, ClientStream};
-use crate::conn_state::ConnState;
 use crate::connection::Client;
 use crate::request_body::RequestBody;
 use crate::streams::{self, Reply};
-use crate::timer::LazyTimer;
 
 /// A client that said nothing for so long is asked, and given up after as much silence again.
 const QUIET: Duration = Duration::from_secs(20);
@@ -55,7 +54,7 @@ where
         handshake.as_mut().poll(cx)
     })
     .await?;
-    let mut watch = connection.ping_pong().map(Watch::new);
+    let mut watch = connection.ping_pong().map(|pings| Watch::new(pings, QUIET));
     let mut told = false;
     poll_fn(|cx| {
         state.register(cx.waker());
@@ -65,7 +64,7 @@ where
             connection.graceful_shutdown();
         }
         loop {
-            if watch.as_mut().is_some_and(|watch| watch.poll_gone(cx, &state).is_ready()) {
+            if watch.as_mut().is_some_and(|watch| watch.poll_gone(cx, state.heard(), true).is_ready()) {
                 watch = None;
                 connection.abrupt_shutdown(Reason::NO_ERROR);
             }
@@ -85,36 +84,4 @@ fn start(client: &Arc<Client>, request: Request<RecvStream>, respond: SendRespon
     let (head, receive) = request.into_parts();
     let body = RequestBody::on_stream(receive, &head.headers, &reply);
     tokio::spawn(streams::serve(Arc::clone(client), Request::from_parts(head, body), reply));
-}
-
-/// Watches for a client that vanished without a word.
-struct Watch {
-    pings: PingPong,
-    /// When it was asked, and has not answered.
-    asked: Option<Instant>,
-    timer: LazyTimer,
-}
-
-impl Watch {
-    fn new(pings: PingPong) -> Self {
-        Self { pings, asked: None, timer: LazyTimer::default() }
-    }
-
-    /// Ready when the client has been silent in spite of a question. Whatever it sends is a sign of life: its answer may be
-    /// behind an upload.
-    fn poll_gone(&mut self, cx: &mut Context<'_>, state: &ConnState) -> Poll<()> {
-        if self.asked.is_some() && self.pings.poll_pong(cx).is_ready() {
-            self.asked = None;
-        }
-        loop {
-            let since = self.asked.map_or(state.heard(), |asked| asked.max(state.heard()));
-            ready!(self.timer.poll_expired(cx, since + QUIET));
-            if self.asked.is_some() {
-                return Poll::Ready(());
-            }
-            // Refused by a connection that is ending already.
-            let _ = self.pings.send_ping(Ping::opaque());
-            self.asked = Some(Instant::now());
-        }
-    }
 }

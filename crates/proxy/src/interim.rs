@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use http::header::{self, HeaderMap};
-use http::{Request, StatusCode, Version};
+use http::{StatusCode, Version};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::body::SendBody;
 use crate::conn_state::ConnState;
 use crate::exchange::Exchange;
 use crate::streams::Reply;
@@ -47,23 +46,32 @@ impl Audience {
     }
 }
 
-/// Sends interim answers of the backend on to the client (RFC 9110 15.2). 100 opens the gate of the body instead:
-/// reading the body makes the server side ask the client for it.
-pub(crate) fn pass_on(request: &mut Request<SendBody>, exchange: &Exchange, gate: Option<&Gate>) {
-    let audience = Audience::of(exchange);
-    if audience.is_none() && gate.is_none() {
-        return;
+/// What becomes of a backend's interim answers (RFC 9110 15.2): they are sent on to the client. 100 opens the gate of the
+/// body instead: reading the body makes the server side ask the client for it.
+pub(crate) struct Hear {
+    audience: Option<Audience>,
+    gate: Option<Gate>,
+}
+
+impl Hear {
+    /// `None`: nobody wants them.
+    pub(crate) fn of(exchange: &Exchange, gate: Option<&Gate>) -> Option<Self> {
+        let audience = Audience::of(exchange);
+        (audience.is_some() || gate.is_some()).then(|| Self { audience, gate: gate.cloned() })
     }
-    let gate = gate.cloned();
-    hyper::ext::on_informational(request, move |interim| {
-        if interim.status() == StatusCode::CONTINUE {
-            if let Some(open) = gate.as_ref().and_then(|gate| gate.lock().take()) {
+
+    pub(crate) fn hear(&self, status: StatusCode, fields: &HeaderMap) {
+        if status == StatusCode::CONTINUE {
+            if let Some(open) = self.gate.as_ref().and_then(|gate| gate.lock().take()) {
                 let _ = open.send(());
             }
-        } else if let Some(audience) = &audience {
-            audience.tell(interim.status(), interim.headers());
+        } else if let Some(audience) = &self.audience
+            // Over HTTP/2 it means nothing (RFC 9113 8.6), and an HTTP/1.1 client would believe it.
+            && status != StatusCode::SWITCHING_PROTOCOLS
+        {
+            audience.tell(status, fields);
         }
-    });
+    }
 }
 
 fn bytes(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {

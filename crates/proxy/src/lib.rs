@@ -6,8 +6,10 @@
 //! files nor the store nor the control loop.
 
 mod access;
+mod alive;
 mod answer;
 mod attempt;
+mod backend_body;
 mod body;
 mod client_io;
 mod conn_state;
@@ -19,6 +21,7 @@ mod exchange;
 mod forward;
 mod forwarded;
 mod from_backend;
+mod h2_client;
 mod h2_server;
 mod handshake;
 pub mod headers;
@@ -29,6 +32,7 @@ mod kept;
 mod line;
 mod listener;
 mod obtain;
+mod outgoing;
 mod pool;
 mod race;
 mod ready;
@@ -39,6 +43,7 @@ mod seldom;
 mod sender;
 mod service;
 mod sticky;
+mod stream_body;
 mod streams;
 mod timer;
 mod tunnel;

@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use crate::body::SendBody;
 use crate::cut::{Cut, Drilled};
-use crate::sender::{H2Sender, Sender};
+use crate::h2_client::H2Sender;
+use crate::sender::Sender;
 
 /// All of one worker's connections, by the slot of the backend.
 #[derive(Default)]
@@ -125,7 +126,7 @@ impl Slot {
     /// A shared connection with room for another stream.
     pub(crate) fn take_shared(&self) -> Option<Sender> {
         let mut shared = self.shared.lock();
-        shared.retain(|one| !one.send.is_closed());
+        shared.retain_mut(|one| !one.is_closed());
         shared.iter().find(|one| one.has_room()).map(|one| Sender::H2(one.clone()))
     }
 
@@ -178,7 +179,7 @@ impl Slot {
     fn expire(&self, keep_for: Duration) {
         let now = Instant::now();
         self.idle.lock().retain(|one| !one.is_over(keep_for, now));
-        self.shared.lock().retain(|one| !one.send.is_closed());
+        self.shared.lock().retain_mut(|one| !one.is_closed());
     }
 
     /// Applies what changed about the backend.

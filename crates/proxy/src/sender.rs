@@ -1,13 +1,13 @@
 //! One connection to a backend, ready to take a request: HTTP/1.1 one at a time, HTTP/2 many at once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use http::{Request, Response};
+use hyper::client::conn::{TrySendError, http1};
 use relais_core::Fault;
 
+use crate::backend_body::BackendBody;
 use crate::body::{BodyFault, SendBody};
+use crate::h2_client::{H2Sender, InUse};
+use crate::interim::Hear;
 
 /// A connection to a backend.
 pub(crate) enum Sender {
@@ -15,42 +15,6 @@ pub(crate) enum Sender {
     H1(http1::SendRequest<SendBody>),
     /// HTTP/2: shared.
     H2(H2Sender),
-}
-
-/// A shared HTTP/2 connection and how many streams it carries.
-#[derive(Clone)]
-pub(crate) struct H2Sender {
-    pub(crate) send: http2::SendRequest<SendBody>,
-    streams: Arc<AtomicUsize>,
-    /// Streams the backend allows; kept up to date by the task that drives the connection.
-    allowed: Arc<AtomicUsize>,
-}
-
-impl H2Sender {
-    pub(crate) fn new(send: http2::SendRequest<SendBody>, allowed: Arc<AtomicUsize>) -> Self {
-        Self { send, streams: Arc::default(), allowed }
-    }
-
-    /// Whether another stream fits into what the backend allows.
-    pub(crate) fn has_room(&self) -> bool {
-        !self.send.is_closed() && self.streams.load(Relaxed) < self.allowed.load(Relaxed).max(1)
-    }
-
-    /// Counts a stream in; it is counted out when the guard drops.
-    pub(crate) fn enter(&self) -> Stream {
-        self.streams.fetch_add(1, Relaxed);
-        Stream(Arc::clone(&self.streams))
-    }
-}
-
-/// One stream on a shared connection.
-#[derive(Debug)]
-pub(crate) struct Stream(Arc<AtomicUsize>);
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
 }
 
 /// Why sending failed.
@@ -65,7 +29,7 @@ pub(crate) enum SendFailure {
 }
 
 /// What a hyper error on an attempt means.
-pub(crate) fn judge(error: TrySendError<http::Request<SendBody>>) -> SendFailure {
+fn judge(error: TrySendError<Request<SendBody>>) -> SendFailure {
     let mut error = error;
     if error.take_message().is_some() {
         return SendFailure::NotSent;
@@ -82,23 +46,10 @@ fn classify(error: &hyper::Error) -> SendFailure {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
             return SendFailure::Sent(io_fault(io));
         }
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            // The peer's word that it did nothing with the stream (RFC 9113 6.8 and 8.7): refused, or beyond the last
-            // one it takes before going away.
-            let refused = h2.is_reset() && h2.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let beyond = h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR);
-            if h2.is_remote() && (refused || beyond) {
-                return SendFailure::NotSent;
-            }
-            return SendFailure::Sent(h2.get_io().map_or(Fault::Reset, io_fault));
-        }
         source = cause.source();
     }
     if error.is_parse() {
         return SendFailure::Sent(Fault::Malformed);
-    }
-    if error.is_timeout() {
-        return SendFailure::Sent(Fault::Unacknowledged);
     }
     SendFailure::Sent(Fault::Reset)
 }
@@ -117,26 +68,32 @@ pub(crate) enum Held {
     /// To be given back to the pool when the answer is complete.
     H1(http1::SendRequest<SendBody>),
     /// To be counted out.
-    H2(#[allow(dead_code, reason = "held for its Drop")] Stream),
+    H2(InUse),
 }
 
 impl Sender {
-    /// Sends one request and waits for the response head.
+    /// Sends one request and waits for the response head; interim answers go to `hear`.
     pub(crate) async fn send(
         self,
-        request: http::Request<SendBody>,
-    ) -> Result<(http::Response<Incoming>, Held), SendFailure> {
+        mut request: Request<SendBody>,
+        hear: Option<Hear>,
+    ) -> Result<(Response<BackendBody>, Held), SendFailure> {
         match self {
-            Sender::H1(mut send) => match send.try_send_request(request).await {
-                Ok(response) => Ok((response, Held::H1(send))),
-                Err(error) => Err(judge(error)),
-            },
-            Sender::H2(mut shared) => {
-                let stream = shared.enter();
-                match shared.send.try_send_request(request).await {
-                    Ok(response) => Ok((response, Held::H2(stream))),
+            Sender::H1(mut send) => {
+                if let Some(hear) = hear {
+                    hyper::ext::on_informational(&mut request, move |interim| {
+                        hear.hear(interim.status(), interim.headers());
+                    });
+                }
+                match send.try_send_request(request).await {
+                    Ok(response) => Ok((response.map(BackendBody::H1), Held::H1(send))),
                     Err(error) => Err(judge(error)),
                 }
+            }
+            // In a box: every request would carry room for it, and be copied with it, whatever its backend speaks.
+            Sender::H2(shared) => {
+                let sent = Box::pin(shared.send(request, hear)).await;
+                sent.map(|(response, used)| (response, Held::H2(used)))
             }
         }
     }

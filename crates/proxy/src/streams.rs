@@ -2,25 +2,23 @@
 //! client does not take in time ends its stream; what it resets ends here and at the backend.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::SendResponse;
-use h2::{Reason, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
-use http_body::{Body, Frame};
+use http_body::Body;
 use parking_lot::Mutex;
 
 use crate::conn_state::ConnState;
 use crate::connection::Client;
 use crate::date;
-use crate::from_backend::Cut;
 use crate::headers::{self, Present};
+use crate::outgoing::Outgoing;
 use crate::request_body::RequestBody;
 use crate::response_body::ResponseBody;
 use crate::service;
@@ -108,7 +106,8 @@ pub(crate) async fn serve(client: Arc<Client>, request: Request<RequestBody>, re
     if ended {
         return;
     }
-    let mut answer = Answer { send, body, piece: None, waits_since: None, timer: LazyTimer::default(), state };
+    let out = Outgoing::new(send, body, Reason::INTERNAL_ERROR);
+    let mut answer = Answer { out, timer: LazyTimer::default(), state };
     poll_fn(|cx| answer.poll(cx)).await;
 }
 
@@ -125,82 +124,24 @@ fn dressed(response: Response<ResponseBody>) -> (Response<()>, ResponseBody) {
     (Response::from_parts(head, ()), body)
 }
 
-/// The body of an answer on its way into the stream.
+/// The body of an answer on its way to a client that must take it in time.
 struct Answer {
-    send: SendStream<Bytes>,
-    body: ResponseBody,
-    /// What waits for room, and whether it is the last.
-    piece: Option<(Bytes, bool)>,
-    /// Since when it does.
-    waits_since: Option<Instant>,
+    out: Outgoing<ResponseBody>,
     timer: LazyTimer,
     state: Arc<ConnState>,
 }
 
 impl Answer {
-    /// Ready when there is nothing more to do: all is handed over, or nobody will take the rest.
+    /// Ready when there is nothing more to do.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if self.piece.is_some() && !ready!(self.poll_room(cx)) {
-                return Poll::Ready(());
-            }
-            if let Some((data, last)) = self.piece.take()
-                && (self.send.send_data(data, last).is_err() || last)
-            {
-                return Poll::Ready(());
-            }
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-                // Asked for last: whoever waits for room hears of a reset there.
-                return self.send.poll_reset(cx).map(drop);
-            };
-            if self.give(frame) {
-                return Poll::Ready(());
-            }
+        if self.out.poll(cx).is_ready() {
+            return Poll::Ready(());
         }
-    }
-
-    /// The next frame of the body; `true`: it was the last.
-    fn give(&mut self, frame: Option<Result<Frame<Bytes>, Cut>>) -> bool {
-        match frame.map(|frame| frame.map(Frame::into_data)) {
-            Some(Ok(Ok(data))) => {
-                if !data.is_empty() {
-                    // One byte is asked for, not all of them: a claim that waits takes nothing from the window that others
-                    // share, and `send_data` asks for the rest.
-                    self.send.reserve_capacity(1);
-                }
-                self.piece = Some((data, self.body.is_end_stream()));
-                return false;
-            }
-            Some(Ok(Err(other))) => match other.into_trailers() {
-                // Refused only where the client has reset the stream, as everywhere here.
-                Ok(trailers) => drop(self.send.send_trailers(trailers)),
-                Err(_) => return false,
-            },
-            Some(Err(_)) => self.send.send_reset(Reason::INTERNAL_ERROR),
-            None => drop(self.send.send_data(Bytes::new(), true)),
-        }
-        true
-    }
-
-    /// Ready when the piece can be given, or (`false`) when it never will be: the stream was reset, or its client let its
-    /// time pass.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let empty = self.piece.as_ref().is_none_or(|(data, _)| data.is_empty());
-        while !empty && self.send.capacity() == 0 {
-            match self.send.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(_) => return Poll::Ready(false),
-                Poll::Pending => {
-                    let since = *self.waits_since.get_or_insert_with(Instant::now);
-                    // While the socket itself takes no more, all streams wait for it, and it has a deadline of its own.
-                    let since = self.state.last_write_block().map_or(since, |blocked| blocked.max(since));
-                    ready!(self.timer.poll_expired(cx, since + self.state.deadlines.body));
-                    self.body.client_stalled();
-                    return Poll::Ready(false);
-                }
-            }
-        }
-        self.waits_since = None;
-        Poll::Ready(true)
+        let Some(since) = self.out.blocked() else { return Poll::Pending };
+        // While the socket itself takes no more, all streams wait for it, and it has a deadline of its own.
+        let since = self.state.last_write_block().map_or(since, |blocked| blocked.max(since));
+        ready!(self.timer.poll_expired(cx, since + self.state.deadlines.body));
+        self.out.body.client_stalled();
+        Poll::Ready(())
     }
 }
