@@ -3,7 +3,7 @@
 use crate::support::edge::Setup;
 use crate::support::h2::Client;
 use crate::support::raw::{Plain, Raw};
-use crate::support::wire::ok;
+use crate::support::wire::{Conn, ok};
 use crate::support::{assert_same, certs, noise, wait_for};
 
 fn web(backend: &Plain) -> Setup {
@@ -181,6 +181,39 @@ fn a_client_that_resets_all_it_asks_for_is_sent_away() {
     assert!(backend.count() < 2000, "{} requests reached the backend", backend.count());
     assert_eq!(beside.get("/").finish().unwrap().0, b"x");
     wait_for("nothing is in flight", || edge.sample("relais_requests_inflight", &[]) == 0.0);
+}
+
+/// What was on its way when an early answer ended a stream is no mistake of the client: it cannot have known.
+#[test]
+fn a_client_whose_uploads_are_answered_early_is_not_sent_away() {
+    const STREAMS: u32 = 100;
+    let edge =
+        Setup::services("[service.web]\nhosts = [\"a.test\"]\nrespond = { status = 403, body = \"no\" }\n").start();
+    let mut client = edge.connect();
+    client.send(PREFACE);
+    let ids = || (0..STREAMS).map(|n| 2 * n + 1);
+    let post = [b"\x83", &REQUEST[1..]].concat();
+    client.send(ids().flat_map(|id| frame(1, 4, id, &post)).collect::<Vec<u8>>());
+    let next = |client: &mut Conn| {
+        let head = client.bytes(9);
+        client.bytes(u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize);
+        assert_ne!(head[3], 7, "GOAWAY");
+        (head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]))
+    };
+    // Each is answered, and then reset for its body.
+    let mut resets = 0;
+    while resets < STREAMS {
+        resets += u32::from(next(&mut client).0 == 3);
+    }
+    for _ in 0..30 {
+        client.send(ids().flat_map(|id| frame(0, 0, id, &[0; 300])).collect::<Vec<u8>>());
+        // The answer to a question shows that what came before it was read.
+        client.send(frame(6, 0, 0, b"question"));
+        while next(&mut client).0 != 6 {}
+    }
+    let last = 2 * STREAMS + 1;
+    client.send(frame(1, 5, last, REQUEST));
+    while next(&mut client) != (1, 4, last) {}
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::alive::Watch;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::connection::Client;
 use crate::request_body::RequestBody;
+use crate::stream_body::REMEMBERED;
 use crate::streams::{self, Reply};
 
 /// A client that said nothing for so long is asked, and given up after as much silence again.
@@ -47,6 +48,8 @@ where
         .initial_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(REMEMBERED.0)
+        .reset_stream_duration(REMEMBERED.1)
         .max_local_error_reset_streams(Some(MISTAKES));
     let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
     let mut connection = poll_fn(|cx| {
