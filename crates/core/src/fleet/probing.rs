@@ -43,7 +43,7 @@ impl Fleet {
             // In doubt the mark stays where the last answer left it, so that no success falls between two probes.
             entry.probe_mark = entry.succeeded();
         }
-        entry.pressed = false;
+        (entry.pressed, entry.whole_next) = (false, false);
         entry.probe = Some(Outstanding { id, sent: now, short });
         entry.last_sent = now;
         let (backend, host) = (Arc::clone(&entry.backend), Arc::clone(&entry.host));
@@ -76,6 +76,11 @@ impl Fleet {
         if result.is_ok() {
             learn(entry, took);
         }
+        if probe.short && result == Err(Fault::ResponseTimeout) {
+            // It takes connections and may hang: that is for a whole probe to say, at once, however many workers press.
+            entry.whole_next = true;
+            self.ask_better(slot, now);
+        }
         self.weigh(slot, Evidence::Probe(result), Source::Probe(probe), now);
         self.plan(slot, now);
     }
@@ -89,9 +94,30 @@ impl Fleet {
     /// A worker waits there longer than usual: asks at once whether anything answers.
     pub(super) fn press(&mut self, slot: u32, now: Instant) {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
-        if entry.health() == Health::Up && entry.probe.is_none() {
-            entry.pressed = true;
-            self.hurry(slot, now);
+        if entry.health() != Health::Up {
+            return;
+        }
+        match entry.probe {
+            None => {
+                entry.pressed = true;
+                self.hurry(slot, now);
+            }
+            Some(probe) if now.since(probe.sent) >= self.services[entry.service].timers.confirm_timeout => {
+                self.ask_better(slot, now);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Asks another backend of the service, the one most likely to answer: only when one does, the next late answer of
+    /// this one need not be waited for as long as a contract.
+    fn ask_better(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let others = self.services[entry.service].members.iter().filter_map(|slot| self.entries.get(slot));
+        let able = others.filter(|other| other.slot() != slot && other.usable() && !other.counters.in_doubt());
+        let best = able.max_by_key(|other| (other.site != entry.site, other.last_good));
+        if let Some(best) = best.map(Entry::slot) {
+            self.hurry(best, now);
         }
     }
 
@@ -129,7 +155,7 @@ impl Fleet {
                 let gap = timers.fast_interval.max(crowd);
                 regular.min(now + gap)
             }
-        } else if entry.counters.in_doubt() || site_doubted {
+        } else if entry.counters.in_doubt() || entry.whole_next || site_doubted {
             now.max(entry.last_sent + timers.fast_interval)
         } else {
             grid(entry.phase, timers.interval, timers.jitter, roll, now)
@@ -165,7 +191,7 @@ impl Fleet {
         let site = &self.sites[entry.site];
         let accused = site.accusation.is_some();
         let doubted = entry.pressed || entry.counters.silent() > 0 || (accused && !entry.counters.in_doubt());
-        if !known || !doubted || entry.health() == Health::Down {
+        if !known || !doubted || entry.whole_next || entry.health() == Health::Down {
             return (connect, whole, false);
         }
         // In a doubt about the whole site, the strictest service there sets the pace for all.

@@ -121,6 +121,8 @@ pub(super) struct Entry {
     pub(super) hung: bool,
     /// A worker waits there longer than usual: the next probe only asks whether anything answers at all.
     pub(super) pressed: bool,
+    /// A short probe connected and got no answer: the next one is whole.
+    pub(super) whole_next: bool,
     pub(super) ramp_from: Option<Instant>,
     /// Never been up while this process knows it, though others were: it ramps when it comes up.
     pub(super) cold: bool,
@@ -192,6 +194,7 @@ impl Entry {
             mute: false,
             hung: false,
             pressed: false,
+            whole_next: false,
             ramp_from: None,
             cold: false,
             held_until: None,

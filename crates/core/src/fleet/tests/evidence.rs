@@ -489,3 +489,30 @@ fn bodies_that_break_off_everywhere_take_nobody_away() {
     }
     assert_eq!((rig.health(A1), rig.health(B1)), (Health::Up, Health::Up));
 }
+
+#[test]
+fn workers_that_press_do_not_put_off_the_verdict_about_a_site_that_hangs() {
+    let mut longest = Duration::ZERO;
+    for offset in 0..100 {
+        let mut rig = started(two_sites());
+        rig.run(ms(7 * offset));
+        for address in [A1, A2] {
+            rig.set(address, Err(Fault::ResponseTimeout));
+        }
+        let slots = [A1, A2].map(|address| rig.member(address).backend.slot);
+        let overdue = rig.snapshot.pools[0].timers.overdue();
+        let (from, mut pressed) = (rig.now, rig.now);
+        while [A1, A2].iter().any(|address| rig.health(address) != Health::Down) {
+            rig.run(ms(1));
+            // Each worker says so as long as anything waits there.
+            if rig.now.since(pressed) >= overdue {
+                pressed = rig.now;
+                slots.iter().for_each(|slot| rig.event(Event::Overdue { slot: *slot }));
+            }
+            assert!(rig.now.since(from) < ms(5_000), "{:#?}", rig.fleet.report(rig.now));
+        }
+        longest = longest.max(rig.now.since(from));
+    }
+    let contract = started(two_sites()).snapshot.pools[0].timers.failover_within;
+    assert!(longest <= contract * 4 / 5, "{longest:?} of {contract:?}");
+}
