@@ -62,7 +62,9 @@ pub(crate) fn read(folder: &Folder) -> Opened {
 
 /// Starts the database of this process with `contents`, and clears away what was read.
 pub(crate) fn settle(opened: &mut Opened, folder: &Folder, contents: &Contents) {
-    let Some(reading) = opened.rest.take() else { return };
+    let Some(mut reading) = opened.rest.take() else { return };
+    // Two databases at once would take twice the memory.
+    reading.copy = None;
     match start(folder, contents, &reading.sick) {
         Ok((engine, aside)) => {
             opened.engine = Some(engine);

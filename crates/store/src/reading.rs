@@ -19,7 +19,7 @@ pub(crate) struct Reading {
     /// Damaged ones, and why.
     pub(crate) sick: Vec<(PathBuf, String)>,
     /// What it was read from, gone with this: who waits for what was read need not wait for that.
-    copy: Option<Copy>,
+    pub(crate) copy: Option<Copy>,
 }
 
 /// Reads the newest generation that is whole, else the best there is. `is_ours`: whether the directory may be written.
@@ -99,7 +99,7 @@ fn take(path: &Path) -> io::Result<Files> {
 
 /// An open copy.
 #[derive(Debug)]
-struct Copy {
+pub(crate) struct Copy {
     engine: Option<Engine>,
     _scratch: Scratch,
 }

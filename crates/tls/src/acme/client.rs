@@ -16,11 +16,12 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use relais_core::config::{Address, UpstreamProtocol, UpstreamTls};
-use rustls::ClientConfig;
+use rustls::{CertificateError, ClientConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::clock;
 use crate::upstream;
 
 /// More than any answer of a CA or a DNS provider that is meant well.
@@ -150,8 +151,20 @@ impl Client {
         let stream = TlsConnector::from(Arc::clone(&self.tls))
             .connect(name, stream)
             .await
-            .map_err(|fault| format!("no TLS with {origin}: {fault}"))?;
+            .map_err(|fault| format!("no TLS with {origin}: {fault}{}", doubt(&fault)))?;
         speak(origin, stream).await
+    }
+}
+
+/// A certificate that is not of today may be right, and our clock wrong: a machine without one wakes up in 1970.
+fn doubt(fault: &std::io::Error) -> String {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let inner = fault.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        )) => format!(" (the clock of this machine says {})", clock::date(clock::now())),
+        _ => String::new(),
     }
 }
 
@@ -238,6 +251,14 @@ impl std::fmt::Display for Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_of_another_day_casts_doubt_on_our_clock() {
+        let told = |fault| doubt(&std::io::Error::other(rustls::Error::InvalidCertificate(fault)));
+        assert!(told(CertificateError::NotValidYet).contains("the clock of this machine says 20"));
+        assert!(told(CertificateError::Expired).contains("the clock"));
+        assert_eq!(told(CertificateError::UnknownIssuer), "");
+    }
 
     fn origin(uri: &str) -> String {
         match Origin::of(&uri.parse().unwrap()) {
