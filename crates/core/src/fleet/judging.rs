@@ -14,7 +14,7 @@ use crate::verdict::{Evidence, Given, Verdict, verdict};
 const SAVE_EVERY: Duration = Duration::from_secs(20);
 /// Real successes excuse a failing check for so many contracts after the last one.
 const EXCUSED_FOR: u32 = 30;
-/// Silent probes in a row after which the transport of a backend that is down anyway counts as dead: no haste.
+/// Silent probes in a row after which the transport of a backend that is down for its silence counts as dead: no haste.
 const DEAD_WHILE_DOWN: u32 = 24;
 
 /// Where a piece of evidence comes from.
@@ -143,6 +143,8 @@ impl Fleet {
     /// A backend that is down stays so: a failed check ends its way back. An answer shows that its transport lives,
     /// long silence that it is dead.
     fn stay_down(&mut self, slot: u32, evidence: Evidence, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let patience = self.patience(entry).max(self.services[entry.service].timers.fall);
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         let fault = match evidence {
             Evidence::Probe(Err(fault)) => fault,
@@ -154,7 +156,9 @@ impl Fleet {
                 return;
             }
         };
-        if !entry.dead && entry.counters.silent_probes >= DEAD_WHILE_DOWN {
+        // Who is down for what it answered has streams and answers under way, like one that is up.
+        let enough = if entry.mute { DEAD_WHILE_DOWN } else { patience };
+        if !entry.dead && entry.counters.silent_probes >= enough {
             entry.dead = true;
             entry.why = format!("{fault}, for {}", crate::words::short(now.since(entry.since)));
             self.changes.services.insert(entry.service);

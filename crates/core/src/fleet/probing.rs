@@ -146,7 +146,7 @@ impl Fleet {
         }
         let timers = &service.timers;
         let site_doubted = self.sites[entry.site].health == Health::Suspect;
-        let at = if entry.health() == Health::Down {
+        let at = if entry.health() == Health::Down && !entry.falls_silent() {
             let regular = grid(entry.phase, timers.down_interval, timers.jitter, roll, now);
             if service.available != Some(false) {
                 regular
@@ -191,7 +191,8 @@ impl Fleet {
         let site = &self.sites[entry.site];
         let accused = site.accusation.is_some();
         let doubted = entry.pressed || entry.counters.silent() > 0 || (accused && !entry.counters.in_doubt());
-        if !known || !doubted || entry.whole_next || entry.health() == Health::Down {
+        let given_up = entry.health() == Health::Down && !entry.falls_silent();
+        if !known || !doubted || entry.whole_next || given_up {
             return (connect, whole, false);
         }
         // In a doubt about the whole site, the strictest service there sets the pace for all.

@@ -255,6 +255,11 @@ impl Entry {
         self.admin != Admin::Disabled && self.health() != Health::Down
     }
 
+    /// It was down for what it answered, and now it says nothing: is its transport dead?
+    pub(super) fn falls_silent(&self) -> bool {
+        self.health() == Health::Down && !self.mute && !self.dead && self.counters.silent_probes > 0
+    }
+
     pub(super) fn record(&self) -> BackendRecord {
         BackendRecord {
             id: self.backend.id.clone(),

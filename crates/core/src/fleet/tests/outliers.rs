@@ -190,6 +190,38 @@ fn a_site_whose_backends_all_died_is_down_though_one_was_ejected_before() {
     assert_eq!(site(&rig), Health::Up, "{}", rig.why(A1));
 }
 
+/// A1 is down for what it answers: much worse than the others, or to its check.
+fn down_for_its_answers(check: Result<(), Fault>) -> Rig {
+    let mut rig = started(two_sites());
+    rig.load(20, 100, &[]);
+    if check.is_ok() {
+        rig.load(2, 100, &[A1]);
+    } else {
+        rig.set(A1, check);
+        rig.run(ms(2_000));
+    }
+    assert_eq!((rig.health(A1), rig.member(A1).dead), (Health::Down, false));
+    rig
+}
+
+/// Its streams are told, and what waits there is moved, as soon as of one that was up.
+#[test]
+fn who_answers_badly_and_then_falls_silent_is_dead_within_the_contract_and_its_site_with_it() {
+    for check in [Ok(()), Err(Fault::Status(503))] {
+        let mut rig = down_for_its_answers(check);
+        rig.set(A1, Err(Fault::ConnectTimeout));
+        rig.set(A2, Err(Fault::ConnectTimeout));
+        rig.until(ms(1_000), |rig| rig.member(A1).dead && rig.member(A2).dead);
+        assert_eq!(rig.fleet.report(rig.now).sites[0].health, Health::Down);
+        let mut rig = down_for_its_answers(check);
+        rig.set(A1, Err(Fault::ConnectTimeout));
+        rig.run(ms(260));
+        rig.set(A1, check);
+        rig.run(ms(2_000));
+        assert!(!rig.member(A1).dead, "one lost packet is no death");
+    }
+}
+
 #[test]
 fn every_ejection_lasts_longer_up_to_a_bound_and_peace_is_rewarded() {
     let mut rig = started(two_sites());
