@@ -203,3 +203,23 @@ fn a_probe_asks_as_it_was_told() {
     assert_eq!(probe.start, "HEAD /up?deep=1 HTTP/1.1");
     assert_eq!((probe.get("host"), probe.get("x-probe")), (Some("probe.test"), Some("relais")));
 }
+
+/// Without a word more, requests are answered 503 and told when to come again.
+#[test]
+fn a_service_that_fails_open_is_asked_although_every_check_fails() {
+    for (word, status) in [("fail_open = true", 200), ("", 503)] {
+        let sick = Plain::new(|request| {
+            let status = if request.head.target() == "/health" { "503 Sick" } else { "200 OK" };
+            format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+        });
+        let edge = Setup::services(&format!(
+            "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nqueue_timeout = \"100ms\"\n{word}\nbackends = [\"{}\"]\n",
+            sick.address()
+        ))
+        .start();
+        edge.wait_for_health(&sick, "down");
+        let answer = edge.connect().ask(get("/"));
+        assert_eq!(answer.status(), status);
+        assert_eq!(answer.get("retry-after").is_some(), status == 503);
+    }
+}

@@ -1,5 +1,8 @@
 //! A download whose backend dies is continued from another one: unbroken for the client, or visibly cut, never mixed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use crate::support::edge::{Setup, request_id};
 use crate::support::h2::Client;
 use crate::support::raw::{Addressed, Raw, Serving};
@@ -52,6 +55,51 @@ fn a_download_goes_on_from_another_backend() {
 
     let client = Client::plain(edge.http());
     assert_same(&client.get("/film").finish().unwrap().0, &noise(SIZE));
+}
+
+/// Whoever is asked gives half of what was asked for and dies, the first two times.
+fn twice_dying(count: &Arc<AtomicUsize>) -> Serving {
+    let count = Arc::clone(count);
+    Raw::new().serve(move |mut conn| {
+        while let Some(request) = conn.try_head() {
+            let bytes = noise(SIZE);
+            let range = request.get("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+            let (first, last) =
+                range.map_or((0, SIZE - 1), |(first, last)| (first.parse().unwrap(), last.parse().unwrap()));
+            let start = match range {
+                Some(_) => format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{SIZE}"),
+                None => "200 OK".to_owned(),
+            };
+            let length = last + 1 - first;
+            let _ = conn.try_send(format!("HTTP/1.1 {start}\r\nETag: \"v1\"\r\nContent-Length: {length}\r\n\r\n"));
+            if count.fetch_add(1, Relaxed) < 2 {
+                let _ = conn.try_send(&bytes[first..first + length / 2]);
+                return;
+            }
+            let _ = conn.try_send(&bytes[first..=last]);
+        }
+    })
+}
+
+#[test]
+fn a_download_goes_on_though_it_breaks_twice_and_a_range_too() {
+    let count = Arc::default();
+    let (one, two, three) = (twice_dying(&count), twice_dying(&count), twice_dying(&count));
+    let edge = Setup::to(&[&one, &two, &three]).start();
+    let answer = edge.connect().ask(get("/film"));
+    assert_same(&answer.body, &noise(SIZE));
+    assert_eq!(count.swap(0, Relaxed), 3);
+
+    let ranged = "GET /film HTTP/1.1\r\nHost: a.test\r\nRange: bytes=1000-250999\r\n\r\n";
+    let answer = edge.connect().ask(ranged);
+    assert_eq!((answer.status(), answer.get("content-range")), (206, Some("bytes 1000-250999/300000")));
+    assert_same(&answer.body, &noise(SIZE)[1000..251_000]);
+    assert_eq!(count.swap(0, Relaxed), 3);
+
+    let client = Client::plain(edge.http());
+    assert_same(&client.get("/film").finish().unwrap().0, &noise(SIZE));
+    assert_eq!(count.load(Relaxed), 3);
+    assert_eq!(edge.sample("relais_downloads_resumed_total", &[]), 6.0);
 }
 
 #[track_caller]
