@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::conn_state::{ConnState, LAST_CALL};
+use crate::socket::Socket;
 use crate::timer::LazyTimer;
 
 /// A client's stream, plain or TLS.
@@ -24,13 +25,13 @@ pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
     fn socket(&self) -> &TcpStream;
 }
 
-impl ClientStream for TcpStream {
+impl ClientStream for Socket {
     fn socket(&self) -> &TcpStream {
         self
     }
 }
 
-impl ClientStream for tokio_rustls::server::TlsStream<TcpStream> {
+impl ClientStream for tokio_rustls::server::TlsStream<Socket> {
     fn socket(&self) -> &TcpStream {
         self.get_ref().0
     }

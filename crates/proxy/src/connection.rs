@@ -29,6 +29,7 @@ use crate::identity::Identity;
 use crate::ready::{Asked, Peer};
 use crate::request_body::RequestBody;
 use crate::service;
+use crate::socket::Socket;
 use crate::worker::Worker;
 
 /// Header fields that hyper takes unasked.
@@ -112,6 +113,7 @@ pub(crate) async fn serve(
         _ = tokio::time::timeout_at(by, stream.readable()) => {}
         () = worker.last_call() => return,
     }
+    let stream = Socket(stream);
     match listener.protocol {
         ListenerProtocol::Http => {
             let Ok(h2) = tokio::time::timeout_at(by, begins_with_preface(&stream)).await else { return };
@@ -155,7 +157,7 @@ fn tell_failed(worker: &Worker, peer: SocketAddr, error: &std::io::Error) {
 }
 
 /// Says farewell and closes; the other end may be gone already.
-async fn close(mut stream: TlsStream<TcpStream>) {
+async fn close(mut stream: TlsStream<Socket>) {
     let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use relais_core::Snapshot;
 use relais_core::config::TlsVersion;
 use relais_tls::CertStore;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::{ProtocolVersion, server};
@@ -16,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connection::Secured;
 use crate::identity::Identity;
+use crate::socket::Socket;
 use crate::worker::Worker;
 
 /// So long a handshake waits for its first certificate. Browsers wait longer; a CA ordinarily needs less.
@@ -25,10 +25,10 @@ const DEMAND_PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) async fn shake(
     worker: &Worker,
     snapshot: &Snapshot,
-    stream: TcpStream,
+    stream: Socket,
     local: SocketAddr,
     by: Instant,
-) -> Option<io::Result<(TlsStream<TcpStream>, Secured)>> {
+) -> Option<io::Result<(TlsStream<Socket>, Secured)>> {
     let start = match timeout_at(by, LazyConfigAcceptor::new(server::Acceptor::default(), stream)).await.ok()? {
         Ok(start) => start,
         Err(error) => return Some(Err(error)),

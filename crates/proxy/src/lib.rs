@@ -42,6 +42,7 @@ mod resume;
 mod seldom;
 mod sender;
 mod service;
+mod socket;
 mod sticky;
 mod stream_body;
 mod streams;

@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::socket::poll_write_pieces;
+
 /// Bytes that a peer takes without its application reading: half of the window that a new connection has.
 const ROOM: usize = 32 << 10;
 
@@ -196,7 +198,7 @@ impl AsyncWrite for Line {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.sending();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let written = poll_write_pieces(&mut this.stream, cx, bufs);
         this.sent(written)
     }
 

@@ -10,13 +10,13 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use relais_core::{Backend, Left};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::access::Ticket;
 use crate::client_io::ClientIo;
 use crate::connection::Client;
 use crate::pool::{Slot, Verdicts};
+use crate::socket::Socket;
 use crate::websocket::{Frames, SERVICE_RESTART};
 use crate::worker::Worker;
 
@@ -226,9 +226,9 @@ async fn farewell(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite
 fn reset(read: ReadHalf<TokioIo<Upgraded>>, write: WriteHalf<TokioIo<Upgraded>>) {
     let client = read.unsplit(write).into_inner();
     // Refused only by sockets that are gone already.
-    let _ = match client.downcast::<TokioIo<ClientIo<TcpStream>>>() {
+    let _ = match client.downcast::<TokioIo<ClientIo<Socket>>>() {
         Ok(parts) => parts.io.inner().get_ref().set_zero_linger(),
-        Err(client) => match client.downcast::<TokioIo<ClientIo<TlsStream<TcpStream>>>>() {
+        Err(client) => match client.downcast::<TokioIo<ClientIo<TlsStream<Socket>>>>() {
             Ok(parts) => parts.io.inner().get_ref().get_ref().0.set_zero_linger(),
             Err(_) => Ok(()),
         },
