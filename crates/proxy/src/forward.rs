@@ -99,7 +99,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
         before,
         gate: gate.as_ref(),
         asked: now,
-        asked_first: exchange.client.worker.now(),
+        asked_first: exchange.client.worker.shared.anchor.at(now),
         seen: 0,
         pressed: false,
         backend: member.backend.slot,
@@ -152,6 +152,7 @@ struct Wait<'a> {
 impl Wait<'_> {
     /// Ends when waiting any longer is pointless: the backend was declared down, or is silent for too long.
     async fn given_up(&mut self) -> Outcome {
+        let mut timer = self.exchange.client.worker.timers.borrow();
         loop {
             let verdict = self.slot.verdict.notified();
             tokio::pin!(verdict);
@@ -184,27 +185,26 @@ impl Wait<'_> {
                 self.forward.timeout.response
             };
             let patience = if doubted && self.pressed { contract } else { patience };
-            tokio::select! {
-                () = verdict => {}
-                () = tokio::time::sleep_until((self.asked + patience).into()) => {
-                    if !self.pressed {
-                        self.pressed = true;
-                        self.exchange.client.worker.press(self.slot, self.backend, overdue);
-                        continue;
-                    }
-                    if doubted {
-                        continue;
-                    }
-                    if gated {
-                        if let Some(open) = self.gate.and_then(|gate| gate.lock().take()) {
-                            let _ = open.send(());
-                        }
-                    } else if !self.still_sending() {
-                        return Outcome::Failed(Fault::ResponseTimeout);
-                    }
-                    self.asked = Instant::now();
-                }
+            if !timer.rings_first(self.asked + patience, verdict.as_mut()).await {
+                continue;
             }
+            if !self.pressed {
+                self.pressed = true;
+                timer.waits_long();
+                self.exchange.client.worker.press(self.slot, self.backend, overdue);
+                continue;
+            }
+            if doubted {
+                continue;
+            }
+            if gated {
+                if let Some(open) = self.gate.and_then(|gate| gate.lock().take()) {
+                    let _ = open.send(());
+                }
+            } else if !self.still_sending() {
+                return Outcome::Failed(Fault::ResponseTimeout);
+            }
+            self.asked = Instant::now();
         }
     }
 

@@ -2,12 +2,17 @@
 //!
 //! A deadline that is pushed back at every byte would reset a tokio timer each time. A lazy timer is armed once; when
 //! it fires early it is armed again for what is left.
+//!
+//! A wait that nearly always ends before its deadline would put a timer into the runtime's wheel and take it out again, for
+//! each request. It borrows one instead, and gives it back as it is: armed for a deadline that is nearer than the next
+//! borrower's.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::time::Sleep;
 
 /// A timer for a deadline that moves.
@@ -36,5 +41,108 @@ impl LazyTimer {
     /// Forgets the deadline and frees the timer.
     pub(crate) fn clear(&mut self) {
         self.sleep = None;
+    }
+}
+
+/// Timers kept for borrowers, at most.
+const KEPT: usize = 1024;
+
+/// The timers of one worker that its short waits borrow.
+#[derive(Debug, Default)]
+pub(crate) struct Timers(Mutex<Vec<LazyTimer>>);
+
+impl Timers {
+    /// A timer, armed or not.
+    pub(crate) fn borrow(&self) -> Borrowed<'_> {
+        Borrowed { timers: self, timer: self.0.lock().pop().unwrap_or_default(), far: false }
+    }
+}
+
+/// A borrowed timer; given back on drop.
+#[derive(Debug)]
+pub(crate) struct Borrowed<'a> {
+    timers: &'a Timers,
+    timer: LazyTimer,
+    /// It is armed for what few would wait for.
+    far: bool,
+}
+
+impl Borrowed<'_> {
+    /// Waits for `other`, until `deadline`. `true`: the deadline came first.
+    pub(crate) async fn rings_first(
+        &mut self,
+        deadline: Instant,
+        mut other: Pin<&mut impl Future<Output = ()>>,
+    ) -> bool {
+        poll_fn(|cx| match other.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(false),
+            Poll::Pending => self.timer.poll_expired(cx, deadline).map(|()| true),
+        })
+        .await
+    }
+
+    /// From here on it waits longer than others do: it is of no use to them, and would hold on to its task for as long.
+    pub(crate) fn waits_long(&mut self) {
+        self.far = true;
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        if self.far {
+            return;
+        }
+        let timer = std::mem::take(&mut self.timer);
+        let mut timers = self.timers.0.lock();
+        if timers.len() < KEPT {
+            timers.push(timer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(30);
+    const LONG: Duration = Duration::from_secs(600);
+
+    async fn wait(timers: &Timers, time: Duration) -> Instant {
+        let (mut timer, until) = (timers.borrow(), Instant::now() + time);
+        assert!(timer.rings_first(until, pin!(pending())).await);
+        until
+    }
+
+    async fn give_up(timers: &Timers, time: Duration) {
+        // On a busy machine a short one may have passed meanwhile: that is as good.
+        let _ = tokio::time::timeout(Duration::ZERO, wait(timers, time)).await;
+    }
+
+    #[tokio::test]
+    async fn a_borrowed_timer_rings_for_its_own_deadline_whatever_it_was_armed_for() {
+        let timers = Timers::default();
+        for before in [SHORT / 3, SHORT, SHORT * 2, LONG] {
+            give_up(&timers, before).await;
+            assert_eq!(timers.0.lock().len(), 1, "it was given back");
+            let until = tokio::time::timeout(LONG / 10, wait(&timers, SHORT)).await.expect("it rings");
+            assert!(Instant::now() >= until, "not before its time");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_before_the_deadline_is_not_taken_for_it() {
+        let timers = Timers::default();
+        assert!(!timers.borrow().rings_first(Instant::now() + LONG, pin!(std::future::ready(()))).await);
+    }
+
+    #[tokio::test]
+    async fn what_waits_long_keeps_its_timer_from_others() {
+        let timers = Timers::default();
+        timers.borrow().waits_long();
+        assert!(timers.0.lock().is_empty());
     }
 }

@@ -21,6 +21,7 @@ use crate::kept::Spools;
 use crate::pool::{Connections, Slot};
 use crate::ready::Ready;
 use crate::seldom::Seldom;
+use crate::timer::Timers;
 
 /// What all workers and the control loop share.
 pub struct Shared {
@@ -77,6 +78,8 @@ pub(crate) struct Prepared {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) connections: Connections,
+    /// For waits that mostly end before their time.
+    pub(crate) timers: Timers,
     random: AtomicU64,
     /// By the address of the service; the weak reference tells whether it is still that service.
     prepared: Mutex<HashMap<usize, (Weak<Service>, Arc<Prepared>)>>,
@@ -104,6 +107,7 @@ impl Worker {
         Arc::new(Self {
             shared,
             connections: Connections::default(),
+            timers: Timers::default(),
             random: AtomicU64::new(seed),
             prepared: Mutex::default(),
             ready: Mutex::default(),
