@@ -39,6 +39,7 @@ pub(crate) struct Ticket {
     pub(crate) host: Option<Arc<Asked>>,
     pub(crate) target: Option<PathAndQuery>,
     pub(crate) pool: Option<Arc<Pool>>,
+    /// Only kept where they are logged.
     attempts: Vec<Attempted>,
     /// The attempt whose answer is passed on.
     pub(crate) serving: Option<InFlight>,
@@ -103,6 +104,9 @@ impl Ticket {
     /// One attempt ended at `until`.
     pub(crate) fn attempted_until(&mut self, member: &Member, outcome: &'static str, since: Instant, until: Instant) {
         self.attempted = Some(until);
+        if !self.log {
+            return;
+        }
         self.attempts.push(Attempted {
             site: Arc::clone(&member.backend.id.site),
             address: Arc::clone(&member.backend.id.address),

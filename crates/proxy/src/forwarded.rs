@@ -53,6 +53,17 @@ pub(crate) fn set(headers: &mut HeaderMap, peer: &Peer, host: &Asked, present: b
             headers.remove(name);
         }
     }
+    if !(present && trusted) {
+        // None of them is there: nothing to look for.
+        let host = [(X_FORWARDED_HOST, &host.field), (header::FORWARDED, &host.forwarded)];
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
+        for (name, value) in host.into_iter().chain([(X_FORWARDED_FOR, &peer.field)]) {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+        return;
+    }
     append_list(headers, &X_FORWARDED_FOR, peer.field.as_ref());
     if !headers.contains_key(&X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme));
