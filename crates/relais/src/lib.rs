@@ -11,6 +11,7 @@
 //! This room may touch arguments, signals, threads and listening sockets. It takes no decisions: routing, health and
 //! failover are core's. The command line lives in the executable beside this library and uses nothing but it.
 
+mod access_line;
 mod bind;
 mod builder;
 mod edge;

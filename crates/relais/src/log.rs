@@ -8,12 +8,12 @@ use std::io::IsTerminal;
 
 use relais_core::config::{Log, LogFormat};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-/// Target of the one line per request.
-const ACCESS: &str = "access";
+use crate::access_line::{ACCESS, Lines};
 
 /// Lines kept while stderr is slow; more are dropped.
 const QUEUE: usize = 16 * 1024;
@@ -55,14 +55,7 @@ impl Logger {
         let lines: Box<dyn tracing_subscriber::Layer<_> + Send + Sync> = if human {
             Box::new(fmt::layer().with_writer(writer).with_ansi(colour))
         } else {
-            Box::new(
-                fmt::layer()
-                    .json()
-                    .flatten_event(true)
-                    .with_current_span(false)
-                    .with_span_list(false)
-                    .with_writer(writer),
-            )
+            Box::new(fmt::layer().event_format(Lines::new()).fmt_fields(JsonFields::new()).with_writer(writer))
         };
         tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|error| error.to_string())?;
         Ok(Logger { handle, dropped, _guard: guard })
