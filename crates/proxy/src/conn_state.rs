@@ -45,6 +45,8 @@ pub(crate) struct ConnState {
     /// The client was given up because it took no bytes for too long.
     pub(crate) stalled: AtomicBool,
     born: Instant,
+    /// An answer with a request id was sent.
+    pub(crate) sent_id: AtomicBool,
     /// The answer under way ends with the connection: only an orderly end may look like one.
     pub(crate) ends_with_connection: AtomicBool,
     /// The connection task, to be woken for a drain or a deadline.
@@ -70,6 +72,7 @@ impl ConnState {
             heard: AtomicU64::new(0),
             stalled: AtomicBool::new(false),
             born: Instant::now(),
+            sent_id: AtomicBool::new(false),
             ends_with_connection: AtomicBool::new(false),
             task: Mutex::new(None),
             deadlines,

@@ -17,6 +17,7 @@ use crate::alive::Watch;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::connection::Client;
 use crate::request_body::RequestBody;
+use crate::service;
 use crate::stream_body::REMEMBERED;
 use crate::streams::{self, Reply};
 
@@ -86,5 +87,7 @@ fn start(client: &Arc<Client>, request: Request<RecvStream>, respond: SendRespon
     let reply = Reply::new(respond);
     let (head, receive) = request.into_parts();
     let body = RequestBody::on_stream(receive, &head.headers, &reply);
-    tokio::spawn(streams::serve(Arc::clone(client), Request::from_parts(head, body), reply));
+    // In a box of its own: it is large, would be copied on its way into the task, and is free as soon as the head is there.
+    let handling = Box::pin(service::handle(Arc::clone(client), Request::from_parts(head, body)));
+    tokio::spawn(streams::serve(Arc::clone(&client.state), handling, reply));
 }

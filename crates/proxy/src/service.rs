@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, Uri, Version};
@@ -45,7 +46,10 @@ pub(crate) async fn handle(
         Err(failure) => answer::failure(failure, &edge.name),
     };
     if let Some(name) = &ready.request_id {
-        response.headers_mut().insert(name, ticket.request_id.clone());
+        let mut id = ticket.request_id.clone();
+        // Over HTTP/2 "sensitive" keeps a value out of the table of those that may come again. The first one brings the name in.
+        id.set_sensitive(client.state.h2 && client.state.sent_id.swap(true, Relaxed));
+        response.headers_mut().insert(name, id);
     }
     if client.tls.is_some()
         && let Some(hsts) = ticket.pool.as_ref().and_then(|pool| client.worker.prepared(pool).hsts.clone())
