@@ -117,9 +117,10 @@ pub(crate) async fn serve(
     match listener.protocol {
         ListenerProtocol::Http => {
             let Ok(h2) = tokio::time::timeout_at(by, begins_with_preface(&stream)).await else { return };
-            drive(worker, listener, &snapshot.config, stream, (peer, local), (None, h2), open).await;
+            Box::pin(drive(worker, listener, &snapshot.config, stream, (peer, local), (None, h2), open)).await;
         }
-        ListenerProtocol::Https => match handshake::shake(worker, &snapshot, stream, local, by).await {
+        // A future keeps the room of its largest part to its end: what is over soon, or may not come, has a box of its own.
+        ListenerProtocol::Https => match Box::pin(handshake::shake(worker, &snapshot, stream, local, by)).await {
             // A CA that looks at the answer to its challenge: nothing follows (RFC 8737, section 3).
             Some(Ok((stream, _))) if CertStore::is_challenge(stream.get_ref().1.alpn_protocol()) => {
                 tracing::info!(%peer, "a CA looked at the answer to its challenge (tls-alpn-01)");
@@ -132,7 +133,8 @@ pub(crate) async fn serve(
                     snapshot.stats.handshakes_resumed.inc();
                 }
                 let h2 = session.alpn_protocol() == Some(b"h2");
-                drive(worker, listener, &snapshot.config, stream, (peer, local), (Some(secured), h2), open).await;
+                Box::pin(drive(worker, listener, &snapshot.config, stream, (peer, local), (Some(secured), h2), open))
+                    .await;
             }
             Some(Err(error)) => {
                 snapshot.stats.handshakes_failed.inc();
@@ -202,10 +204,11 @@ async fn drive<S>(
     });
     let limit = &config.edge.limit;
     let result = if h2 {
-        h2_server::serve(io, client, limit).await.map_err(|error| error.to_string())
+        Box::pin(h2_server::serve(io, client, limit)).await.map_err(|error| error.to_string())
     } else {
         let service = service_fn(move |request: Request<Incoming>| {
-            service::handle(Arc::clone(&client), request.map(RequestBody::H1))
+            // hyper keeps the room for a request, and it is large: it is only there while there is one.
+            Box::pin(service::handle(Arc::clone(&client), request.map(RequestBody::H1)))
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.max_buf_size(limit.header_bytes.max(8192) + (16 << 10));

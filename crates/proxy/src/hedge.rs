@@ -51,7 +51,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
     };
     let hedged = Instant::now();
     exchange.pool.stats.retried("hedged");
-    let mut second = pin!(beside(exchange, forward, other.clone()));
+    let mut second = Box::pin(beside(exchange, forward, other.clone()));
     tokio::select! {
         outcome = &mut first => {
             if matches!(outcome, Outcome::Answer(_)) {
