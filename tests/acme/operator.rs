@@ -160,7 +160,13 @@ fn moving_in_from_a_caddy_takes_its_account_too() {
     command.arg("--config").arg(&config).arg("--socket").arg(setup.dir().join("admin.sock"));
     let ran = crate::support::tools::run(&mut command);
     assert!(ran.stdout.contains("2 certificates and 1 accounts taken over"), "{ran:?}");
-    let account = std::fs::read_to_string(state.join("certs/pebble/account.json")).unwrap();
+    let key = || {
+        let text = std::fs::read_to_string(state.join("certs/pebble/account.json")).unwrap();
+        let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let account: serde_json::Value = serde_json::from_str(file["account"].as_str().unwrap()).unwrap();
+        account["key_pkcs8"].as_str().unwrap().to_owned()
+    };
+    let kept = key();
     let edge = setup.start();
     assert_eq!(names.map(|host| pebble.shown(host).unwrap()), before);
     wait_for("both are known", || edge.cli(&["certs"]).1.matches("valid").count() == 2);
@@ -168,8 +174,7 @@ fn moving_in_from_a_caddy_takes_its_account_too() {
     // The next one is ordered with the account it came with.
     assert_eq!(edge.cli(&["certs", "renew", "a.fr"]).0, Some(0));
     wait_for("it is renewed", || said(&edge, "certificate issued") == 1);
-    assert_eq!(said(&edge, "account kept"), 0, "{}", edge.log());
-    assert_eq!(std::fs::read_to_string(state.join("certs/pebble/account.json")).unwrap(), account);
+    assert_eq!(key(), kept);
 }
 
 struct Running(std::process::Child);

@@ -32,11 +32,20 @@ pub(super) struct Kept {
     /// The key that is about to take the place of the other one, or has done so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     next_pkcs8: Option<String>,
+    /// Left behind by another program, and not used yet: whose key it is, is asked before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    taken_over: bool,
 }
 
 impl Kept {
     fn new(directory: &str) -> Result<Self, OrderFault> {
-        Ok(Self { id: None, key_pkcs8: new_key()?, directory: directory.to_string(), next_pkcs8: None })
+        Ok(Self {
+            id: None,
+            key_pkcs8: new_key()?,
+            directory: directory.to_string(),
+            next_pkcs8: None,
+            taken_over: false,
+        })
     }
 
     /// `None`: unreadable, of another directory, or with a key that nobody can sign with: a new account costs no
@@ -69,7 +78,8 @@ pub fn import(directory: &str, id: &str, key_pem: &Secret) -> Result<Secret, Str
     })?;
     let key = key.to_pkcs8v1().map_err(|_| "its key cannot be written as PKCS#8".to_string())?;
     let key_pkcs8 = URL_SAFE_NO_PAD.encode(key.as_ref());
-    Ok(Kept { id: Some(id.to_string()), key_pkcs8, directory: directory.to_string(), next_pkcs8: None }.secret())
+    let directory = directory.to_string();
+    Ok(Kept { id: Some(id.to_string()), key_pkcs8, directory, next_pkcs8: None, taken_over: true }.secret())
 }
 
 /// The account of `held`, made and registered where there is none that the CA knows.
@@ -88,6 +98,9 @@ pub(super) async fn open(
             kept
         }
     };
+    if kept.taken_over {
+        kept = recognised(ca, wire, kept, steps).await?;
+    }
     if kept.next_pkcs8.is_some() {
         // A change of the key was cut off: now it is brought to its end.
         kept = change_key(ca, wire, kept, steps).await?;
@@ -113,6 +126,31 @@ async fn account(wire: &Wire, kept: &Kept) -> Result<Account, OrderFault> {
     made.map_err(|error| wire.fault(&error))
 }
 
+/// Asks the CA whose key it is (RFC 8555, section 7.3.1). A Caddy that orders for two names at its first start registers
+/// twice at once, and may keep the key of one account with the URL of the other.
+async fn recognised(ca: &Ca, wire: &Wire, kept: Kept, steps: &Steps) -> Result<Kept, OrderFault> {
+    let directory = ca.directory(wire).await?;
+    let key = kept.key()?;
+    let payload = json!({"onlyReturnExisting": true});
+    let key = AccountKey(&key);
+    let signer = Signer::Key(&key);
+    let known = persist!(wire, true, post(wire, &directory, &signer, &directory.new_account, &payload));
+    let id = match known {
+        Ok(answer) => Some(url_of(&answer)?),
+        Err(error) if is_unknown(&error) => None,
+        Err(error) => return Err(wire.fault(&error)),
+    };
+    let kept = Kept { id, taken_over: false, ..kept };
+    steps.keep_account(kept.secret()).await?;
+    Ok(kept)
+}
+
+fn url_of(answer: &Response<Bytes>) -> Result<String, OrderFault> {
+    let url = answer.headers().get(LOCATION).and_then(|url| url.to_str().ok());
+    let missing = || OrderFault::new(FaultKind::Unreachable, "the CA gave no URL of the account");
+    url.map(str::to_string).ok_or_else(missing)
+}
+
 /// Registers the key; registering it twice gives the same account (RFC 8555, section 7.3.1).
 async fn register(ca: &Ca, wire: &Wire, kept: Kept, steps: &Steps) -> Result<Kept, OrderFault> {
     let directory = ca.directory(wire).await?;
@@ -130,9 +168,7 @@ async fn register(ca: &Ca, wire: &Wire, kept: Kept, steps: &Steps) -> Result<Kep
     let signer = Signer::Key(&key);
     let done = persist!(wire, true, post(wire, &directory, &signer, &directory.new_account, &payload));
     let answer = done.map_err(|error| wire.fault(&error))?;
-    let id = answer.headers().get(LOCATION).and_then(|id| id.to_str().ok());
-    let id = id.ok_or_else(|| OrderFault::new(FaultKind::Unreachable, "the CA gave no URL of the account"))?;
-    let kept = Kept { id: Some(id.to_string()), ..kept };
+    let kept = Kept { id: Some(url_of(&answer)?), ..kept };
     steps.keep_account(kept.secret()).await?;
     Ok(kept)
 }

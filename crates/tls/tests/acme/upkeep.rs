@@ -102,7 +102,40 @@ async fn an_account_taken_over_from_another_program_is_used() {
         let moved = Clerk::default();
         *moved.account.lock() = Some(account);
         moved.order(&ca, &wanted, certs).await.unwrap();
-        assert!(moved.kept.lock().is_empty(), "{kind}: another account was made");
+        let used: serde_json::Value = serde_json::from_str(moved.held().unwrap().expose()).unwrap();
+        assert_eq!(used, kept, "{kind}: another account was made");
+        let asked = moved.kept.lock().len();
+        moved.order(&ca, &wanted, certs).await.unwrap();
+        assert_eq!(moved.kept.lock().len(), asked, "{kind}: whose key it is was asked again");
+    }
+}
+
+/// What a Caddy leaves behind that registered twice at once: the key of one account, the URL of another. And a key that the CA
+/// has never seen.
+#[tokio::test]
+async fn the_key_says_which_account_was_taken_over() {
+    let Some(pebble) = Pebble::start(Manner::default()).await else { return };
+    let (ca, certs) = (pebble.ca(), &pebble.edge.certs);
+    let wanted = job(&["u.a.test"], Challenge::Http01);
+    let clerks = [Clerk::default(), Clerk::default()];
+    let mut kept = Vec::new();
+    for clerk in &clerks {
+        clerk.order(&ca, &wanted, certs).await.unwrap();
+        kept.push(serde_json::from_str::<serde_json::Value>(clerk.held().unwrap().expose()).unwrap());
+    }
+    assert_ne!(kept[0]["id"], kept[1]["id"]);
+    let stranger = rcgen::KeyPair::generate().unwrap().serialize_der();
+    let known = URL_SAFE_NO_PAD.decode(kept[0]["key_pkcs8"].as_str().unwrap()).unwrap();
+    for (key, same) in [(known, true), (stranger, false)] {
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(&key));
+        let url = kept[1]["id"].as_str().unwrap();
+        let moved = Clerk::default();
+        *moved.account.lock() = Some(acme::import(&ca.authority.directory, url, &Secret::new(&pem)).unwrap());
+        moved.order(&ca, &wanted, certs).await.unwrap();
+        let used: serde_json::Value = serde_json::from_str(moved.held().unwrap().expose()).unwrap();
+        assert_eq!(used["key_pkcs8"].as_str().unwrap(), URL_SAFE_NO_PAD.encode(&key));
+        assert_eq!(used["id"] == kept[0]["id"], same, "{used}");
+        assert_ne!(used["id"], kept[1]["id"]);
     }
 }
 
