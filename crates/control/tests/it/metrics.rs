@@ -161,8 +161,9 @@ async fn a_refused_file_shows() {
     bench.stop().await;
 }
 
+/// At an address that no connection to elsewhere leaves from: what was free a moment ago still is.
 async fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.9:0").await.unwrap().local_addr().unwrap()
 }
 
 async fn get(address: SocketAddr, target: &str) -> Option<(u16, String)> {

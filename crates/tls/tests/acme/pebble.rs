@@ -1,8 +1,9 @@
 //! Debian's `pebble` and its name server, started for one test with an edge before them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -55,9 +56,17 @@ impl Drop for Running {
     }
 }
 
-/// A port that was free a moment ago.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// A loopback address no other test uses, and no connection to elsewhere leaves from: a port that was free there a moment
+/// ago still is.
+fn own_ip() -> IpAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let (n, pid) = (NEXT.fetch_add(1, Relaxed), std::process::id());
+    let byte = |value: u32| u8::try_from(value % 250).unwrap() + 1;
+    IpAddr::V4(Ipv4Addr::new(127, byte(pid) + 1, byte(pid / 250 + n / 250), byte(n)))
+}
+
+fn free(ip: IpAddr) -> SocketAddr {
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
 impl Pebble {
@@ -69,11 +78,12 @@ impl Pebble {
         let edge = Edge::new().await;
         let dir = tempfile::tempdir().unwrap();
         let own = support::Ca::new();
-        let pair = own.sign(&["127.0.0.1"]);
+        let ip = own_ip();
+        let pair = own.sign(&[&ip.to_string()]);
         pair.put(dir.path(), "pebble");
         let root = dir.path().join("root.pem");
         std::fs::write(&root, &own.pem).unwrap();
-        let (listen, management, dns, dns_management) = (free(), free(), free(), free());
+        let (listen, management, dns, dns_management) = (free(ip), free(ip), free(ip), free(ip));
         let names = Command::new("pebble-challtestsrv")
             .args(["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""])
             .args(["-dns01", &dns.to_string(), "-management", &dns_management.to_string()])
@@ -81,7 +91,7 @@ impl Pebble {
             .stderr(Stdio::null())
             .spawn();
         let names = Running(names.unwrap());
-        let closed = || free().port();
+        let closed = || free(Ipv4Addr::LOCALHOST.into()).port();
         let ports = if manner.closed { (closed(), closed()) } else { (edge.http.port(), edge.tls.port()) };
         write_config(dir.path(), listen, management, manner, ports);
         let ca = spawn(dir.path(), dns, manner);
