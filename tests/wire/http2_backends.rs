@@ -21,6 +21,8 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+/// SETTINGS_MAX_CONCURRENT_STREAMS: 1 (RFC 9113 6.5.2).
+const ONE_AT_A_TIME: [u8; 6] = [0, 3, 0, 0, 0, 1];
 /// HPACK: 200.
 const OK: &[u8] = b"\x88";
 
@@ -262,6 +264,32 @@ fn an_upload_that_an_http2_backend_does_not_read_is_answered_early() {
     }
     assert_eq!(backend.connections(), 1);
     assert_eq!(edge.backend(&backend)["failed"], 0);
+}
+
+/// The backend counts its stream until both ends are closed, and so do we: the next request does not wait behind it.
+#[test]
+fn an_upload_that_nobody_reads_counts_as_long_as_it_lasts() {
+    let backend = Raw::new();
+    let edge = edge_to(&[&backend]);
+    let client = Client::plain(edge.http());
+    let mut call = client.start(http::Request::get(client.url("/")), true);
+    let mut full = Frames::accept(&backend);
+    let stream = full.request();
+    full.send(SETTINGS, 0, 0, &ONE_AT_A_TIME).is_heard();
+    full.answer(stream, b"first");
+    assert_eq!(call.finish().unwrap().0, b"first");
+
+    let mut call = client.start(http::Request::post(client.url("/")).header("content-length", "300000"), false);
+    call.send(&[b'x'; 200_000], false);
+    let stream = full.request();
+    full.answer(stream, b"enough");
+    assert_eq!(call.finish().unwrap().0, b"enough");
+
+    let mut call = client.start(http::Request::get(client.url("/")), true);
+    let mut fresh = Frames::accept(&backend);
+    let stream = fresh.request();
+    fresh.answer(stream, b"second");
+    assert_eq!(call.finish().unwrap().0, b"second");
 }
 
 /// An upgrade is a thing of HTTP/1.1, and its client would believe a head that says 101.

@@ -1,8 +1,9 @@
 //! The attempt loop: one request, as many tries as its phase rules allow.
 //!
 //! The rules (law): nothing sent -> always another backend. Sent, no answer -> only idempotent methods (RFC 9110
-//! 9.2.2) or an `Idempotency-Key`, and only while the body can be sent again. Answer begun -> never again. A backend
-//! tried in this request is not tried again while another is left.
+//! 9.2.2) or an `Idempotency-Key`, and only while the body can be sent again; the same where a small answer breaks of
+//! which the client has nothing yet. Answer begun towards the client -> never again. A backend tried in this request is
+//! not tried again while another is left.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -288,7 +289,9 @@ async fn whole(
     let (fault, known) = cut.fault();
     if cut.is_late() {
         let silent = body.small()?.let_go();
-        if !silent || !exchange.may_leave(slot, forward) || !spend(exchange, forward) {
+        // Nothing broke: what the backend did it may have done, and doing it again would be answered otherwise.
+        let harmless = exchange.head.method.is_safe();
+        if !silent || !harmless || !exchange.may_leave(slot, forward) || !spend(exchange, forward) {
             return None;
         }
         ticket.attempted(member, "late", started);

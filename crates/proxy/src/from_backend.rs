@@ -30,6 +30,8 @@ const HELD: u64 = 64 << 10;
 
 /// And longest time, however long the contract.
 const HELD_FOR: Duration = Duration::from_secs(1);
+/// And in so many pieces: each has its own price.
+const PIECES: usize = 256;
 
 /// A body that comes from a backend, with the connection it comes on.
 pub(crate) struct FromBackend {
@@ -171,8 +173,13 @@ impl FromBackend {
                     self.release();
                     return Poll::Ready(Ok(Some(data)));
                 }
+                Ok(data) if data.is_empty() => {}
                 Ok(data) => self.timing.early.push_back(Frame::data(data)),
                 Err(other) => self.timing.early.push_back(other),
+            }
+            if self.timing.early.len() >= PIECES {
+                self.timing.hold = None;
+                return Poll::Ready(Ok(None));
             }
         }
         self.release();

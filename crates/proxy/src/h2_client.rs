@@ -36,6 +36,8 @@ const SEND_BUFFER: usize = 1 << 20;
 /// Small pieces of answers whose clients do not read, counted as h2 counts them (what each lacks to 256 bytes): the windows
 /// above, full of pieces of 32 bytes. Beyond it the connection ends with all it carries.
 const SMALL_PIECES: usize = 32 << 20;
+/// A backend that has answered and makes no room for the rest of the request for so long will not read it.
+const UNREAD: Duration = Duration::from_secs(15);
 /// Streams that may be opened before the backend has said how many it takes (RFC 9113 6.5.2 wants no fewer).
 const STREAMS_AT_FIRST: usize = 100;
 
@@ -151,7 +153,7 @@ impl H2Sender {
         request: Request<SendBody>,
         hear: Option<Hear>,
     ) -> Result<(Response<BackendBody>, InUse), SendFailure> {
-        let stream = Stream::new(&self.line);
+        let stream = Arc::new(Stream::new(&self.line));
         let (mut head, body) = request.into_parts();
         dress(&mut head, &body);
         if poll_fn(|cx| self.send.poll_ready(cx)).await.is_err() {
@@ -161,7 +163,7 @@ impl H2Sender {
         // Its reference would keep the connection open for as long as this stream.
         drop(self.send);
         let (mut response, send) = sent.map_err(|error| self.line.judge(&error))?;
-        let uploading = upload(send, body).await;
+        let uploading = upload(send, body, &stream).await;
         let head = poll_fn(|cx| poll_head(&mut response, cx, &self.line, hear.as_ref())).await;
         let (head, receive) = head.map_err(|error| self.line.judge(&error))?.into_parts();
         let body = BackendBody::H2(Received::new(receive, &head.headers, self.line));
@@ -227,7 +229,7 @@ impl Drop for Stream {
 /// A stream whose answer has begun. Dropped before the answer is complete, it takes the rest of the request along.
 #[derive(Debug)]
 pub(crate) struct InUse {
-    _stream: Stream,
+    _stream: Arc<Stream>,
     uploading: Option<Uploading>,
 }
 
@@ -242,24 +244,29 @@ impl InUse {
 
 /// The task that sends a request's body; dropped, it ends and the stream is reset.
 #[derive(Debug)]
-struct Uploading(Option<AbortHandle>);
+struct Uploading {
+    task: AbortHandle,
+    /// The answer is complete: nobody waits for the rest of the request.
+    left: Arc<AtomicBool>,
+}
 
 impl Uploading {
-    fn leave(mut self) {
-        self.0 = None;
+    fn leave(self) {
+        self.left.store(true, Relaxed);
     }
 }
 
 impl Drop for Uploading {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
+        if !self.left.load(Relaxed) {
+            self.task.abort();
         }
     }
 }
 
-/// Sends a request's body, in a task of its own if it does not go out at once.
-async fn upload(send: SendStream<Bytes>, body: SendBody) -> Option<Uploading> {
+/// Sends a request's body, in a task of its own if it does not go out at once. The backend counts the stream until both its
+/// ends are closed, and so does the task.
+async fn upload(send: SendStream<Bytes>, body: SendBody, stream: &Arc<Stream>) -> Option<Uploading> {
     if body.is_end_stream() {
         return None;
     }
@@ -267,6 +274,21 @@ async fn upload(send: SendStream<Bytes>, body: SendBody) -> Option<Uploading> {
     if poll_fn(|cx| Poll::Ready(out.poll(cx))).await.is_ready() {
         return None;
     }
-    let task = tokio::spawn(async move { poll_fn(|cx| out.poll(cx)).await });
-    Some(Uploading(Some(task.abort_handle())))
+    let left = Arc::new(AtomicBool::new(false));
+    let task = tokio::spawn(send_rest(out, Arc::clone(stream), Arc::clone(&left)));
+    Some(Uploading { task: task.abort_handle(), left })
+}
+
+async fn send_rest(mut out: Outgoing<SendBody>, _stream: Arc<Stream>, left: Arc<AtomicBool>) {
+    loop {
+        tokio::select! {
+            () = poll_fn(|cx| out.poll(cx)) => return,
+            () = tokio::time::sleep(UNREAD) => {
+                // Dropped, it resets the stream.
+                if left.load(Relaxed) && out.blocked().is_some_and(|since| since.elapsed() >= UNREAD) {
+                    return;
+                }
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -55,6 +55,7 @@ impl Engine {
         // Keys are in it: nobody else may look, whatever the rights of the folder around it. The database makes its files
         // readable for all.
         let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
         guarded(|| {
             let db = sled::Config::new()
                 .path(path)

@@ -31,7 +31,7 @@ pub struct Store {
 
 impl Store {
     /// Opens the store in `dir`, which is made where missing; see the crate's first page for the files in it. Never fails
-    /// and never panics: the worst case is a store in memory, and [`Store::state`] tells. Returns after 20 s at the latest.
+    /// and never panics: the worst case is a store in memory, and [`Store::state`] tells. Returns after 40 s at the latest.
     #[must_use]
     pub fn open(dir: &Path) -> Store {
         let store = Store::begin(dir);

@@ -75,13 +75,16 @@ impl Staples {
 
     /// What is to be fetched now.
     fn due(&mut self, wishes: Vec<StapleWish>, now: Instant) -> Vec<StapleWish> {
-        let wanted: BTreeSet<String> = wishes.iter().map(|wish| wish.fingerprint.clone()).collect();
-        self.failures.retain(|certificate, _| wanted.contains(certificate));
         let wall = kept::wall_clock();
+        let is_old =
+            |wish: &StapleWish| wish.has.is_none_or(|proof| wall >= proof.from + proof.until.since(proof.from) / 2);
+        // Nothing is tried again that is not old, or no longer by a clock that was set back.
+        let wanted: BTreeSet<&str> =
+            wishes.iter().filter(|wish| is_old(wish)).map(|wish| wish.fingerprint.as_str()).collect();
+        self.failures.retain(|certificate, _| wanted.contains(certificate.as_str()));
         let is_due = |wish: &StapleWish| {
             let rests = self.failures.get(&wish.fingerprint).is_some_and(|failure| failure.again_at > now);
-            let old = wish.has.is_none_or(|proof| wall >= proof.from + proof.until.since(proof.from) / 2);
-            old && !rests && !self.under_way.contains(&wish.fingerprint)
+            is_old(wish) && !rests && !self.under_way.contains(&wish.fingerprint)
         };
         wishes.into_iter().filter(is_due).collect()
     }
