@@ -17,7 +17,7 @@ use super::{Client, EXIT_FAILED, EXIT_UNREACHABLE, Failure, Screen, Whom, say};
 /// How often the edge is asked.
 const LOOK: Duration = Duration::from_millis(200);
 
-const EXIT_CODES: &str = "Exit codes: 0 the site can be lost, 1 it cannot or the drill was refused, 2 usage, 3 no daemon \
+const EXIT_CODES: &str = "Exit codes: 0 the site can be lost, 1 it cannot or the drill was refused, 2 usage, 3 no relais \
                           answers.";
 
 #[derive(Debug, Args)]
