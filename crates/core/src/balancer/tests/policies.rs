@@ -242,7 +242,7 @@ fn the_last_free_of_a_thousand_is_found() {
     }
 }
 
-/// A year of hours on a pool whose members stream unevenly: who has most streams still gets its share of requests, and
+/// A pool whose members stream unevenly: who has most streams still gets its share of requests, and
 /// streams even out by themselves.
 #[test]
 fn streams_and_requests_do_not_hide_each_other() {
