@@ -6,6 +6,9 @@ use relais_config::{CheckKind, Forward, Pace};
 
 use crate::words::{count, short};
 
+/// A packet that is lost once is acknowledged by then (Linux sends it again after 0.2 s and the round trip).
+const LEAST_UNACKNOWLEDGED: Duration = Duration::from_millis(450);
+
 /// Every timer of one service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timers {
@@ -121,6 +124,13 @@ impl Timers {
         (self.failover_within / 10).min(self.stagger / 2)
     }
 
+    /// What may be repeated leaves a connection on which nobody acknowledges what was sent for so long: early enough to be
+    /// answered elsewhere within the contract, late enough for a lost packet to be sent again (Linux: after 0.2 and 0.6 s).
+    #[must_use]
+    pub fn unacknowledged(&self) -> Duration {
+        (self.failover_within * 7 / 10).max(LEAST_UNACKNOWLEDGED).min(self.failover_within)
+    }
+
     /// Longest time from a silent cut to `Down` by probes alone: see [`Pace::silence`].
     #[must_use]
     pub fn detection(&self) -> Duration {
@@ -141,6 +151,10 @@ impl Timers {
             "a connect that takes longer than {} is joined by one to another backend, and given up after {}",
             short(self.stagger),
             short(self.connect)
+        ));
+        said.push(format!(
+            "a request that may be repeated leaves a connection on which nothing is acknowledged for {}",
+            short(self.unacknowledged())
         ));
         said.push(format!("when no backend is left a request waits at most {}", short(self.wait)));
         said.push(format!(

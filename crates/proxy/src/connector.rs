@@ -24,8 +24,8 @@ use crate::pool::Slot;
 use crate::sender::Sender;
 use crate::worker::Worker;
 
-/// What may be repeated waits for one contract until what was sent is acknowledged. The rest waits for three, and no less
-/// than this: a lossy link needs several retransmissions, and a dead site is found by its verdict long before. This only
+/// What may be repeated waits for less than one contract until what was sent is acknowledged. The rest waits for three, and
+/// no less than this: a lossy link needs several retransmissions, and a dead site is found by its verdict long before. This only
 /// bounds what no verdict covers, as when a firewall on the way forgets its connections.
 const LEAST_UNACKNOWLEDGED: Duration = Duration::from_secs(3);
 
@@ -88,7 +88,7 @@ impl Goal {
         // What comes of ALPN may be HTTP/2, and then all kinds of requests share the connection.
         let tls = member.backend.upstream.tls.is_some();
         let shared = protocol == UpstreamProtocol::H2 || (protocol == UpstreamProtocol::Auto && tls);
-        let (short, long) = (timers.failover_within, (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED));
+        let (short, long) = (timers.unacknowledged(), (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED));
         let unshared = if exchange.replayable() && exchange.upgrade.is_none() { short } else { long };
         let carries = if exchange.upgrade.is_some() {
             Carries::Bytes
@@ -106,7 +106,7 @@ impl Goal {
             deadline: timers.connect,
             unacknowledged: if shared { long } else { unshared },
             unshared,
-            look_every: short,
+            look_every: timers.failover_within,
             carries,
             host: Arc::clone(&exchange.host.original),
             keep_idle: forward.keep_idle,

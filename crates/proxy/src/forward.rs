@@ -164,12 +164,12 @@ impl Wait<'_> {
             if now.downs != self.before.downs {
                 return Outcome::Rescued(Fault::ResponseTimeout);
             }
-            let contract = self.exchange.pool.timers.failover_within;
-            // Another connection there was found dead meanwhile: after one contract this one counts as dead too, if the
-            // request has somewhere to go.
+            let enough = self.exchange.pool.timers.unacknowledged();
+            // Another connection there was found dead meanwhile: after as long this one counts as dead too, if the request
+            // has somewhere to go.
             let news = self.slot.distrusted() > self.asked_first;
             let doubted = news && self.exchange.may_leave(self.backend, self.forward);
-            if doubted && self.asked.elapsed() >= contract {
+            if doubted && self.asked.elapsed() >= enough {
                 if !self.still_sending() {
                     return Outcome::Rescued(Fault::Unacknowledged);
                 }
@@ -184,7 +184,7 @@ impl Wait<'_> {
             } else {
                 self.forward.timeout.response
             };
-            let patience = if doubted && self.pressed { contract } else { patience };
+            let patience = if doubted && self.pressed { enough } else { patience };
             if !timer.rings_first(self.asked + patience, verdict.as_mut()).await {
                 continue;
             }
