@@ -128,15 +128,15 @@ impl Ticket {
         self.complete = true;
     }
 
-    fn count(&self, status: u16) {
+    fn count(&self, status: u16, took: Duration) {
         match (&self.pool, &self.serving) {
             (Some(pool), Some(serving)) => {
                 serving.backend().stats.codes.count(status);
-                pool.stats.duration.observe(self.started.elapsed());
+                pool.stats.duration.observe(took);
             }
             (Some(pool), None) => {
                 pool.stats.own_codes.count(status);
-                pool.stats.duration.observe(self.started.elapsed());
+                pool.stats.duration.observe(took);
             }
             (None, _) => self.stats.unrouted.count(status),
         }
@@ -145,7 +145,7 @@ impl Ticket {
         }
     }
 
-    fn write_line(&self, status: u16) {
+    fn write_line(&self, status: u16, took: Duration) {
         let millis = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX) as f64 / 1000.0;
         let backend = self.serving.as_ref().map(|serving| &serving.backend().id);
         let attempts: Vec<String> = self
@@ -169,7 +169,7 @@ impl Ticket {
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             head_ms = self.head_after.map_or(0.0, millis),
-            duration_ms = millis(self.started.elapsed()),
+            duration_ms = millis(took),
             cut = self.cut.unwrap_or("-"),
             not_replayed = self.not_replayed.unwrap_or("-"),
         );
@@ -186,9 +186,12 @@ impl Drop for Ticket {
         }
         // 499: the client went away before there was an answer.
         let status = if self.status == 0 { 499 } else { self.status };
-        self.count(status);
+        let now = Instant::now();
+        let took = now - self.started;
+        self.active.ends(now);
+        self.count(status, took);
         if self.log {
-            self.write_line(status);
+            self.write_line(status, took);
         }
     }
 }

@@ -92,7 +92,8 @@ impl<S: ClientStream> ClientIo<S> {
     fn poll_read_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.state.idle() {
             self.was_busy = true;
-            self.state.unwatched.store(true, Relaxed);
+            // The end of the answer wakes nobody: whoever is woken by this finds the connection idle since then.
+            self.read_timer.ring_within(cx, self.state.deadlines.keep_alive);
             return Poll::Pending;
         }
         let requests = self.state.requests.load(Relaxed);
@@ -100,7 +101,7 @@ impl<S: ClientStream> ClientIo<S> {
             self.was_busy = false;
             self.seen = requests;
             self.partial = false;
-            self.waiting_since = Instant::now();
+            self.waiting_since = self.state.ended();
         }
         let deadlines = self.state.deadlines;
         let patience = if self.partial || requests == 0 { deadlines.headers } else { deadlines.keep_alive };
@@ -109,7 +110,7 @@ impl<S: ClientStream> ClientIo<S> {
             // HTTP/1 has no GOAWAY: what a client has sent already is answered, and what it sends in a moment.
             until = until.min(self.waiting_since.max(since) + LAST_CALL);
         }
-        ready!(self.read_timer.poll_expired(cx, until));
+        ready!(self.read_timer.poll_own(cx, until));
         if self.state.h2 && !self.state.is_draining() {
             // GOAWAY first, so that a request under way at this moment is known to be safe to repeat.
             self.state.drain();
@@ -285,6 +286,49 @@ mod tests {
         let mut rest = String::new();
         client.read_to_string(&mut rest).await.unwrap();
         rest
+    }
+
+    /// What waits to read while a request runs is not told of its end, and must not wait for ever.
+    #[tokio::test]
+    async fn a_connection_that_was_read_while_busy_is_idle_no_longer_than_it_may() {
+        let (_client, server) = tokio::io::duplex(64);
+        let state = ConnState::new(Deadlines { headers: SOON * 400, keep_alive: SOON, body: SOON * 400 }, false, "edge");
+        let mut server = ClientIo::new(server, Arc::clone(&state));
+        let active = state.enter();
+        let reading = tokio::spawn(async move { server.read(&mut [0; 8]).await });
+        tokio::time::sleep(SOON * 3).await;
+        assert!(!reading.is_finished(), "a request runs");
+        let end = Instant::now();
+        active.ends(end);
+        drop(active);
+        let read = tokio::time::timeout(SOON * 400, reading).await.expect("it ends").unwrap();
+        assert_eq!(read.unwrap(), 0);
+        assert!(end.elapsed() >= SOON, "not before its time: {:?}", end.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_shall_end_does_not_outlive_its_last_answer() {
+        let (_client, server) = tokio::io::duplex(64);
+        let state = ConnState::new(Deadlines { headers: SOON, keep_alive: SOON * 4000, body: SOON }, false, "edge");
+        let mut server = ClientIo::new(server, Arc::clone(&state));
+        let active = state.enter();
+        let waker = Arc::clone(&state);
+        let reading = tokio::spawn(async move {
+            let mut head = [0; 8];
+            let mut buffer = ReadBuf::new(&mut head);
+            std::future::poll_fn(|cx| {
+                waker.register(cx.waker());
+                Pin::new(&mut server).poll_read(cx, &mut buffer)
+            })
+            .await
+        });
+        tokio::task::yield_now().await;
+        state.drain();
+        tokio::task::yield_now().await;
+        assert!(!reading.is_finished(), "a request runs");
+        active.ends(Instant::now());
+        drop(active);
+        tokio::time::timeout(SOON * 400, reading).await.expect("it ends").unwrap().unwrap();
     }
 
     #[tokio::test]

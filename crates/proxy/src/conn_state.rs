@@ -29,8 +29,8 @@ pub(crate) struct ConnState {
     pub(crate) requests: AtomicU64,
     /// Set once: finish what runs, take nothing new.
     draining: OnceLock<Instant>,
-    /// The socket was looked at while a request ran, so that no deadline was set: look again when none runs.
-    pub(crate) unwatched: AtomicBool,
+    /// When the last answer was complete, in nanoseconds after `born`.
+    ended: AtomicU64,
     /// Interim answers to write before the next answer, HTTP/1 only.
     pub(crate) interim: Mutex<Vec<u8>>,
     pub(crate) has_interim: AtomicBool,
@@ -63,7 +63,7 @@ impl ConnState {
             active: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             draining: OnceLock::new(),
-            unwatched: AtomicBool::new(false),
+            ended: AtomicU64::new(0),
             interim: Mutex::new(Vec::new()),
             has_interim: AtomicBool::new(false),
             unanswered: AtomicU64::new(0),
@@ -183,6 +183,11 @@ impl ConnState {
     pub(crate) fn idle(&self) -> bool {
         self.active.load(Relaxed) == 0
     }
+
+    /// When the last answer was complete.
+    pub(crate) fn ended(&self) -> Instant {
+        self.born + Duration::from_nanos(self.ended.load(Relaxed))
+    }
 }
 
 /// One request whose answer is not complete; counted out on drop.
@@ -194,12 +199,19 @@ impl Active {
     pub(crate) fn stalled(&self) -> bool {
         self.0.stalled.load(Relaxed)
     }
+
+    /// The answer is complete: until the next request the connection is idle since `now`.
+    pub(crate) fn ends(&self, now: Instant) {
+        let age = now.saturating_duration_since(self.0.born).as_nanos();
+        self.0.ended.store(u64::try_from(age).unwrap_or(u64::MAX), Relaxed);
+    }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        // hyper may have begun to wait for the next request before it let go of this one's answer.
-        if self.0.active.fetch_sub(1, Relaxed) == 1 && self.0.unwatched.swap(false, Relaxed) {
+        // hyper may have begun to wait for the next request before it let go of this one's answer. For how long it may wait
+        // is looked at in time, see `ClientIo`, but where the connection shall end it is for a moment only.
+        if self.0.active.fetch_sub(1, Relaxed) == 1 && self.0.is_draining() {
             self.0.wake();
         }
     }

@@ -10,7 +10,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::time::Sleep;
@@ -36,6 +36,22 @@ impl LazyTimer {
             sleep.as_mut().reset(deadline.into());
         }
         Poll::Pending
+    }
+
+    /// As [`LazyTimer::poll_expired`], for a timer that one task alone ever waits for: it is not told of it again.
+    pub(crate) fn poll_own(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        match &self.sleep {
+            Some(sleep) if !sleep.is_elapsed() && sleep.deadline().into_std() <= deadline => Poll::Pending,
+            _ => self.poll_expired(cx, deadline),
+        }
+    }
+
+    /// Sees to it that the one task that waits for it is woken once more, not later than after `time`.
+    pub(crate) fn ring_within(&mut self, cx: &mut Context<'_>, time: Duration) {
+        if self.sleep.as_ref().is_none_or(|sleep| sleep.is_elapsed()) {
+            // Just armed, it cannot have expired.
+            let _ = self.poll_expired(cx, Instant::now() + time);
+        }
     }
 
     /// Forgets the deadline and frees the timer.
@@ -104,7 +120,6 @@ impl Drop for Borrowed<'_> {
 mod tests {
     use std::future::pending;
     use std::pin::pin;
-    use std::time::Duration;
 
     use super::*;
 
