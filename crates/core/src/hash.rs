@@ -2,6 +2,13 @@
 //!
 //! It only mixes bytes. It is not a secret and protects nothing: signatures are made elsewhere.
 
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+
+/// A map that requests look into, by keys of our own or of the config: a fixed seed gives clients nothing to attack, and the
+/// standard library's hash takes several times as long.
+pub type Table<K, V> = HashMap<K, V, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>;
+
 /// Hash of the parts, with their boundaries: `["ab", "c"]` and `["a", "bc"]` differ.
 ///
 /// Rapidhash v3 with its default seed over each part, chained by [`mix`]. Changing it would move every client of a

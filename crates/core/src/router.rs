@@ -2,13 +2,9 @@
 //!
 //! Knows names and prefixes only: whether anybody is there to answer is the pool's business.
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
-
 use relais_config::Config;
 
-/// Keys come from the config alone, so a fixed seed gives clients nothing to attack.
-type Hosts = HashMap<Box<str>, Paths, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>;
+use crate::hash::Table;
 
 /// The routes of one config.
 ///
@@ -16,9 +12,9 @@ type Hosts = HashMap<Box<str>, Paths, BuildHasherDefault<rapidhash::fast::RapidH
 /// prefix wins. A host that matches without a matching path falls on to the next kind of host.
 #[derive(Debug, Default)]
 pub struct Router {
-    exact: Hosts,
+    exact: Table<Box<str>, Paths>,
     /// `*.a.fr` is kept under `a.fr`.
-    wildcard: Hosts,
+    wildcard: Table<Box<str>, Paths>,
     any: Paths,
 }
 
@@ -31,7 +27,7 @@ struct Paths {
     /// Longest first, each with the index of its service.
     prefixes: Vec<(Box<str>, usize)>,
     /// The same by prefix, when there are more than [`FEW`].
-    table: HashMap<Box<str>, usize, BuildHasherDefault<rapidhash::fast::RapidHasher<'static>>>,
+    table: Table<Box<str>, usize>,
 }
 
 impl Paths {

@@ -34,7 +34,10 @@ enum Next {
 }
 
 /// Runs the attempts of one request.
-pub(crate) async fn run(mut exchange: Exchange, ticket: &mut Box<Ticket>) -> Result<Response<ResponseBody>, Failure> {
+pub(crate) async fn run(
+    mut exchange: Box<Exchange>,
+    ticket: &mut Box<Ticket>,
+) -> Result<Response<ResponseBody>, Failure> {
     let pool = Arc::clone(&exchange.pool);
     let relais_core::config::Action::Forward(forward) = &pool.service.action else {
         return Err(Failure::NoRoute);

@@ -71,7 +71,7 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Prepares the head and the body; nothing is sent yet.
+    /// Prepares the head and the body; nothing is sent yet. In a box, as it is large and goes through many hands.
     pub(crate) fn new(
         client: &Arc<Client>,
         snapshot: &Arc<Snapshot>,
@@ -79,7 +79,7 @@ impl Exchange {
         forward: &Forward,
         mut request: Request<RequestBody>,
         Admitted { ready, host, trusted, now }: Admitted<'_>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Box<Self>, Failure> {
         let edge = &snapshot.config.edge;
         let version = request.version();
         let key = hash_key(&forward.balance, &request, client, &edge.trusted_proxies);
@@ -114,7 +114,7 @@ impl Exchange {
         if let Some(via) = ready.via(version) {
             head.headers.append(header::VIA, via.clone());
         }
-        Ok(Self {
+        Ok(Box::new(Self {
             client: Arc::clone(client),
             service: Arc::clone(&pool.service),
             pool: Arc::clone(pool),
@@ -137,7 +137,7 @@ impl Exchange {
             tried: Vec::new(),
             unreached: Vec::new(),
             avoid_site: None,
-        })
+        }))
     }
 
     /// The request may go out again although it may have been received, and its body is still whole.

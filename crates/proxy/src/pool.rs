@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use hyper::client::conn::http1;
 use parking_lot::Mutex;
+use relais_core::hash::Table;
 use relais_core::{Admin, Backend, Member, Pool, Snapshot};
 use tokio::sync::Notify;
 
@@ -18,7 +19,7 @@ use crate::sender::Sender;
 /// All of one worker's connections, by the slot of the backend.
 #[derive(Default)]
 pub(crate) struct Connections {
-    slots: Mutex<HashMap<u32, Arc<Slot>>>,
+    slots: Mutex<Table<u32, Arc<Slot>>>,
     /// Backends in a drill: slots made meanwhile begin in it.
     drills: Mutex<HashMap<u32, Drilled>>,
     /// The latest end of any rest asked for: most of the time it is past, and nobody has to look further.
@@ -231,12 +232,13 @@ impl Connections {
     /// The slot of a backend, made at first use.
     pub(crate) fn slot(&self, backend: &Backend) -> Arc<Slot> {
         let mut slots = self.slots.lock();
-        let slot = slots.entry(backend.slot).or_insert_with(|| {
-            let slot = Slot::default();
-            slot.cut.set(self.drills.lock().get(&backend.slot).copied());
-            Arc::new(slot)
-        });
-        Arc::clone(slot)
+        if let Some(slot) = slots.get(&backend.slot) {
+            return Arc::clone(slot);
+        }
+        let slot = Arc::new(Slot::default());
+        slot.cut.set(self.drills.lock().get(&backend.slot).copied());
+        slots.insert(backend.slot, Arc::clone(&slot));
+        slot
     }
 
     /// A backend asked to be left alone for a while.

@@ -55,7 +55,7 @@ pub(crate) async fn connect(
     ticket: &mut Ticket,
 ) -> Result<Connected, Fault> {
     let stagger = exchange.pool.timers.stagger;
-    let mut runners: Vec<Runner> = Vec::with_capacity(1);
+    let mut runners: Vec<Runner> = Vec::new();
     if let Some(connected) = start(exchange, forward, first, reuse, &mut runners) {
         return Ok(connected);
     }
@@ -129,6 +129,8 @@ fn start(
     }
     let goal = Goal::new(exchange, forward, &member, &slot);
     let result = connector::connect(worker, goal);
+    // Mostly it stays the only one.
+    runners.reserve_exact(1);
     runners.push(Runner { member, slot, before, since: Instant::now(), result });
     None
 }

@@ -105,6 +105,9 @@ fn split(original: &str) -> Result<(String, Option<u16>), Failure> {
     if original.is_empty() {
         return Ok((String::new(), None));
     }
+    if original.contains('@') {
+        return Err(Failure::BadRequest("Host holds user information"));
+    }
     let authority: http::uri::Authority = original.parse().map_err(|_| Failure::BadRequest("Host is not a host"))?;
     let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
     let port = match original.rsplit_once(':') {

@@ -84,11 +84,11 @@ impl ResponseBody {
     }
 
     /// Keeps the request for a resume, if the answer can be resumed at all.
-    pub(crate) fn arm(&mut self, exchange: Exchange) {
+    pub(crate) fn arm(&mut self, exchange: Box<Exchange>) {
         if let Kind::Backend(body) = &mut self.kind
             && body.plan.is_some()
         {
-            body.exchange = Some(Box::new(exchange));
+            body.exchange = Some(exchange);
         }
     }
 

@@ -52,7 +52,8 @@ pub(crate) async fn handle(
         response.headers_mut().insert(name, id);
     }
     if client.tls.is_some()
-        && let Some(hsts) = ticket.pool.as_ref().and_then(|pool| client.worker.prepared(pool).hsts.clone())
+        && let Some(pool) = ticket.pool.as_ref().filter(|pool| pool.service.hsts.is_some())
+        && let Some(hsts) = client.worker.prepared(pool).hsts.clone()
     {
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, hsts);
     }
@@ -188,9 +189,6 @@ fn admit<'a>(config: &Config, request: &'a Request<RequestBody>) -> Result<&'a s
         (None, None) if request.version() < Version::HTTP_11 => "",
         (None, None) => return Err(Failure::BadRequest("Host is missing")),
     };
-    if original.contains('@') {
-        return Err(Failure::BadRequest("Host holds user information"));
-    }
     if let Some(field) = field
         && request.version() == Version::HTTP_2
         && !ready::is_same_host(field, original, request.uri().scheme())?

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use relais_core::config::{Config, Hsts, Listener, Service};
+use relais_core::hash::Table;
 use relais_core::{Anchor, Event, Left, Pool, Snapshot};
 use relais_tls::CertStore;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -82,7 +83,7 @@ pub(crate) struct Worker {
     pub(crate) timers: Timers,
     random: AtomicU64,
     /// By the address of the service; the weak reference tells whether it is still that service.
-    prepared: Mutex<HashMap<usize, (Weak<Service>, Arc<Prepared>)>>,
+    prepared: Mutex<Table<usize, (Weak<Service>, Arc<Prepared>)>>,
     /// What follows from the config of the last request.
     ready: Mutex<Option<(Arc<Config>, Arc<Ready>)>>,
     clients: Mutex<HashMap<u64, Registered>>,
