@@ -49,7 +49,9 @@ pub(crate) async fn run(
     let result = match exchange.deadline {
         None => attempts(&mut exchange, forward, ticket).await,
         Some(deadline) => {
-            match tokio::time::timeout_at(deadline.into(), attempts(&mut exchange, forward, ticket)).await {
+            // In a box: few services set one, and all would carry the room for it.
+            let attempts = Box::pin(attempts(&mut exchange, forward, ticket));
+            match tokio::time::timeout_at(deadline.into(), attempts).await {
                 Ok(result) => result,
                 Err(_) => Err(Failure::RequestTimeout),
             }
@@ -139,7 +141,7 @@ async fn one(exchange: &mut Exchange, forward: &Forward, connected: Connected, t
     }
     let hedge::Sent { member, reused, outcome, started } = hedge::send(exchange, forward, connected, ticket).await;
     match outcome {
-        Outcome::Answer(answer) => answered(exchange, forward, &member, *answer, started, ticket).await,
+        Outcome::Answer(answer) => answered(exchange, forward, &member, answer, started, ticket).await,
         Outcome::Client(fault) => {
             ticket.attempted(&member, "client", started);
             Next::GiveUp(fault.into())
@@ -223,7 +225,7 @@ async fn answered(
     exchange: &mut Exchange,
     forward: &Forward,
     member: &Member,
-    answer: forward::Answer,
+    answer: Box<forward::Answer>,
     started: Instant,
     ticket: &mut Box<Ticket>,
 ) -> Next {
@@ -254,7 +256,7 @@ async fn answered(
             evidence(exchange, member, Ok(()));
         }
     }
-    let mut response = forward::pass_on(exchange, forward, member, answer, ticket);
+    let mut response = forward::pass_on(exchange, forward, member, *answer, ticket);
     if let Some(next) = whole(exchange, forward, member, response.body_mut(), started, ticket).await {
         ticket.serving = None;
         return next;

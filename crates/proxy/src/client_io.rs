@@ -292,7 +292,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_was_read_while_busy_is_idle_no_longer_than_it_may() {
         let (_client, server) = tokio::io::duplex(64);
-        let state = ConnState::new(Deadlines { headers: SOON * 400, keep_alive: SOON, body: SOON * 400 }, false, "edge");
+        let state =
+            ConnState::new(Deadlines { headers: SOON * 400, keep_alive: SOON, body: SOON * 400 }, false, "edge");
         let mut server = ClientIo::new(server, Arc::clone(&state));
         let active = state.enter();
         let reading = tokio::spawn(async move { server.read(&mut [0; 8]).await });

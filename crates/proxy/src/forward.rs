@@ -21,7 +21,7 @@ use crate::from_backend::{FromBackend, Timing};
 use crate::headers::{self, Present};
 use crate::interim::{Gate, Hear};
 use crate::pool::{Slot, Verdicts};
-use crate::race::Connected;
+use crate::race::Link;
 use crate::response_body::ResponseBody;
 use crate::resume::Plan;
 use crate::sender::{Held, SendFailure};
@@ -72,8 +72,8 @@ impl Answer {
 }
 
 /// Sends the request at `now` and waits for the response head.
-pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected, now: Instant) -> Outcome {
-    let Connected { member, slot, sender, before, .. } = connected;
+pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member, link: Link, now: Instant) -> Outcome {
+    let Link { slot, sender, before } = link;
     let inflight = member.backend.enter().as_stream(exchange.stream);
     let h2 = sender.is_h2();
     let mut gate: Option<Gate> = None;
@@ -83,7 +83,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
         gate = Some(Arc::new(Mutex::new(Some(open))));
         body = body.gated(wait);
     }
-    let request = match build(exchange, forward, &member, h2, body) {
+    let request = match build(exchange, forward, member, h2, body) {
         Ok(request) => request,
         Err(error) => {
             tracing::warn!(backend = %member.backend.id, %error, "this request cannot be put to this backend");
@@ -298,7 +298,7 @@ pub(crate) fn pass_on(
         websocket: hop.upgrade.as_ref().is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")),
     });
     let (mut head, incoming) = response.into_parts();
-    let plan = Plan::of(&exchange.head.method, head.status, &head.headers);
+    let plan = if present.validator { Plan::of(&exchange.head.method, head.status, &head.headers) } else { None };
     head.version = Version::HTTP_11;
     head.extensions.clear();
     dress(exchange, forward, member, &mut head.headers, backend_version);

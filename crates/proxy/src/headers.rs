@@ -37,6 +37,8 @@ pub struct Present {
     pub(crate) cookie: bool,
     /// A field that says who the client is by its certificate, see `identity`.
     pub(crate) identity: bool,
+    /// A field that tells one version of a body from another.
+    pub(crate) validator: bool,
     /// A name with `_`: many backends take it for the one with `-`.
     pub(crate) underscored: bool,
 }
@@ -56,7 +58,8 @@ impl Present {
                 "idempotency-key" => present.idempotency_key = true,
                 "cookie" => present.cookie = true,
                 "client-cert" | "client-cert-chain" | "x-client-cert-subject" => present.identity = true,
-                other => present.underscored |= other.contains('_'),
+                "etag" | "last-modified" => present.validator = true,
+                other => present.underscored |= other.bytes().any(|byte| byte == b'_'),
             }
         }
         present

@@ -12,7 +12,7 @@ use crate::access::Ticket;
 use crate::connector::{self, Goal};
 use crate::exchange::Exchange;
 use crate::forward::{self, Outcome};
-use crate::race::Connected;
+use crate::race::{Connected, Link};
 
 /// Answers that must have been seen before their 95th percentile means anything.
 const LEAST_SEEN: u64 = 100;
@@ -28,26 +28,40 @@ pub(crate) struct Sent {
 
 /// Sends on a connection; beside it, if it takes too long, on another.
 pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected, ticket: &mut Ticket) -> Sent {
-    let (member, reused) = (connected.member.clone(), connected.reused);
     let started = exchange.now;
-    let after = if forward.retry.hedge && exchange.idempotent && exchange.body.is_none() && exchange.upgrade.is_none() {
-        slow_after(&exchange.pool)
-    } else {
-        None
-    };
-    let mut first = pin!(forward::send(exchange, forward, connected, started));
-    let Some(after) = after else {
-        let outcome = first.await;
-        return Sent { member, reused, outcome, started };
-    };
+    if forward.retry.hedge
+        && exchange.idempotent
+        && exchange.body.is_none()
+        && exchange.upgrade.is_none()
+        && let Some(after) = slow_after(&exchange.pool)
+    {
+        // In a box: few services ask for it, and all would carry the room for it.
+        return Box::pin(hedged(exchange, forward, connected, after, ticket)).await;
+    }
+    let Connected { member, reused, link } = connected;
+    let outcome = forward::send(exchange, forward, &member, link, started).await;
+    Sent { member, reused, outcome, started }
+}
+
+/// Sends on a connection, and after that time on another one too.
+async fn hedged(
+    exchange: &Exchange,
+    forward: &Forward,
+    connected: Connected,
+    after: Duration,
+    ticket: &mut Ticket,
+) -> Sent {
+    let Connected { member, reused, link } = connected;
+    let started = exchange.now;
+    let mut first = pin!(forward::send(exchange, forward, &member, link, started));
     tokio::select! {
         biased;
-        outcome = &mut first => return Sent { member, reused, outcome, started },
+        outcome = &mut first => return Sent { member: member.clone(), reused, outcome, started },
         () = tokio::time::sleep(after) => {}
     }
     let Some(other) = choose(exchange, forward, &member) else {
         let outcome = first.await;
-        return Sent { member, reused, outcome, started };
+        return Sent { member: member.clone(), reused, outcome, started };
     };
     let hedged = Instant::now();
     exchange.pool.stats.retried("hedged");
@@ -56,14 +70,14 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
         outcome = &mut first => {
             if matches!(outcome, Outcome::Answer(_)) {
                 ticket.attempted(&other, "hedge_slower", hedged);
-                return Sent { member, reused, outcome, started };
+                return Sent { member: member.clone(), reused, outcome, started };
             }
             let answer = second.await;
             if matches!(answer.outcome, Outcome::Answer(_)) {
                 ticket.attempted(&member, "hedge_failed", started);
                 return answer;
             }
-            Sent { member, reused, outcome, started }
+            Sent { member: member.clone(), reused, outcome, started }
         }
         answer = &mut second => {
             if matches!(answer.outcome, Outcome::Answer(_)) {
@@ -72,7 +86,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
             }
             ticket.attempted(&other, "hedge_failed", hedged);
             let outcome = first.await;
-            Sent { member, reused, outcome, started }
+            Sent { member: member.clone(), reused, outcome, started }
         }
     }
 }
@@ -93,20 +107,20 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Sent 
     let before = slot.verdicts();
     let began = Instant::now();
     let kept = slot.take_shared().or_else(|| slot.take_idle(forward.keep_idle_for, began));
-    let (sender, reused, started) = match kept {
-        Some(sender) => (sender, true, began),
+    let (sender, started) = match kept {
+        Some(sender) => (sender, began),
         None => {
             let goal = Goal::new(exchange, forward, &member, &slot);
             match connector::connect(worker, goal).await.unwrap_or(Err(Fault::Reset)) {
-                Ok(sender) => (sender, false, Instant::now()),
+                Ok(sender) => (sender, Instant::now()),
                 Err(fault) => {
                     return Sent { member, reused: false, outcome: Outcome::Failed(fault), started: began };
                 }
             }
         }
     };
-    let connected = Connected { member: member.clone(), slot, sender, reused, before };
-    let outcome = forward::send(exchange, forward, connected, started).await;
+    let link = Link { slot, sender, before };
+    let outcome = forward::send(exchange, forward, &member, link, started).await;
     // Beside another attempt it is not worth a repetition: what it met is not told apart.
     Sent { member, reused: false, outcome, started }
 }

@@ -17,21 +17,54 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Connects of one request at most, however patient its service is.
 const MOST_CONNECTS: usize = 32;
 
-/// Finds a connection, or says why there is none.
+/// Finds a connection, or says why there is none. `fresh`: kept ones are not wanted.
 pub(crate) async fn obtain(
     exchange: &mut Exchange,
     forward: &Forward,
     fresh: bool,
     ticket: &mut Ticket,
 ) -> Result<Connected, Failure> {
-    let give_up = exchange.now + exchange.pool.timers.wait;
-    // A request that must not be sent twice never goes out on a kept-alive connection that may be closing: over
-    // HTTP/1.1 nobody could tell whether it was received. HTTP/2 tells (GOAWAY, REFUSED_STREAM).
-    let reuse = race::Reuse { h1: exchange.replayable() && !fresh, h2: !fresh };
-    let mut fault: Option<Fault> = None;
+    match at_once(exchange, forward, fresh) {
+        Ok(connected) => Ok(connected),
+        // In a box: it is large, and most requests find what they need at once.
+        Err(picked) => Box::pin(wait(exchange, forward, fresh, picked, ticket)).await,
+    }
+}
+
+/// A kept connection to whom the pool picks; or whom it picked.
+fn at_once(exchange: &mut Exchange, forward: &Forward, fresh: bool) -> Result<Connected, Picked> {
     exchange.unreached.clear();
+    let member = match pick(exchange) {
+        Picked::Member(member) => member,
+        none => return Err(none),
+    };
+    match race::kept(exchange, forward, &member, reuse(exchange, fresh)) {
+        Ok(link) => Ok(Connected { member, reused: true, link }),
+        Err(_) => Err(Picked::Member(member)),
+    }
+}
+
+/// A request that must not be sent twice never goes out on a kept-alive connection that may be closing: over HTTP/1.1
+/// nobody could tell whether it was received. HTTP/2 tells (GOAWAY, REFUSED_STREAM).
+fn reuse(exchange: &Exchange, fresh: bool) -> race::Reuse {
+    race::Reuse { h1: exchange.replayable() && !fresh, h2: !fresh }
+}
+
+/// Waits for a backend and a connection. `picked`: what the pool said already.
+async fn wait(
+    exchange: &mut Exchange,
+    forward: &Forward,
+    fresh: bool,
+    picked: Picked,
+    ticket: &mut Ticket,
+) -> Result<Connected, Failure> {
+    let give_up = exchange.now + exchange.pool.timers.wait;
+    let reuse = reuse(exchange, fresh);
+    let mut fault: Option<Fault> = None;
+    let mut picked = Some(picked);
     for _ in 0..MOST_CONNECTS {
-        let member = choose(exchange, forward, give_up, fault).await?;
+        let picked = picked.take().unwrap_or_else(|| pick(exchange));
+        let member = choose(exchange, forward, picked, give_up, fault).await?;
         match race::connect(exchange, forward, member, reuse, ticket).await {
             Ok(connected) => return Ok(connected),
             Err(failed) => {
@@ -44,16 +77,17 @@ pub(crate) async fn obtain(
     Err(last_word(exchange, fault))
 }
 
-/// The next backend to try; waits for one where waiting has a point.
+/// The next backend to try, `picked` if it is one; waits for one where waiting has a point.
 async fn choose(
     exchange: &mut Exchange,
     forward: &Forward,
+    mut picked: Picked,
     give_up: Instant,
     fault: Option<Fault>,
 ) -> Result<Member, Failure> {
     let mut waiting: Option<Waiting> = None;
     loop {
-        let pause = match pick(exchange) {
+        let pause = match picked {
             Picked::Member(member) => return Ok(member),
             // Places at backends that are full come free without a snapshot.
             Picked::Wait if exchange.pool.members.iter().any(Member::usable) => PAUSE / 10,
@@ -77,6 +111,7 @@ async fn choose(
         if !wait_for_change(exchange, pause, give_up).await {
             return Err(last_word(exchange, fault));
         }
+        picked = pick(exchange);
     }
 }
 

@@ -23,9 +23,14 @@ const MOST: usize = 3;
 /// A backend and a connection to it.
 pub(crate) struct Connected {
     pub(crate) member: Member,
+    pub(crate) reused: bool,
+    pub(crate) link: Link,
+}
+
+/// A connection that takes one request.
+pub(crate) struct Link {
     pub(crate) slot: Arc<Slot>,
     pub(crate) sender: Sender,
-    pub(crate) reused: bool,
     /// Verdicts on the backend when it was chosen: whatever comes after is news for this attempt.
     pub(crate) before: Verdicts,
 }
@@ -69,7 +74,7 @@ pub(crate) async fn connect(
             Ok((runner, Ok(sender))) => {
                 overtaken(exchange, &runners, runner.since);
                 let Runner { member, slot, before, .. } = runner;
-                return Ok(Connected { member, slot, sender, reused: false, before });
+                return Ok(Connected { member, reused: false, link: Link { slot, sender, before } });
             }
             Ok((runner, Err(fault))) => {
                 ticket.attempted(&runner.member, fault.as_str(), runner.since);
@@ -109,6 +114,25 @@ fn overtaken(exchange: &Exchange, runners: &[Runner], before: Instant) {
     }
 }
 
+/// Takes a kept connection; or says where there is none.
+pub(crate) fn kept(
+    exchange: &Exchange,
+    forward: &Forward,
+    member: &Member,
+    reuse: Reuse,
+) -> Result<Link, (Arc<Slot>, Verdicts)> {
+    let slot = exchange.client.worker.connections.slot(&member.backend);
+    let before = slot.verdicts();
+    let kept = if reuse.h2 { slot.take_shared() } else { None };
+    // An upgrade needs HTTP/1.1 and a connection of its own.
+    let kept = kept.filter(|_| exchange.upgrade.is_none());
+    let kept = kept.or_else(|| if reuse.h1 { slot.take_idle(forward.keep_idle_for, exchange.now) } else { None });
+    match kept {
+        Some(sender) => Ok(Link { slot, sender, before }),
+        None => Err((slot, before)),
+    }
+}
+
 /// Takes a kept connection, or starts a connect.
 fn start(
     exchange: &Exchange,
@@ -117,18 +141,12 @@ fn start(
     reuse: Reuse,
     runners: &mut Vec<Runner>,
 ) -> Option<Connected> {
-    let worker = &exchange.client.worker;
-    let slot = worker.connections.slot(&member.backend);
-    let before = slot.verdicts();
-    let kept = if reuse.h2 { slot.take_shared() } else { None };
-    // An upgrade needs HTTP/1.1 and a connection of its own.
-    let kept = kept.filter(|_| exchange.upgrade.is_none());
-    let kept = kept.or_else(|| if reuse.h1 { slot.take_idle(forward.keep_idle_for, exchange.now) } else { None });
-    if let Some(sender) = kept {
-        return Some(Connected { member, slot, sender, reused: true, before });
-    }
+    let (slot, before) = match kept(exchange, forward, &member, reuse) {
+        Ok(link) => return Some(Connected { member, reused: true, link }),
+        Err(none) => none,
+    };
     let goal = Goal::new(exchange, forward, &member, &slot);
-    let result = connector::connect(worker, goal);
+    let result = connector::connect(&exchange.client.worker, goal);
     // Mostly it stays the only one.
     runners.reserve_exact(1);
     runners.push(Runner { member, slot, before, since: Instant::now(), result });

@@ -17,6 +17,7 @@ use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Outcome};
 use crate::from_backend::FromBackend;
 use crate::obtain;
+use crate::race::Connected;
 
 /// What is still to come of a body, and how to ask another backend for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,10 +161,10 @@ async fn find(
     while left > 0 {
         let connected = obtain::obtain(exchange, rule, true, ticket).await?;
         let started = Instant::now();
-        let member = connected.member.clone();
+        let Connected { member, link, .. } = connected;
         left = left.saturating_sub(1);
         exchange.tried.push(member.backend.slot);
-        match forward::send(exchange, rule, connected, started).await {
+        match forward::send(exchange, rule, &member, link, started).await {
             Outcome::Answer(answer) if plan.fits(answer.response.status(), answer.response.headers()) => {
                 ticket.attempted(&member, "resumed", started);
                 return Ok((member, *answer));

@@ -1,5 +1,9 @@
 //! One connection to a backend, ready to take a request: HTTP/1.1 one at a time, HTTP/2 many at once.
 
+use std::future::Future;
+
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::client::conn::{TrySendError, http1};
 use relais_core::Fault;
@@ -72,12 +76,13 @@ pub(crate) enum Held {
 }
 
 impl Sender {
-    /// Sends one request and waits for the response head; interim answers go to `hear`.
-    pub(crate) async fn send(
+    /// Sends one request; what is returned waits for the response head. Interim answers go to `hear`. No `async fn`: that would
+    /// keep room for the request twice.
+    pub(crate) fn send(
         self,
         mut request: Request<SendBody>,
         hear: Option<Hear>,
-    ) -> Result<(Response<BackendBody>, Held), SendFailure> {
+    ) -> impl Future<Output = Result<(Response<BackendBody>, Held), SendFailure>> + Send {
         match self {
             Sender::H1(mut send) => {
                 if let Some(hear) = hear {
@@ -85,15 +90,16 @@ impl Sender {
                         hear.hear(interim.status(), interim.headers());
                     });
                 }
-                match send.try_send_request(request).await {
+                let answer = send.try_send_request(request);
+                Either::Left(answer.map(|answer| match answer {
                     Ok(response) => Ok((response.map(BackendBody::H1), Held::H1(send))),
                     Err(error) => Err(judge(error)),
-                }
+                }))
             }
             // In a box: every request would carry room for it, and be copied with it, whatever its backend speaks.
             Sender::H2(shared) => {
-                let sent = Box::pin(shared.send(request, hear)).await;
-                sent.map(|(response, used)| (response, Held::H2(used)))
+                let answer = Box::pin(shared.send(request, hear));
+                Either::Right(answer.map(|sent| sent.map(|(response, used)| (response, Held::H2(used)))))
             }
         }
     }

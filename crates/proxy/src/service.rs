@@ -40,11 +40,12 @@ pub(crate) async fn handle(
     ticket.version = request.version();
     ticket.target = request.uri().path_and_query().cloned();
 
-    let outcome = respond(&client, &snapshot, &ready, request, trusted, &mut ticket).await;
-    let mut response = match outcome {
-        Ok(response) => response,
-        Err(failure) => answer::failure(failure, &edge.name),
+    let outcome = match respond(&client, &snapshot, &ready, request, trusted, &mut ticket) {
+        Ok(Reply::Ours(response)) => Ok(response),
+        Ok(Reply::Asked(exchange)) => attempt::run(exchange, &mut ticket).await,
+        Err(failure) => Err(failure),
     };
+    let mut response = outcome.unwrap_or_else(|failure| answer::failure(failure, &edge.name));
     if let Some(name) = &ready.request_id {
         let mut id = ticket.request_id.clone();
         // Over HTTP/2 "sensitive" keeps a value out of the table of those that may come again. The first one brings the name in.
@@ -82,19 +83,27 @@ fn has_no_length(response: &Response<ResponseBody>) -> bool {
         && response.body().size_hint().exact().is_none()
 }
 
-/// Finds the service and lets it answer.
-async fn respond(
+/// How a request is answered.
+enum Reply {
+    /// By us.
+    Ours(Response<ResponseBody>),
+    /// By a backend, which is to be asked.
+    Asked(Box<Exchange>),
+}
+
+/// Finds the service and what it answers with. Nothing waits in here: the request is not kept in the future of `handle`.
+fn respond(
     client: &Arc<Client>,
     snapshot: &Arc<Snapshot>,
     ready: &Arc<Ready>,
     request: Request<RequestBody>,
     trusted: bool,
     ticket: &mut Box<Ticket>,
-) -> Result<Response<ResponseBody>, Failure> {
+) -> Result<Reply, Failure> {
     let host = client.asked(admit(&snapshot.config, &request)?)?;
     ticket.host = Some(Arc::clone(&host));
     if let Some(answer) = to_challenge(client, &host, request.uri().path()) {
-        return Ok(answer);
+        return Ok(Reply::Ours(answer));
     }
     let Some(pool) = snapshot.route(&host.name, routed_path(request.uri())) else {
         let misdirected = client.tls.is_some() && !snapshot.knows_host(&host.name);
@@ -107,21 +116,20 @@ async fn respond(
     if let Some(port) = client.listener.redirect_to {
         // What HTTPS cannot answer yet is no place to send anyone.
         match client.worker.shared.certs.is_awaited(&host.name).then_some(snapshot.config.acme.waiting) {
-            None => return Ok(to_https(&host.name, port, request.uri())),
+            None => return Ok(Reply::Ours(to_https(&host.name, port, request.uri()))),
             Some(Waiting::Unavailable) => return Err(Failure::NoCertificate),
             Some(Waiting::Serve) => {}
         }
     }
     if let Some(location) = to_canonical(client, pool, &host, request.uri()) {
-        return Ok(answer::redirect(308, &location));
+        return Ok(Reply::Ours(answer::redirect(308, &location)));
     }
     match &pool.service.action {
-        Action::Redirect(redirect) => Ok(edited(client, pool, redirected(redirect, request.uri()))),
-        Action::Respond(own) => Ok(edited(client, pool, answer::static_answer(own))),
+        Action::Redirect(redirect) => Ok(Reply::Ours(edited(client, pool, redirected(redirect, request.uri())))),
+        Action::Respond(own) => Ok(Reply::Ours(edited(client, pool, answer::static_answer(own)))),
         Action::Forward(forward) => {
             let admitted = Admitted { ready, host: &host, trusted, now: ticket.started };
-            let exchange = Exchange::new(client, snapshot, pool, forward, request, admitted)?;
-            attempt::run(exchange, ticket).await
+            Exchange::new(client, snapshot, pool, forward, request, admitted).map(Reply::Asked)
         }
     }
 }
