@@ -33,29 +33,32 @@ impl std::fmt::Display for BackendId {
 }
 
 /// One address of one service at one site, shared by all snapshots for as long as its identity and transport stay.
+///
+/// What every request reads or counts lies together, see [`BackendStats`].
 #[derive(Debug)]
+#[repr(C)]
 pub struct Backend {
-    /// Who it is.
-    pub id: BackendId,
     /// Unique for the life of the process, never reused: worker pools are keyed on it. A backend whose `upstream`
     /// changed in a reload gets a new slot, so that no connection made for the old transport is reused.
     pub slot: u32,
-    /// Where it is.
-    pub address: Address,
+    inflight: AtomicI64,
+    /// Those of `inflight` that are streams.
+    streams: AtomicI64,
+    /// Peak EWMA of latency in microseconds, as f64 bits.
+    latency: AtomicU64,
+    latency_at: AtomicU64,
+    /// What workers count.
+    pub stats: BackendStats,
     /// How to speak to it.
     pub upstream: Arc<Upstream>,
     /// Stable hash of `id`, for rendezvous hashing and sticky cookies.
     pub hash: u64,
-    /// What workers count.
-    pub stats: BackendStats,
-    inflight: AtomicI64,
-    /// Those of `inflight` that are streams.
-    streams: AtomicI64,
+    /// Who it is.
+    pub id: BackendId,
+    /// Where it is.
+    pub address: Address,
     /// When a stream last brought a byte from it, in microseconds of [`crate::Instant`].
     heard: AtomicU64,
-    /// Peak EWMA of latency in microseconds, as f64 bits.
-    latency: AtomicU64,
-    latency_at: AtomicU64,
 }
 
 impl Backend {

@@ -26,17 +26,12 @@ pub(crate) struct Connections {
     resting_until: AtomicU64,
 }
 
-/// One worker's connections to one backend.
+/// One worker's connections to one backend. What every request looks at comes first.
 #[derive(Default)]
+#[repr(C)]
 pub(crate) struct Slot {
     idle: Mutex<Vec<Idle>>,
     shared: Mutex<Vec<H2Sender>>,
-    /// What a drill makes of its connections.
-    pub(crate) cut: Arc<Cut>,
-    /// One connect at a time where the connection will be shared.
-    pub(crate) connecting: tokio::sync::Mutex<()>,
-    /// What ALPN gave last: connects to a backend that speaks HTTP/2 are worth waiting for.
-    pub(crate) speaks_h2: AtomicBool,
     /// Grows each time the backend is declared down for not answering.
     downs: AtomicU64,
     /// Grows each time the backend's transport is declared dead.
@@ -49,12 +44,18 @@ pub(crate) struct Slot {
     distrusted: AtomicU64,
     /// The backend hangs: streams there that stay silent end.
     hung: AtomicBool,
+    /// Wakes what waits here whenever one of these changed.
+    pub(crate) verdict: Arc<Notify>,
     /// The backend asked to be left alone until then (`Retry-After`), as core counts time.
     resting_until: AtomicU64,
     /// When a worker last told the fleet that it waits here, as core counts time.
     pressed: AtomicU64,
-    /// Wakes what waits here whenever one of these changed.
-    pub(crate) verdict: Arc<Notify>,
+    /// What a drill makes of its connections.
+    pub(crate) cut: Arc<Cut>,
+    /// One connect at a time where the connection will be shared.
+    pub(crate) connecting: tokio::sync::Mutex<()>,
+    /// What ALPN gave last: connects to a backend that speaks HTTP/2 are worth waiting for.
+    pub(crate) speaks_h2: AtomicBool,
 }
 
 struct Idle {

@@ -48,6 +48,8 @@ pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     /// For `X-Forwarded-For`.
     pub(crate) field: Option<HeaderValue>,
+    /// For `Forwarded` (RFC 7239, section 6).
+    node: Box<str>,
     /// `http` or `https`.
     pub(crate) scheme: &'static str,
 }
@@ -55,8 +57,10 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) fn new(address: IpAddr, tls: bool) -> Self {
         let address = address.to_canonical();
-        let field = HeaderValue::from_str(&address.to_string()).ok();
-        Self { address, field, scheme: if tls { "https" } else { "http" } }
+        let text = address.to_string();
+        let field = HeaderValue::from_str(&text).ok();
+        let node = if address.is_ipv6() { format!("\"[{text}]\"") } else { text };
+        Self { address, field, node: node.into(), scheme: if tls { "https" } else { "http" } }
     }
 }
 
@@ -85,17 +89,15 @@ impl Asked {
     pub(crate) fn new(original: &str, peer: &Peer, may_ask_for: impl Fn(&str) -> bool) -> Result<Self, Failure> {
         let (name, port) = split(original)?;
         let belongs_here = may_ask_for(&name);
-        let node = match peer.address {
-            IpAddr::V4(v4) => v4.to_string(),
-            IpAddr::V6(v6) => format!("\"[{v6}]\""),
-        };
-        let forwarded = format!("for={node};host=\"{original}\";proto={}", peer.scheme);
+        let forwarded = ["for=", &*peer.node, ";host=\"", original, "\";proto=", peer.scheme].concat();
+        let original_text: Arc<str> = Arc::from(original);
         Ok(Self {
-            name: Arc::from(name),
-            original: Arc::from(original),
+            // Mostly it is sent as it is looked up: one text for both.
+            name: if name == original { Arc::clone(&original_text) } else { Arc::from(name) },
+            original: original_text,
             port,
             field: HeaderValue::from_str(original).ok(),
-            forwarded: HeaderValue::from_str(&forwarded).ok(),
+            forwarded: HeaderValue::try_from(forwarded).ok(),
             belongs_here,
         })
     }
