@@ -100,6 +100,12 @@ fn a_thousand_names_are_paced_and_served_from_the_next_start() {
     }
     assert!((1..=12).contains(&most), "{most} orders at once");
     assert_eq!(pebble.orders(), 1000);
+    // A disk that takes longer than an order waits for it is said, and no reason to lose one.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while edge.status()["store"]["unsaved"] != 0 {
+        assert!(std::time::Instant::now() < deadline, "{}", edge.status()["store"]);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
     edge.crash_and_restart();
     let roots = pebble.roots();
     for host in &hosts {
