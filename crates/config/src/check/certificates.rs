@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::context::{Context, Span};
 use crate::fault::Fault;
+use crate::section::authority::is_known;
 use crate::section::service::ServiceRead;
 use crate::source::{address_of, can_be_public};
-use crate::{Acme, CertificateFiles, Listener, ListenerProtocol, TlsSource};
+use crate::{Acme, CertificateFiles, Challenge, Listener, ListenerProtocol, TlsSource};
 
 /// What the file says about certificates.
 pub(crate) struct Certificates<'a> {
@@ -27,6 +28,7 @@ impl Certificates<'_> {
         if !https || !self.files.is_empty() {
             return;
         }
+        self.reachable(cx, services);
         for read in services {
             match read.service.tls {
                 TlsSource::Files => self.no_files(cx, read),
@@ -34,6 +36,39 @@ impl Certificates<'_> {
                 TlsSource::Acme => read.hosts.iter().for_each(|(host, span)| self.obtainable(cx, read, host, span)),
                 TlsSource::Auto => read.hosts.iter().for_each(|(host, span)| self.provable(cx, host, span)),
             }
+        }
+    }
+
+    /// Warns once where a public CA would look for the edge at ports on which nobody listens.
+    fn reachable(&self, cx: &Context<'_>, services: &[ServiceRead]) {
+        let listens = |port: u16, protocol: ListenerProtocol| {
+            let mut ours = self.listeners.iter().filter(|listener| listener.protocol == protocol);
+            ours.any(|listener| listener.addresses.iter().any(|address| address.port() == port))
+        };
+        let public = self.acme.authorities.iter().any(|authority| is_known(&authority.directory));
+        if !public || listens(80, ListenerProtocol::Http) && listens(443, ListenerProtocol::Https) {
+            return;
+        }
+        let can = |challenge: &Challenge| match challenge {
+            Challenge::Http01 => listens(80, ListenerProtocol::Http),
+            Challenge::TlsAlpn01 => listens(443, ListenerProtocol::Https),
+            Challenge::Dns01 => true,
+        };
+        let ordered = services.iter().filter(|read| matches!(read.service.tls, TlsSource::Acme | TlsSource::Auto));
+        let stuck = ordered.flat_map(|read| &read.hosts).find(|(host, _)| {
+            let challenges = self.acme.challenges_for(host);
+            can_be_public(host) && !challenges.is_empty() && !challenges.iter().any(can)
+        });
+        if let Some((host, span)) = stuck {
+            let port = match self.acme.challenges_for(host)[..] {
+                [Challenge::Http01] => "port 80",
+                [Challenge::TlsAlpn01] => "port 443",
+                _ => "port 80 or 443",
+            };
+            let fault =
+                Fault::new(format!("the CA comes to {port} of `{host}` for its proof, and no listener is there"));
+            let help = "listen there, or have the port forwarded to yours; a name whose DNS relais may write ([acme.dns.NAME]) needs neither";
+            cx.warning(span.clone(), fault.label("may not get a certificate").help(help));
         }
     }
 

@@ -48,6 +48,11 @@ const KNOWN: [Known; 3] = [
     },
 ];
 
+/// Whether it is the directory of a public CA.
+pub(crate) fn is_known(directory: &str) -> bool {
+    KNOWN.iter().any(|known| known.directory == directory)
+}
+
 /// The CAs of a file, and whether it names them itself.
 pub(crate) struct Authorities {
     pub(crate) list: Vec<Arc<Authority>>,

@@ -69,6 +69,23 @@ fn wildcards_that_nobody_can_prove() {
 }
 
 #[test]
+fn ports_that_no_ca_comes_to() {
+    let at = |http: u16, https: u16, more: &str| {
+        let listeners = format!(
+            "[listener.http]\naddress = \":{http}\"\nprotocol = \"http\"\n[listener.https]\naddress = \":{https}\"\nprotocol = \"https\"\n"
+        );
+        warnings(&(two_sites("").replace("api.test", "api.a.fr") + &listeners + more))
+    };
+    snapshot!(at(8080, 8443, ""));
+    assert_eq!(at(80, 8443, "") + &at(8080, 443, ""), "", "one is enough");
+    assert_ne!(at(80, 8443, "[acme]\nchallenges = [\"tls-alpn-01\"]\n"), "");
+    assert_ne!(at(8080, 443, "[acme]\nchallenges = [\"http-01\"]\n"), "");
+    assert_eq!(at(8080, 8443, "[acme.dns.cloudflare]\ntoken = \"x\"\n"), "");
+    assert_eq!(at(8080, 8443, "[authority.house]\ndirectory = \"https://ca.a.fr/\"\n"), "", "who knows where it looks");
+    assert_eq!(warnings(&two_sites("").replace("api.test", "api.localhost")), "");
+}
+
+#[test]
 fn warnings_are_in_the_order_of_the_file() {
     let text = two_sites("health = { path = \"/\", timeout = \"400ms\", fall = 3 }\ntimeout = { request = \"1ms\" }")
         .replace("api.test", "*.a.fr")
