@@ -158,6 +158,29 @@ async fn a_root_near_its_end_or_no_ca_is_replaced() {
     assert_eq!(warnings, "");
 }
 
+/// A clock that is years ahead: the trust people gave is not lost for it, and who looks at the clock is told.
+#[test]
+fn a_root_that_has_ended_by_our_clock_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    load(&dev(), dir.path());
+    let ca = dir.path().join("internal-ca");
+    let key = KeyPair::from_pem(&std::fs::read_to_string(ca.join("root.key")).unwrap()).unwrap();
+    let mut params = params(&[], -3_652 * DAY, -DAY);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    std::fs::write(ca.join("root.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    let before = root(dir.path());
+    for _ in 0..2 {
+        let warnings = said(CertStore::load(&dev(), dir.path()).unwrap().warnings());
+        assert!(
+            warnings.contains("the local CA ended on 20") && warnings.contains("if the clock is wrong"),
+            "{warnings}"
+        );
+        assert_eq!(root(dir.path()), before);
+        assert!(internal_ca::find(dir.path()).unwrap().is_some(), "`relais trust` shows it");
+    }
+    assert_eq!(names(dir.path()).len(), 3, "{:?}", names(dir.path()));
+}
+
 #[tokio::test]
 async fn a_state_directory_that_cannot_be_written_costs_trust_not_service() {
     let dir = tempfile::tempdir().unwrap();

@@ -24,9 +24,9 @@ struct Running {
 
 pub(crate) fn trust(options: &Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let running = running(whom)?;
-    let root = match (&options.state_dir, &running) {
+    let (root, is_new) = match (&options.state_dir, &running) {
         (Some(dir), _) => made(dir)?,
-        (None, Some(running)) => of_running(running)?,
+        (None, Some(running)) => (of_running(running)?, false),
         (None, None) => made(&whom.places()?.state_dir.unwrap_or_else(relais::paths::default_state_dir))?,
     };
     match &running {
@@ -38,6 +38,12 @@ pub(crate) fn trust(options: &Options, whom: &Whom) -> Result<ExitCode, Failure>
             say(format_args!("NOT the local CA of the running relais (pid {pid}), which keeps its own in {other}"));
         }
         None => say("local CA of `relais run` here (no relais answers)"),
+    }
+    if is_new {
+        say(
+            "there was none in that state directory, so it was made just now: `relais run` uses it when it runs as this user",
+        );
+        say("and keeps its state there; if it does not, start it first, and ask again");
     }
     say(format_args!("root certificate: {}", root.certificate.display()));
     say(format_args!("fingerprint (SHA-256): {}", root.fingerprint));
@@ -77,10 +83,12 @@ fn of_running(Running { pid, state_dir }: &Running) -> Result<Root, Failure> {
     }
 }
 
-/// The CA in a state directory; made when there is none.
-fn made(dir: &Path) -> Result<Root, Failure> {
-    internal_ca::ensure(dir).map_err(|error| {
+/// The CA in a state directory, and whether it was made for this question because there was none.
+fn made(dir: &Path) -> Result<(Root, bool), Failure> {
+    let is_new = !internal_ca::find(dir).is_ok_and(|found| found.is_some());
+    let root = internal_ca::ensure(dir).map_err(|error| {
         Failure::new(EXIT_FAILED, format!("cannot make or read the local CA in {}: {error}", dir.display()))
             .help("run this as the user that runs relais, or name its state directory with `--state-dir DIR`")
-    })
+    })?;
+    Ok((root, is_new))
 }

@@ -41,7 +41,8 @@ pub struct Root {
 }
 
 /// Says where the root certificate is, and makes the CA when there is none yet (or when it is damaged or near its end; the old
-/// files are set aside). Needs the key only for making: another user may ask where the certificate is.
+/// files are set aside). One that has ended is kept: it is the clock that is wrong. Needs the key only for making: another
+/// user may ask where the certificate is.
 ///
 /// # Errors
 /// When there is no CA and the state directory cannot be written.
@@ -76,7 +77,10 @@ fn in_folder(folder: &disk::Folder, root: &root::RootCertificate) -> Root {
 pub(crate) fn open(state_dir: &Path, now: Instant) -> Result<(Authority, Option<CertProblem>), CertProblem> {
     let folder = disk::Folder::of(state_dir);
     let (message, help) = match Authority::open(&folder, now) {
-        Ok((authority, None)) => return Ok((authority, None)),
+        Ok((authority, None)) => {
+            let ended = ended(&folder, authority.certificate.not_after, now);
+            return Ok((authority, ended));
+        }
         Ok((authority, Some(set_aside))) => {
             let message = format!("a new local CA was made: {}", set_aside.why);
             let help =
@@ -97,6 +101,17 @@ pub(crate) fn open(state_dir: &Path, now: Instant) -> Result<(Authority, Option<
             "name certificate files in `[certificate.NAME]` and set `tls = \"files\"`".to_string(),
         )),
     }
+}
+
+/// What to say of one that has ended by this clock.
+fn ended(folder: &disk::Folder, end: Instant, now: Instant) -> Option<CertProblem> {
+    let (end, now) = ((now >= end).then(|| clock::date(end))?, clock::date(now));
+    let message = format!("the local CA ended on {end}, and the clock says {now}: nothing it signs is believed");
+    let help = format!(
+        "if the clock is wrong set it, that is all; if it is right move {} away, and another CA is made at the next start",
+        folder.path().display()
+    );
+    Some(problem(folder.certificate(), message, help))
 }
 
 fn problem(file: PathBuf, message: String, help: String) -> CertProblem {
