@@ -179,6 +179,18 @@ fn with_last_good_a_damaged_certificate_file_is_served_as_it_was() {
     wait_for("the alarm is over", || !edge.status()["alarms"].to_string().contains("certificate"));
     let after = shown(&edge);
     assert!(after[0] != before[0] && after[1] == before[1], "the new pair is in use");
+    // Without the flag no copy of a key is left, not even in a file that nobody reads any more.
+    let pem = std::fs::read_to_string(edge.dir().join("two.key")).unwrap();
+    let words = pem.lines().nth(1).unwrap();
+    let kept = |edge: &Edge| {
+        let files = run(std::process::Command::new("/usr/bin/grep").args(["-rlF", words]).arg(edge.state_dir()));
+        files.stdout.lines().count()
+    };
+    wait_for("it is on disk", || edge.status()["store"]["unsaved"] == 0);
+    assert_eq!(kept(&edge), 1);
+    edge.shell = None;
+    edge.crash_and_restart();
+    wait_for("no copy is left", || kept(&edge) == 0);
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(crate) struct Edge {
     pub(crate) config: PathBuf,
     pub(super) log: PathBuf,
     pub(super) dir: TempDir,
-    pub(super) shell: Option<String>,
+    pub(crate) shell: Option<String>,
     pub(super) state: PathBuf,
 }
 

@@ -176,6 +176,34 @@ fn a_client_without_the_right_certificate_is_refused() {
     assert_eq!(status(open(&edge, "one.localhost", &free), &asked("/", "one.localhost")), Ok(200));
 }
 
+/// Started although the CA file of its clients is damaged: the service refuses everybody, at every door, the other one
+/// serves, and the right file is enough.
+#[test]
+fn with_last_good_a_damaged_client_ca_closes_its_service_alone() {
+    let clients = Authority::new();
+    let backend = telling();
+    let setup = two(&backend, PROVEN).under("exec \"$@\" --last-good");
+    let ca = setup.dir().join("clients.pem");
+    std::fs::write(&ca, &clients.root).unwrap();
+    let mut edge = setup.start();
+    let anna = clients.issue(&["anna"]);
+    let ask =
+        |edge: &Edge| status(open(edge, "two.localhost", &client(edge, Some(&anna))), &asked("/", "two.localhost"));
+    assert_eq!(ask(&edge), Ok(200));
+    edge.crash();
+    std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\nhalf").unwrap();
+    edge.restart();
+    assert!(ask(&edge).is_err(), "nobody can tell who is who");
+    let free = client(&edge, None);
+    assert_eq!(status(open(&edge, "one.localhost", &free), &asked("/", "two.localhost")), Ok(421));
+    assert_eq!(edge.connect().ask(asked("/", "two.localhost")).status(), 403);
+    assert_eq!(status(open(&edge, "one.localhost", &free), &asked("/", "one.localhost")), Ok(200));
+    let alarms = edge.status()["alarms"].to_string();
+    assert!(alarms.contains("started without what is damaged") && alarms.contains("clients of two"), "{alarms}");
+    std::fs::write(&ca, &clients.root).unwrap();
+    crate::support::wait_for("the right file is read by itself", || ask(&edge) == Ok(200));
+}
+
 #[test]
 fn a_backend_learns_who_its_client_is_from_the_edge_alone() {
     let clients = Authority::new();

@@ -48,7 +48,9 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
     if let Some(parent) = plan.admin_socket.parent() {
         make_dir(parent, 0o755);
     }
-    let store = Arc::new(Store::begin(&plan.state_dir));
+    // Keys are in the copies: they are kept for whom wants them alone.
+    let unwanted: &[&str] = if plan.last_good { &[] } else { &[FILES] };
+    let store = Arc::new(Store::begin_without(&plan.state_dir, unwanted));
     let loaded = certificates(&config, &plan.state_dir, &store, plan.last_good)?;
     let damaged = loaded.damaged().to_vec();
     let keep_files = keeper_of_files(&store, plan.last_good);
@@ -166,14 +168,12 @@ fn certificates(config: &Config, state_dir: &Path, store: &Store, past_damage: b
     Ok(loaded)
 }
 
-/// Keeps what certificate files hold for a start that finds one damaged; otherwise nothing of them, and nothing of before.
+/// Keeps what certificate files hold for a start that finds one damaged; otherwise nothing of them.
 fn keeper_of_files(store: &Arc<Store>, wanted: bool) -> Box<dyn Fn(Secret) + Send> {
     let store = Arc::clone(store);
     Box::new(move |copies| {
         if wanted {
             store.keep_secret(FILES, copies.expose().as_bytes());
-        } else if store.known_secret(FILES).is_some_and(|known| !known.is_empty()) {
-            store.keep_secret(FILES, b"");
         }
     })
 }

@@ -43,10 +43,17 @@ impl Store {
     /// database of this process, comes behind, and what it meets is told by [`Store::state`] then.
     #[must_use]
     pub fn begin(dir: &Path) -> Store {
+        Store::begin_without(dir, &[])
+    }
+
+    /// As [`Store::begin`], and of the secrets kept under these names no trace is left: neither here nor, when the database of
+    /// this process is there, on the disk.
+    #[must_use]
+    pub fn begin_without(dir: &Path, gone: &'static [&'static str]) -> Store {
         let store = Self { shared: shared("not opened yet"), path: Some(dir.to_path_buf()) };
         let (shared, folder) = (Arc::clone(&store.shared), Folder::new(dir));
         let spawned =
-            std::thread::Builder::new().name("relais-store".into()).spawn(move || worker::run(&shared, folder));
+            std::thread::Builder::new().name("relais-store".into()).spawn(move || worker::run(&shared, folder, gone));
         if let Err(fault) = spawned {
             let mut inner = store.inner();
             inner.detail = format!("no thread for the store can be started: {fault}");

@@ -169,7 +169,7 @@ enum Fate {
 }
 
 /// The life of the thread.
-pub(crate) fn run(shared: &Arc<Shared>, folder: Folder) {
+pub(crate) fn run(shared: &Arc<Shared>, folder: Folder, gone: &[&str]) {
     let mut worker = Worker {
         shared: Arc::clone(shared),
         folder,
@@ -181,7 +181,7 @@ pub(crate) fn run(shared: &Arc<Shared>, folder: Folder) {
         files_retry: None,
         last_words: false,
     };
-    worker.open();
+    worker.open(gone);
     while let Some(batch) = worker.next_batch() {
         worker.write(batch);
     }
@@ -194,8 +194,9 @@ pub(crate) fn run(shared: &Arc<Shared>, folder: Folder) {
 }
 
 impl Worker {
-    fn open(&mut self) {
+    fn open(&mut self, gone: &[&str]) {
         let mut opened = ladder::read(&self.folder);
+        opened.contents.secrets.retain(|name, _| !gone.contains(&name.as_str()));
         let contents = self.told(&mut opened);
         ladder::settle(&mut opened, &self.folder, &contents);
         let path = self.folder.path.display();
