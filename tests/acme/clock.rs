@@ -33,7 +33,7 @@ int clock_gettime(clockid_t clock, struct timespec *to) {
 "#;
 
 /// A line for [`Setup::under`]; the clock is right until [`shift`].
-fn shifting(dir: &Path) -> String {
+pub(crate) fn shifting(dir: &Path) -> String {
     let (source, library) = (dir.join("clock.c"), dir.join("clock.so"));
     std::fs::write(&source, SHIFT).unwrap();
     let mut cc = Command::new("/usr/bin/cc");
@@ -44,7 +44,7 @@ fn shifting(dir: &Path) -> String {
     format!("export LD_PRELOAD={:?} CLOCK_SHIFT={:?}; exec \"$@\"", library, dir.join("shift"))
 }
 
-fn shift(dir: &Path, seconds: i64) {
+pub(crate) fn shift(dir: &Path, seconds: i64) {
     // A reader must never find it empty.
     std::fs::write(dir.join("shift.new"), seconds.to_string()).unwrap();
     std::fs::rename(dir.join("shift.new"), dir.join("shift")).unwrap();

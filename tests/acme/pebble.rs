@@ -10,10 +10,15 @@ use crate::support::edge::Edge;
 use crate::support::tools::{curl, have, run};
 use crate::support::{own_ip, wait_for};
 
+/// The HMAC key of `kid-1`.
+pub(crate) const HMAC: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+
 pub(crate) struct Pebble {
     dir: tempfile::TempDir,
     /// Further settings.
     manner: &'static [(&'static str, &'static str)],
+    /// Accounts need an external one: `kid-1`.
+    external: bool,
     ca: Option<Child>,
     _names: Child,
     listen: SocketAddr,
@@ -32,15 +37,20 @@ fn free(ip: IpAddr) -> SocketAddr {
 impl Pebble {
     /// `None`: not installed, which is said.
     pub(crate) fn start() -> Option<Pebble> {
-        Pebble::with(&[])
+        Pebble::with(&[], false)
     }
 
     /// One that believes every challenge without looking, for tests of many orders.
     pub(crate) fn trusting() -> Option<Pebble> {
-        Pebble::with(&[("PEBBLE_VA_ALWAYS_VALID", "1")])
+        Pebble::with(&[("PEBBLE_VA_ALWAYS_VALID", "1")], false)
     }
 
-    fn with(manner: &'static [(&'static str, &'static str)]) -> Option<Pebble> {
+    /// One that rejects thirty nonces of a hundred, and serves only accounts that it was told of.
+    pub(crate) fn reluctant() -> Option<Pebble> {
+        Pebble::with(&[("PEBBLE_WFE_NONCEREJECT", "30")], true)
+    }
+
+    fn with(manner: &'static [(&'static str, &'static str)], external: bool) -> Option<Pebble> {
         if !have("pebble", "pebble") || !have("pebble-challtestsrv", "pebble") || !have("curl", "curl") {
             return None;
         }
@@ -69,7 +79,8 @@ impl Pebble {
             .spawn()
             .unwrap();
         let (listen, management, http, https) = (free(ip), free(ip), free(ip), free(ip));
-        let mut pebble = Pebble { dir, manner, ca: None, _names: names, listen, management, dns, http, https };
+        let mut pebble =
+            Pebble { dir, manner, external, ca: None, _names: names, listen, management, dns, http, https };
         pebble.validate_at(http.port(), https.port());
         pebble.again();
         Some(pebble)
@@ -85,7 +96,8 @@ impl Pebble {
             "httpPort": http,
             "tlsPort": https,
             "ocspResponderURL": "",
-            "externalAccountBindingRequired": false,
+            "externalAccountBindingRequired": self.external,
+            "externalAccountMACKeys": { "kid-1": HMAC },
         } });
         std::fs::write(self.dir.path().join("config.json"), config.to_string()).unwrap();
     }

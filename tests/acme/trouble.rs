@@ -23,7 +23,7 @@ fn a_ca_that_is_away_at_a_renewal_is_an_alarm_and_no_outage() {
     assert!(words.contains("a.fr keeps its certificate") && words.contains("refused"), "{words}");
     assert_eq!(crate::support::certs::shown(pebble.https, "a.fr", roots).unwrap(), first, "it serves on");
     let (_, text, _) = edge.cli(&["certs"]);
-    assert!(text.contains("pebble said: ") && text.contains("ENDS IN"), "{text}");
+    assert!(text.contains(" ago, pebble: ") && text.contains("ENDS IN"), "{text}");
     assert_eq!(edge.sample("relais_acme_orders_total", &["result=\"unreachable\""]), 1.0);
     assert_eq!(edge.sample("relais_acme_authority_paused", &["authority=\"pebble\""]), 1.0);
 }

@@ -28,7 +28,10 @@ fn trouble(report: &CertificatesReport) -> Option<(String, String)> {
         more => format!(" (and {more} more: `relais certs`)"),
     };
     let fault = worst.last_fault.as_ref();
-    let said = fault.map_or_else(String::new, |last| format!(": {} says: {}", last.authority, last.fault.said));
+    let said = fault.map_or_else(String::new, |last| {
+        let says = if last.fault.kind.is_said() { " says" } else { "" };
+        format!(": {}{says}: {}", last.authority, last.fault.said)
+    });
     let help = fault.and_then(|last| last.fault.likely.clone());
     let help = help.unwrap_or_else(|| "it is tried again by itself; `relais certs` shows when".to_owned());
     Some((format!("{} {}{said}{more}", worst.name, state(worst)), help))
@@ -75,6 +78,7 @@ mod tests {
             authority: None,
             not_before: None,
             not_after: (state != CertificateState::Missing).then_some(Instant(7)),
+            fingerprint: None,
             renew_at: None,
             window: None,
             next: String::new(),

@@ -59,6 +59,8 @@ pub struct CertificateReport {
     pub not_before: Option<Instant>,
     /// Valid until.
     pub not_after: Option<Instant>,
+    /// SHA-256 of the one in use, as hex: another one has another.
+    pub fingerprint: Option<String>,
     /// When it will be renewed.
     pub renew_at: Option<Instant>,
     /// The CA's window, when it said one.
@@ -130,6 +132,7 @@ impl Certs {
             authority: held.map(|held| Arc::clone(&held.authority)),
             not_before: held.map(|held| held.not_before),
             not_after: held.map(|held| held.not_after),
+            fingerprint: held.map(|held| held.fingerprint.clone()),
             renew_at: cert.dates().map(|dates| dates.due),
             window: cert.record.window.clone(),
             next: self.next_step(cert, need, now),
@@ -146,8 +149,10 @@ impl Certs {
             return "not renewed: nobody asks for it".to_owned();
         }
         if need == Need::Rest {
-            let why = if cert.record.window.is_some() { "the authority's window" } else { "a third of its time left" };
-            return format!("renewed at {why}");
+            return match (&cert.record.window, &cert.held) {
+                (Some(_), Some(held)) => format!("renewed in the window of {}", held.authority),
+                _ => "renewed at a third of its time left".to_owned(),
+            };
         }
         if !self.told {
             return "ordered when it is known what there is".to_owned();
@@ -155,10 +160,15 @@ impl Certs {
         if cert.ready.is_some() {
             return "ordered as soon as fewer orders are under way".to_owned();
         }
+        let rests = cert.rests_until();
+        if rests > now.max(cert.rest_until) {
+            return format!("waits {}: a new one rests, whatever the authority says", short(rests.since(now)));
+        }
         let planned = self.planned.get(cert.name()).map_or(now, |until| *until);
         let (until, why) = match (&cert.waits, self.choose(cert, now)) {
+            // It is looked at again before, for nothing.
+            (_, Choice::At(at, why)) if at > planned => (at, why),
             (Some(why), _) => (planned, &**why),
-            (None, Choice::At(at, why)) if at > planned => (at, why),
             (None, _) => (planned, "after a failure"),
         };
         format!("waits {}: {why}", short(until.since(now)))

@@ -118,6 +118,12 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
+    /// Whether the CA said it; a CA that could not be asked, a DNS that could not be written and faults of our own say nothing.
+    #[must_use]
+    pub const fn is_said(self) -> bool {
+        matches!(self, FaultKind::RateLimited | FaultKind::Refused | FaultKind::Challenge)
+    }
+
     /// The word in metrics and reports.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

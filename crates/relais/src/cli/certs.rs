@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Cell, Color};
+use relais::core::certs::FaultKind;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::order::shaped;
 use super::table::{ago, render, span, table};
-use super::{Client, EXIT_DEGRADED, Failure, Whom, import, say};
+use super::{Client, EXIT_DEGRADED, EXIT_FAILED, Failure, Whom, import, say};
 
 /// An order at a CA may take so long.
 const ORDER: Duration = Duration::from_secs(400);
+/// How often `--wait` looks.
+const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -30,6 +33,9 @@ enum What {
     Renew {
         /// Its name, as `relais certs` shows it
         name: String,
+        /// Wait until it is there, or until it is known why not
+        #[arg(long)]
+        wait: bool,
     },
     /// Order a certificate at the CA's rehearsal (staging) and throw it away: does it work?
     Test {
@@ -102,7 +108,11 @@ struct Certificate {
     #[serde(default)]
     not_after: Option<u64>,
     #[serde(default)]
+    fingerprint: Option<String>,
+    #[serde(default)]
     renew_at: Option<u64>,
+    #[serde(default)]
+    window: Option<Window>,
     #[serde(default)]
     next: String,
     #[serde(default)]
@@ -120,6 +130,15 @@ impl Certificate {
     }
 }
 
+/// When the CA wants a renewal, and where it says why.
+#[derive(Debug, Deserialize)]
+struct Window {
+    start: u64,
+    end: u64,
+    #[serde(default)]
+    explanation: Option<String>,
+}
+
 #[derive(Debug, Deserialize)]
 struct LastFault {
     at: u64,
@@ -129,9 +148,16 @@ struct LastFault {
 
 #[derive(Debug, Deserialize)]
 struct Fault {
+    #[serde(default = "unknown")]
+    kind: FaultKind,
     said: String,
     #[serde(default)]
     likely: Option<String>,
+}
+
+/// Of a daemon that does not tell it.
+const fn unknown() -> FaultKind {
+    FaultKind::Internal
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,14 +177,11 @@ pub(crate) fn certs(options: Options, whom: &Whom) -> Result<ExitCode, Failure> 
             let certs: Certs = shaped(answer.clone())?;
             match options.json {
                 true => say(serde_json::to_string_pretty(&answer).unwrap_or_else(|_| answer.to_string())),
-                false => say(draw(&certs).trim_end()),
+                false => say(draw_at(&certs, now()).trim_end()),
             }
             return Ok(ExitCode::from(if certs.is_bad() { EXIT_DEGRADED } else { 0 }));
         }
-        Some(What::Renew { name }) => {
-            let answer = client.post("/certs/renew", &json!({ "name": name }))?;
-            say(format_args!("{name}: {}", word(&answer, "next")));
-        }
+        Some(What::Renew { name, wait }) => return renew(&mut client, &name, wait),
         Some(What::Test { name }) => {
             let answer = client.patient(ORDER).post("/certs/test", &json!({ "name": name }))?;
             let (authority, issuer) = (word(&answer, "authority"), word(&answer, "issuer"));
@@ -182,13 +205,56 @@ pub(crate) fn certs(options: Options, whom: &Whom) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
+/// Has one renewed, and stays until that is over when told to.
+fn renew(client: &mut Client, name: &str, wait: bool) -> Result<ExitCode, Failure> {
+    let before = look(client, name)?;
+    let answer = client.post("/certs/renew", &json!({ "name": name }))?;
+    say(format_args!("{name}: {}", word(&answer, "next")));
+    if wait {
+        until_renewed(client, name, before.as_ref())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(client: &mut Client, name: &str) -> Result<Option<Certificate>, Failure> {
+    let certs: Certs = shaped(client.get("/certs")?)?;
+    Ok(certs.certificates.into_iter().find(|one| one.name == name))
+}
+
+/// Waits until another one is there than before, or another failure.
+fn until_renewed(client: &mut Client, name: &str, before: Option<&Certificate>) -> Result<(), Failure> {
+    let failed_at = |one: &Certificate| one.last_fault.as_ref().map(|fault| fault.at);
+    let (held, failed) = before.map_or((None, None), |one| (one.fingerprint.clone(), failed_at(one)));
+    let begun = std::time::Instant::now();
+    loop {
+        let Some(one) = look(client, name)? else {
+            return Err(Failure::new(EXIT_FAILED, format!("{name}: it is not looked after any longer")));
+        };
+        if one.fingerprint != held {
+            let (authority, end) = (one.authority.as_deref().unwrap_or("-"), one.not_after.unwrap_or_default());
+            say(format_args!("{name}: renewed by {authority}, ends in {}", ahead(now(), end)));
+            return Ok(());
+        }
+        if let Some(LastFault { authority, fault, .. }) = one.last_fault.as_ref().filter(|at| Some(at.at) != failed) {
+            let failure = Failure::new(EXIT_FAILED, format!("{name}: {authority}: {}", fault.said));
+            let next = || "it is tried again by itself: `relais certs` shows when; what there is serves on".to_owned();
+            return Err(failure.help(fault.likely.clone().unwrap_or_else(next)));
+        }
+        if begun.elapsed() > ORDER {
+            let failure = Failure::new(EXIT_FAILED, format!("{name}: no word after {} s", ORDER.as_secs()));
+            return Err(failure.help(format!("it goes on without this command: {}", one.next)));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
 fn word<'a>(answer: &'a serde_json::Value, key: &str) -> &'a str {
     answer[key].as_str().unwrap_or_default()
 }
 
-fn draw(certs: &Certs) -> String {
+fn now() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    draw_at(certs, u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn draw_at(certs: &Certs, now: u64) -> String {
@@ -204,13 +270,18 @@ fn draw_at(certs: &Certs, now: u64) -> String {
             Cell::new(one.authority.as_deref().unwrap_or("-")),
             Cell::new(one.not_after.map_or("-".to_owned(), |at| ahead(now, at))),
             Cell::new(one.renew_at.map_or("-".to_owned(), |at| ahead(now, at))),
-            Cell::new(&one.next),
+            Cell::new(next(one, now)),
         ]);
     }
     let mut text = render(table);
     for one in &certs.certificates {
+        if let Some(Window { explanation: Some(url), .. }) = &one.window {
+            let authority = one.authority.as_deref().unwrap_or("its CA");
+            text.push_str(&format!("{}: {authority} says why: {url}\n", one.name));
+        }
         if let Some(LastFault { at, authority, fault }) = &one.last_fault {
-            text.push_str(&format!("{}: {} ago {authority} said: {}\n", one.name, ago(now, *at), fault.said));
+            let said = if fault.kind.is_said() { " said" } else { "" };
+            text.push_str(&format!("{}: {} ago, {authority}{said}: {}\n", one.name, ago(now, *at), fault.said));
             if let Some(likely) = &fault.likely {
                 text.push_str(&format!("    likely: {likely}\n"));
             }
@@ -222,6 +293,16 @@ fn draw_at(certs: &Certs, now: u64) -> String {
         }
     }
     text + &staples(certs, now)
+}
+
+/// The next step, with the CA's window where that is what is waited for.
+fn next(one: &Certificate, now: u64) -> String {
+    match &one.window {
+        Some(Window { start, end, .. }) if one.state == "valid" => {
+            format!("{}, {} to {} from now", one.next, ahead(now, *start), ahead(now, *end))
+        }
+        _ => one.next.clone(),
+    }
 }
 
 /// A line for each certificate that needs an OCSP answer.
@@ -295,7 +376,7 @@ mod tests {
         for words in [
             "90 d",
             "60 d",
-            "b.fr: 0 s ago le said: Connection refused",
+            "b.fr: 0 s ago, le said: Connection refused",
             "likely: port 80",
             "le is left alone for 2 min: busy",
         ] {

@@ -9,6 +9,8 @@ use relais_tls::CertStore;
 use relais_tls::acme::dns::{Dns, Undo};
 use relais_tls::acme::{self, Begun, Ca, Job, OrderFault, Patience, Product, Step, Steps};
 
+use crate::fake::Fake;
+
 /// Keeps the account and the log of one CA.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Clerk {
@@ -98,6 +100,17 @@ pub(crate) fn authority(directory: String) -> Authority {
         profile: None,
         limits: AuthorityLimits::default(),
     }
+}
+
+/// The CA of our own.
+pub(crate) fn ca_of(fake: &Fake) -> Ca {
+    ca(authority(fake.directory()))
+}
+
+/// Short waits, for orders that are to end by them.
+pub(crate) fn hurried(mut ca: Ca) -> Ca {
+    ca.patience.order = Duration::from_millis(1_500);
+    ca
 }
 
 pub(crate) fn ca(authority: Authority) -> Ca {

@@ -1,22 +1,22 @@
 //! A CA of our own for what `pebble` does not do: renewal information, profiles, limits, orders that never end, errors of
-//! servers in front of it. It believes every signature and every challenge.
+//! servers in front of it. It believes every signature and every challenge. The tests of the executable have it under TLS.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
-use relais_tls::acme::Ca;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
-use crate::clerk;
-use crate::support;
+const DAY: i64 = 86_400;
 
 /// One answer: status, further headers, body.
 pub(crate) type Answer = (u16, String, String);
@@ -24,7 +24,7 @@ pub(crate) type Answer = (u16, String, String);
 /// What it does otherwise than a good CA.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Script {
-    /// Answers to requests to a path, each used once, before the good ones.
+    /// Answers to requests to a path, or to all below one that ends in `/`, each used once, before the good ones.
     pub(crate) instead: Arc<Mutex<BTreeMap<String, Vec<Answer>>>>,
     /// Paths whose next answer is lost on the way, after the request was carried out.
     pub(crate) lost: Arc<Mutex<Vec<&'static str>>>,
@@ -42,6 +42,10 @@ pub(crate) struct Script {
     pub(crate) replaced: Vec<String>,
     /// `replaces` is not heeded.
     pub(crate) deaf: bool,
+    /// Lifetime of what it signs, in days; 0: 90.
+    pub(crate) days: i64,
+    /// How far its clock is ahead of this machine's, in seconds.
+    pub(crate) ahead: Arc<AtomicI64>,
 }
 
 pub(crate) struct Fake {
@@ -51,8 +55,8 @@ pub(crate) struct Fake {
 
 struct State {
     script: Script,
-    ca: support::Ca,
-    base: Mutex<String>,
+    signer: Signer,
+    base: String,
     seen: Mutex<Vec<(String, Value)>>,
     orders: Mutex<Vec<Placed>>,
 }
@@ -67,23 +71,44 @@ struct Placed {
 
 impl Fake {
     pub(crate) async fn start(script: Script) -> Self {
+        Self::under(script, None).await
+    }
+
+    /// Under TLS where there is an acceptor.
+    pub(crate) async fn under(script: Script, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let ca = support::Ca::new();
-        let base = Mutex::new(format!("http://{address}"));
-        let state = Arc::new(State { script, ca, base, seen: Mutex::default(), orders: Mutex::default() });
+        let base = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
+        let state =
+            Arc::new(State { script, signer: Signer::new(), base, seen: Mutex::default(), orders: Mutex::default() });
         let serving = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let state = Arc::clone(&serving);
-                tokio::spawn(async move { talk(stream, &state).await });
+                let (state, tls) = (Arc::clone(&serving), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        Some(tls) => talk(tls.accept(stream).await.ok()?, &state).await,
+                        None => talk(stream, &state).await,
+                    }
+                });
             }
         });
         Self { address, state }
     }
 
-    pub(crate) fn ca(&self) -> Ca {
-        clerk::ca(clerk::authority(format!("http://{}/dir", self.address)))
+    pub(crate) fn directory(&self) -> String {
+        format!("{}/dir", self.state.base)
+    }
+
+    /// The certificate under which it signs, PEM.
+    pub(crate) fn root(&self) -> &str {
+        &self.state.signer.pem
+    }
+
+    /// The paths asked for below one, in order.
+    pub(crate) fn asked(&self, below: &str) -> Vec<String> {
+        let seen = self.state.seen.lock();
+        seen.iter().filter_map(|(at, _)| at.strip_prefix(below)).map(str::to_owned).collect()
     }
 
     /// The payloads of the requests to a path, in order.
@@ -104,7 +129,7 @@ pub(crate) fn problem(status: u16, word: &str, detail: &str, headers: &str) -> A
     (status, format!("content-type: application/problem+json\r\n{headers}"), body.to_string())
 }
 
-async fn talk(stream: TcpStream, state: &State) -> Option<()> {
+async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin, state: &State) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let (mut head, mut line, mut length) = (String::new(), String::new(), 0);
@@ -151,17 +176,20 @@ fn payload(body: &[u8]) -> Value {
 
 impl State {
     fn answer(&self, path: &str, payload: &Value) -> Answer {
-        if let Some(queue) = self.script.instead.lock().get_mut(path)
-            && !queue.is_empty()
-        {
-            return queue.remove(0);
+        let below = path.rfind('/').map_or(path, |at| &path[..=at]);
+        let mut instead = self.script.instead.lock();
+        for path in [path, below] {
+            if let Some(queue) = instead.get_mut(path).filter(|queue| !queue.is_empty()) {
+                return queue.remove(0);
+            }
         }
-        let base = self.base.lock().clone();
+        drop(instead);
+        let base = &self.base;
         let mut parts = path.trim_start_matches('/').split('/');
         let (what, number) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let index: usize = number.parse().unwrap_or(0);
         match what {
-            "dir" => ok(&self.directory(&base)),
+            "dir" => ok(&self.directory(base)),
             "account" => (201, format!("location: {base}/account/1\r\n"), "{}".to_string()),
             "order" if number.is_empty() => self.place(payload),
             "order" => self.look(index),
@@ -207,7 +235,7 @@ impl State {
         let mut orders = self.orders.lock();
         orders.push(Placed { request: payload.clone(), ..Placed::default() });
         let index = orders.len() - 1;
-        let base = self.base.lock().clone();
+        let base = &self.base;
         (201, format!("location: {base}/order/{index}\r\n"), self.order(&orders[index], index).to_string())
     }
 
@@ -221,7 +249,7 @@ impl State {
     }
 
     fn order(&self, placed: &Placed, index: usize) -> Value {
-        let base = self.base.lock().clone();
+        let base = &self.base;
         let done = placed.chain.is_some() && placed.looks >= self.script.slow_looks;
         let status = match (&placed.chain, placed.answered && !self.script.never) {
             (Some(_), _) if done => "valid",
@@ -248,7 +276,7 @@ impl State {
     }
 
     fn authorization(&self, index: usize) -> Value {
-        let base = self.base.lock().clone();
+        let base = &self.base;
         let challenge = |kind: &str| json!({"type": kind, "url": format!("{base}/chall/{index}"), "token": "t", "status": "pending"});
         json!({
             "status": "pending", "identifier": self.orders.lock()[index].request["identifiers"][0],
@@ -259,7 +287,8 @@ impl State {
     fn finalize(&self, index: usize, payload: &Value) -> Answer {
         let csr = URL_SAFE_NO_PAD.decode(payload["csr"].as_str().unwrap()).unwrap();
         let mut orders = self.orders.lock();
-        orders[index].chain = Some(self.ca.sign_csr(&csr));
+        let days = if self.script.days == 0 { 90 } else { self.script.days };
+        orders[index].chain = Some(self.signer.sign(&csr, self.script.ahead.load(Relaxed), days));
         ok(&self.order(&orders[index], index))
     }
 }
@@ -268,14 +297,30 @@ fn ok(body: &Value) -> Answer {
     (200, "content-type: application/json\r\n".to_string(), body.to_string())
 }
 
-/// The id of a certificate as RFC 9773 has it, from its parts.
-pub(crate) fn some_ari_id() -> String {
-    let part = |text: &str| URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
-    format!("{}.{}", part("authority"), part("serial"))
+/// Signs whatever it is asked to.
+struct Signer {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
 }
 
-/// Short waits, for orders that are to end by them.
-pub(crate) fn hurried(mut ca: Ca) -> Ca {
-    ca.patience.order = Duration::from_millis(1_500);
-    ca
+impl Signer {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Dated from an hour ago, as CAs do.
+    fn sign(&self, csr: &[u8], ahead: i64, days: i64) -> String {
+        let mut request = rcgen::CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap() + ahead;
+        let from = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs((now - 3600).try_into().unwrap());
+        request.params.not_before = from;
+        request.params.not_after = from + Duration::from_secs((days * DAY).try_into().unwrap());
+        request.params.use_authority_key_identifier_extension = true;
+        request.signed_by(&self.issuer).unwrap().pem() + &self.pem
+    }
 }

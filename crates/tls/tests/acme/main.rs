@@ -6,6 +6,7 @@ mod support;
 
 mod clerk;
 mod edge;
+#[allow(dead_code, reason = "the tests of the executable use the rest")]
 mod fake;
 mod pebble;
 

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use relais_core::config::{Authority, Challenge, ExternalAccount, KeyKind};
 use relais_tls::Issued;
 use relais_tls::acme::{self, Begun, FaultKind, Job};
 use rustls::version::TLS13;
 use serde_json::json;
 
-use crate::clerk::{self, Clerk, job};
+use crate::clerk::{self, Clerk, hurried, job};
 use crate::edge::Edge;
-use crate::fake::{Fake, Script, hurried, problem, some_ari_id};
+use crate::fake::{Fake, Script, problem};
 use crate::support::{curious, shake};
 
 fn wanted() -> Job {
@@ -19,7 +22,7 @@ fn wanted() -> Job {
 
 async fn ordered(fake: &Fake, job: &Job) -> (Clerk, Result<acme::Product, acme::OrderFault>) {
     let (clerk, edge) = (Clerk::default(), Edge::new().await);
-    let result = clerk.order(&fake.ca(), job, &edge.certs).await;
+    let result = clerk.order(&clerk::ca_of(fake), job, &edge.certs).await;
     (clerk, result)
 }
 
@@ -65,7 +68,7 @@ async fn what_answers_and_is_no_ca_is_told() {
 async fn an_order_that_never_ends_is_ended_and_nothing_stays_up() {
     let fake = Fake::start(Script { never: true, ..Script::default() }).await;
     let (clerk, edge) = (Clerk::default(), Edge::new().await);
-    let fault = clerk.order(&hurried(fake.ca()), &wanted(), &edge.certs).await.unwrap_err();
+    let fault = clerk.order(&hurried(clerk::ca_of(&fake)), &wanted(), &edge.certs).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::Unreachable);
     assert!(fault.said.contains("did not finish the order in 1.5s"), "{fault}");
     assert!(clerk.logged().contains("challenge answered"), "{}", clerk.logged());
@@ -94,9 +97,9 @@ async fn an_answer_lost_on_the_way_costs_neither_the_order_nor_a_second_one() {
     let script = Script::default();
     let fake = Fake::start(script.clone()).await;
     let (clerk, edge) = (Clerk::default(), Edge::new().await);
-    clerk.order(&fake.ca(), &wanted(), &edge.certs).await.unwrap();
+    clerk.order(&clerk::ca_of(&fake), &wanted(), &edge.certs).await.unwrap();
     script.lost.lock().push("/nonce");
-    clerk.order(&fake.ca(), &wanted(), &edge.certs).await.unwrap();
+    clerk.order(&clerk::ca_of(&fake), &wanted(), &edge.certs).await.unwrap();
     assert!(script.lost.lock().is_empty());
     // Whether it was placed is not known: placing it again at once would count twice.
     let script = Script::default();
@@ -117,14 +120,14 @@ async fn an_order_that_was_cut_off_goes_on_where_it_stood_with_its_key() {
                 tokio::task::yield_now().await;
             }
         };
-        let (ca, job) = (fake.ca(), wanted());
+        let (ca, job) = (clerk::ca_of(&fake), wanted());
         tokio::select! {
             biased;
             () = cut => {}
             done = clerk.order(&ca, &job, &edge.certs) => panic!("{step}: {done:?}"),
         }
         let begun = clerk.begun.lock().clone();
-        let product = clerk.order(&fake.ca(), &Job { begun: begun.clone(), ..wanted() }, &edge.certs).await;
+        let product = clerk.order(&clerk::ca_of(&fake), &Job { begun: begun.clone(), ..wanted() }, &edge.certs).await;
         let product = product.unwrap_or_else(|fault| panic!("{step}: {fault}\n{}", clerk.logged()));
         assert_eq!(product.key_pem, begun.unwrap().key_pem, "{step}");
         assert_eq!((placed(&fake), fake.seen("/finalize").len()), (1, 1), "{step}");
@@ -133,10 +136,10 @@ async fn an_order_that_was_cut_off_goes_on_where_it_stood_with_its_key() {
     // One that the CA does not know any more is in nobody's way.
     let fake = Fake::start(Script::default()).await;
     let (clerk, edge) = (Clerk::default(), Edge::new().await);
-    let first = clerk.order(&fake.ca(), &wanted(), &edge.certs).await.unwrap();
+    let first = clerk.order(&clerk::ca_of(&fake), &wanted(), &edge.certs).await.unwrap();
     let url = format!("http://{}/order/9", fake.address);
     let begun = Some(Begun { url, key_pem: first.key_pem.clone() });
-    let second = clerk.order(&fake.ca(), &Job { begun, ..wanted() }, &edge.certs).await.unwrap();
+    let second = clerk.order(&clerk::ca_of(&fake), &Job { begun, ..wanted() }, &edge.certs).await.unwrap();
     assert_ne!(first.key_pem, second.key_pem);
     assert!(clerk.logged().contains("ordering without `the order begun before`"), "{}", clerk.logged());
     assert_eq!(placed(&fake), 2);
@@ -147,7 +150,7 @@ async fn every_kind_of_key_is_asked_for_and_served() {
     let fake = Fake::start(Script::default()).await;
     let (clerk, edge) = (Clerk::default(), Edge::new().await);
     for key in [KeyKind::P256, KeyKind::P384, KeyKind::Ed25519, KeyKind::Rsa2048, KeyKind::Rsa4096] {
-        let product = clerk.order(&fake.ca(), &Job { key, ..wanted() }, &edge.certs).await.unwrap();
+        let product = clerk.order(&clerk::ca_of(&fake), &Job { key, ..wanted() }, &edge.certs).await.unwrap();
         let issued = Issued { name: "s".into(), chain_pem: product.chain_pem, key_pem: product.key_pem };
         assert_eq!(edge.certs.install_issued(&[issued]), [], "{key:?}");
         shake(&edge.server, &curious(&[&TLS13]), "s.a.test").await.unwrap();
@@ -171,6 +174,12 @@ async fn a_profile_is_asked_for_where_there_are_any() {
     result.unwrap();
     assert!(clerk.logged().contains("ordering without `profile`"), "{}", clerk.logged());
     assert_eq!(fake.seen("/order")[0].get("profile"), None);
+}
+
+/// The id of a certificate as RFC 9773 has it, from its parts.
+fn some_ari_id() -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+    format!("{}.{}", part("authority"), part("serial"))
 }
 
 #[tokio::test]
@@ -202,7 +211,7 @@ async fn the_ca_says_when_to_renew() {
         "explanationURL": "https://ca.example/why",
     });
     let fake = Fake::start(Script { renewal: Some(answer.clone()), again: Some("21600"), ..Script::default() }).await;
-    let info = acme::renewal_info(&fake.ca(), "aki.serial").await.unwrap().unwrap();
+    let info = acme::renewal_info(&clerk::ca_of(&fake), "aki.serial").await.unwrap().unwrap();
     assert_eq!(info.end.since(info.start), Duration::from_secs(86_400));
     assert_eq!(info.start.0, 1_767_326_400_000_000);
     assert_eq!(info.explanation.as_deref(), Some("https://ca.example/why"));
@@ -214,20 +223,20 @@ async fn the_ca_says_when_to_renew() {
     let script = Script { renewal: Some(answer.clone()), ..Script::default() };
     script.instead.lock().insert("/ari/aki.serial".into(), vec![dated]);
     let fake = Fake::start(script).await;
-    let info = acme::renewal_info(&fake.ca(), "aki.serial").await.unwrap().unwrap();
+    let info = acme::renewal_info(&clerk::ca_of(&fake), "aki.serial").await.unwrap().unwrap();
     assert_eq!(info.date, Some(info.start + Duration::from_secs(3600)));
 
     // Too often, or never again: bounded.
     for (again, meant) in [("1", 60), ("9999999", 86_400)] {
         let fake = Fake::start(Script { renewal: Some(answer.clone()), again: Some(again), ..Script::default() }).await;
-        let info = acme::renewal_info(&fake.ca(), "aki.serial").await.unwrap().unwrap();
+        let info = acme::renewal_info(&clerk::ca_of(&fake), "aki.serial").await.unwrap().unwrap();
         assert_eq!(info.ask_again, Duration::from_secs(meant));
     }
     let fake = Fake::start(Script::default()).await;
-    assert_eq!(acme::renewal_info(&fake.ca(), "aki.serial").await.unwrap(), None);
+    assert_eq!(acme::renewal_info(&clerk::ca_of(&fake), "aki.serial").await.unwrap(), None);
     let turned = json!({"suggestedWindow": {"start": "2026-01-03T04:00:00Z", "end": "2026-01-02T04:00:00Z"}});
     let fake = Fake::start(Script { renewal: Some(turned), ..Script::default() }).await;
-    let fault = acme::renewal_info(&fake.ca(), "aki.serial").await.unwrap_err();
+    let fault = acme::renewal_info(&clerk::ca_of(&fake), "aki.serial").await.unwrap_err();
     assert!(fault.said.contains("ends before it begins"), "{fault}");
 }
 

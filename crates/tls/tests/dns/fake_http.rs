@@ -5,6 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
+/// Told of each record that name servers shall show, or no more: zone, name within it, value, whether it is there.
+pub(crate) type Shown = Box<dyn Fn(&str, &str, &str, bool) + Send>;
+
 /// What a client asked.
 pub(crate) struct Asked {
     pub(crate) method: String,

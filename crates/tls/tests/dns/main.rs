@@ -5,8 +5,10 @@
 mod cloudflare;
 mod delegation;
 mod exec;
+mod fake_cloudflare;
 mod fake_dns;
 mod fake_http;
+mod fake_ovh;
 mod knot;
 mod ovh;
 mod propagation;

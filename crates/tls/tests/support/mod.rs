@@ -85,15 +85,6 @@ impl Ca {
         self.sign_for(hosts, -DAY, 90 * DAY, &KeyPair::generate().unwrap())
     }
 
-    /// What a request asks for, valid for 90 days: the chain, PEM.
-    pub(crate) fn sign_csr(&self, csr: &[u8]) -> String {
-        let mut request = rcgen::CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
-        let dates = params(&[], -DAY, 90 * DAY);
-        (request.params.not_before, request.params.not_after) = (dates.not_before, dates.not_after);
-        request.params.use_authority_key_identifier_extension = true;
-        request.signed_by(&self.issuer).unwrap().pem() + &self.pem
-    }
-
     /// Valid from and until seconds from now.
     pub(crate) fn sign_for(&self, hosts: &[&str], from: i64, until: i64, key: &KeyPair) -> Pair {
         let certificate = params(hosts, from, until).signed_by(key, &self.issuer).unwrap();
