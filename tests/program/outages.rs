@@ -5,10 +5,11 @@ use std::collections::HashSet;
 
 use crate::load::{Connections, Load};
 use crate::support::edge::{Edge, Setup};
+use crate::support::h2::Client;
 use crate::support::process::Process;
 use crate::support::raw::{Addressed, Plain};
 use crate::support::wire::{get, post};
-use crate::support::{free_address, wait_for};
+use crate::support::{free_address, wait_for, websocket};
 
 /// Two sites, two backends each. The contract is long: on a busy machine no check of a living backend is late then.
 fn two_sites(backends: &[&Process; 4]) -> Edge {
@@ -128,6 +129,43 @@ fn http2_clients_do_not_notice_a_dead_backend() {
     a.kill();
     let (succeeded, failed, good) = load.join().unwrap();
     assert_eq!((succeeded, failed, good), (4000, 0, 4000));
+}
+
+/// The client of a WebSocket on an HTTP/2 stream is told to come back, and its connection takes it to where it is served.
+#[test]
+fn websockets_over_http2_of_a_dead_a_hanging_or_a_cut_site_are_told() {
+    for (how, cut) in [("killed", "backend_broke_off"), ("stopped", "backend_down"), ("drilled", "backend_dead")] {
+        let (mut a, b) = (Process::start(), Process::start());
+        let edge = Setup::services(&format!(
+            "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n\
+             failover_within = \"3s\"\n[service.web.backends]\ndijon = [\"{}\"]\nthory = [\"{}\"]\n",
+            a.address(),
+            b.address()
+        ))
+        .start();
+        all_up(&edge, &[&a, &b]);
+        let client = Client::plain(edge.http());
+        let mut call = websocket::start(&client, "/chat");
+        assert_eq!(call.head().status(), 200);
+        assert_eq!(call.bytes(4), b"\x81\x02hi");
+        call.send(b"\x81\x82\0\0\0\0on", false);
+        assert_eq!(call.bytes(8), b"\x81\x82\0\0\0\0on", "the echo");
+        std::thread::scope(|scope| {
+            match how {
+                "killed" => a.kill(),
+                "stopped" => a.stop(),
+                _ => drop(scope.spawn(|| edge.cli(&["drill", "site", "dijon", "--for", "8s"]))),
+            }
+            assert_eq!(call.finish().unwrap().0, websocket::TOLD, "{how}");
+            call.send(b"", true);
+            let mut again = websocket::start(&client, "/again");
+            assert_eq!(again.head().status(), 200);
+            assert_eq!(again.bytes(4), b"\x81\x02hi");
+            assert_eq!(edge.access_to("/chat")["cut"], cut, "{how}");
+            again.reset();
+            assert_eq!(edge.access_to("/again")["site"], "thory");
+        });
+    }
 }
 
 #[test]

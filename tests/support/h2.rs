@@ -106,6 +106,11 @@ impl Client {
         Client { background, send, scheme: "https" }
     }
 
+    /// Whether the edge says that it takes extended CONNECT (RFC 8441 3).
+    pub(crate) fn may_connect(&self) -> bool {
+        self.send.is_extended_connect_protocol_enabled()
+    }
+
     /// Starts a request; `end`: it has no body.
     #[track_caller]
     pub(crate) fn start(&self, request: http::request::Builder, end: bool) -> Call {
@@ -115,7 +120,7 @@ impl Client {
             poll_fn(|cx| send.poll_ready(cx)).await.unwrap();
             send.send_request(request, end).unwrap()
         });
-        Call { handle, response: Some(response), send: stream, receive: None }
+        Call { handle, response: Some(response), send: stream, receive: None, unread: Vec::new() }
     }
 
     /// `https://a.test/path` or its plain sister.
@@ -135,6 +140,8 @@ pub(crate) struct Call {
     response: Option<h2::client::ResponseFuture>,
     send: SendStream<Bytes>,
     receive: Option<RecvStream>,
+    /// Read and not looked at yet.
+    unread: Vec<u8>,
 }
 
 impl Call {
@@ -197,6 +204,18 @@ impl Call {
         }
         let receive = self.receive.as_mut().expect("the head comes first");
         patiently(&self.handle, whole(receive))
+    }
+
+    /// Exactly so many bytes of the body, or fewer at its end.
+    #[track_caller]
+    pub(crate) fn bytes(&mut self, n: usize) -> Vec<u8> {
+        while self.unread.len() < n
+            && let Some(data) = self.data()
+        {
+            self.unread.extend_from_slice(&data.unwrap());
+        }
+        let n = n.min(self.unread.len());
+        self.unread.drain(..n).collect()
     }
 
     /// Gives the stream up.

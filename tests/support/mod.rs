@@ -11,6 +11,7 @@ pub(crate) mod process;
 pub(crate) mod raw;
 mod setup;
 pub(crate) mod tools;
+pub(crate) mod websocket;
 pub(crate) mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::edge::send_signal;
 use super::raw::Addressed;
 use super::wire::{Conn, Head};
-use super::{free_address, wait_for};
+use super::{free_address, wait_for, websocket};
 
 const PLACE: &str = "RELAIS_TEST_BACKEND";
 const BOOK: &str = "RELAIS_TEST_BACKEND_BOOK";
@@ -122,12 +122,28 @@ fn serve(mut conn: Conn, book: &str) {
             // One write: lines of several threads do not mix.
             file.write_all(format!("{} {}\n", head.method(), head.target()).as_bytes()).unwrap();
         }
+        if head.has("upgrade") {
+            return echo(conn, &head);
+        }
         if let Some(wait) = millis(&head) {
             std::thread::sleep(wait);
         }
         let text = format!("{} {} {}", head.method(), head.target(), body.len());
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
         if conn.try_send(answer).is_err() {
+            return;
+        }
+    }
+}
+
+/// A WebSocket that greets and sends back what comes.
+fn echo(mut conn: Conn, asked: &Head) {
+    if conn.try_send([websocket::yes(asked).as_bytes(), b"\x81\x02hi"].concat()).is_err() {
+        return;
+    }
+    loop {
+        let byte = conn.bytes(1);
+        if byte.is_empty() || conn.try_send(byte).is_err() {
             return;
         }
     }

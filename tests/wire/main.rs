@@ -29,4 +29,5 @@ mod smuggling;
 mod spares;
 mod streaming;
 mod upgrade;
+mod websocket_h2;
 mod whole;

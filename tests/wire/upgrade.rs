@@ -126,6 +126,18 @@ fn a_websocket_that_breaks_in_the_middle_of_a_frame_is_broken_for_its_client() {
     assert!(client.is_reset(), "nothing is put into a frame");
 }
 
+/// It would hold its backend for as long as the limit of silence.
+#[test]
+fn a_client_of_a_tunnel_that_takes_no_bytes_is_given_up() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).and("[edge.timeout]\nbody = \"1s\"").start();
+    let (client, mut upstream) = open(&edge, &backend);
+    upstream.stuff(b'x', 64 << 20);
+    assert_eq!(edge.access_to("/chat")["cut"], "client_stalled");
+    while upstream.try_send([b'x'; 1 << 16]).is_ok() {}
+    drop(client);
+}
+
 /// A drain ends streams too, each at its own moment, and clients come back to another backend.
 #[test]
 fn a_websocket_at_a_drained_backend_is_told() {

@@ -30,6 +30,10 @@ pub(crate) enum Failure {
     NoRoute,
     /// The client's: a method a reverse proxy does not serve (405).
     MethodNotServed,
+    /// The client's: a protocol that a stream cannot be asked for (501).
+    ProtocolNotServed,
+    /// What answered does not speak the protocol that a stream was asked for (502).
+    NotSwitched,
     /// Ours: the host's first certificate is not there yet, and the config will not have it served without (503).
     NoCertificate,
     /// Nobody is left to ask (503).
@@ -50,7 +54,8 @@ impl Failure {
     fn parts(self) -> (StatusCode, &'static str, String) {
         use Failure::{
             Backend, BadRequest, BodyStalled, BodyTooLarge, CertificateWanted, HeadTooLarge, MethodNotServed,
-            Misdirected, NoBackend, NoCertificate, NoRoute, RequestTimeout, TargetTooLong,
+            Misdirected, NoBackend, NoCertificate, NoRoute, NotSwitched, ProtocolNotServed, RequestTimeout,
+            TargetTooLong,
         };
         match self {
             BadRequest(why) => (StatusCode::BAD_REQUEST, "http_request_error", why.to_owned()),
@@ -72,6 +77,11 @@ impl Failure {
             }
             NoRoute => (StatusCode::NOT_FOUND, "destination_not_found", "no service for this host and path".to_owned()),
             MethodNotServed => (StatusCode::METHOD_NOT_ALLOWED, "http_request_denied", "method not served".to_owned()),
+            ProtocolNotServed => {
+                let why = "of the protocols for CONNECT only websocket is served";
+                (StatusCode::NOT_IMPLEMENTED, "http_request_denied", why.to_owned())
+            }
+            NotSwitched => (StatusCode::BAD_GATEWAY, "http_upgrade_failed", "there is no websocket there".to_owned()),
             NoCertificate => {
                 let why = "the certificate for this host is being ordered; come again in a moment";
                 (StatusCode::SERVICE_UNAVAILABLE, "proxy_configuration_error", why.to_owned())

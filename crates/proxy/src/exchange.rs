@@ -6,7 +6,6 @@ use std::time::Instant;
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Uri, Version, request};
 use http_body::Body;
-use hyper::upgrade::OnUpgrade;
 use ipnet::IpNet;
 use relais_core::config::{Balance, Edge, Forward, HashKey, Service};
 use relais_core::{Ask, Pool, Snapshot};
@@ -19,6 +18,7 @@ use crate::kept::Allowance;
 use crate::ready::{Asked, Ready};
 use crate::request_body::RequestBody;
 use crate::streams::Reply;
+use crate::upgrade::Upgrade;
 use crate::worker::Prepared;
 use crate::{forwarded, identity, sticky};
 
@@ -58,7 +58,7 @@ pub(crate) struct Exchange {
     pub(crate) idempotent: bool,
     pub(crate) deadline: Option<Instant>,
     /// The client's end of an upgrade.
-    pub(crate) upgrade: Option<OnUpgrade>,
+    pub(crate) upgrade: Option<Upgrade>,
     /// It asks for a stream: an upgrade, or events.
     pub(crate) stream: bool,
     key: Option<u64>,
@@ -88,9 +88,9 @@ impl Exchange {
         });
         let present = Present::in_(request.headers());
         let expects_continue = present.expect && headers::has_token(request.headers(), &header::EXPECT, "100-continue");
-        let hop = headers::strip_hop_by_hop(request.headers_mut(), present);
-        let upgrade = (hop.upgrade.is_some() && version == Version::HTTP_11).then(|| hyper::upgrade::on(&mut request));
+        let mut hop = headers::strip_hop_by_hop(request.headers_mut(), present);
         let reply = request.body().reply().cloned();
+        let upgrade = Upgrade::of(&mut request, &mut hop, || client.worker.nonce());
         let (mut head, incoming) = request.into_parts();
         head.extensions.clear();
         let stream = upgrade.is_some() || wants_events(&head);

@@ -26,7 +26,7 @@ use crate::response_body::ResponseBody;
 use crate::resume::Plan;
 use crate::sender::{Held, SendFailure};
 use crate::sticky;
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Terms, Tunnel};
 
 /// How long a body is held back for the backend's 100 (Continue) before it is sent anyway (RFC 9110 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
@@ -129,8 +129,8 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member
 
 /// A backend may switch only to what the client offered (RFC 9110 7.8).
 fn agreed(exchange: &Exchange, response: &Response<BackendBody>) -> bool {
-    let offer = exchange.upgrade.as_ref().and(exchange.hop.upgrade.as_ref());
-    offer.is_some_and(|offer| headers::is_offered(offer, response.headers()))
+    let (Some(upgrade), Some(offer)) = (&exchange.upgrade, &exchange.hop.upgrade) else { return false };
+    headers::is_offered(offer, response.headers()) && upgrade.is_answered_by(response.headers())
 }
 
 /// The wait for a response head.
@@ -287,26 +287,25 @@ pub(crate) fn pass_on(
     let kind = response.headers().get(header::CONTENT_TYPE);
     let events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
     ticket.serving = Some(inflight.as_stream(switching || events));
-    let tunnel = (switching).then(|| exchange.upgrade.take()).flatten().map(|client| Tunnel {
-        client,
-        backend: hyper::upgrade::on(&mut response),
-        slot: Arc::clone(&slot),
-        before,
-        connection: Arc::clone(&exchange.client),
-        idle: forward.timeout.tunnel,
-        contract: exchange.pool.timers.failover_within,
-        websocket: hop.upgrade.as_ref().is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")),
-    });
+    let switched = switching.then(|| hyper::upgrade::on(&mut response));
     let (mut head, incoming) = response.into_parts();
     let plan = if present.validator { Plan::of(&exchange.head.method, head.status, &head.headers) } else { None };
     head.version = Version::HTTP_11;
     head.extensions.clear();
     dress(exchange, forward, member, &mut head.headers, backend_version);
-    if let (Some(_), Some(protocol)) = (&tunnel, hop.upgrade) {
-        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(header::UPGRADE, protocol);
-        ticket.tunnel = tunnel;
-        return Response::from_parts(head, ResponseBody::empty());
+    if let (Some(backend), Some(protocol), Some(upgrade)) = (switched, hop.upgrade, exchange.upgrade.take()) {
+        let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+        let (client, body) = upgrade.agreed(&mut head, protocol);
+        let terms = Terms {
+            slot,
+            before,
+            connection: Arc::clone(&exchange.client),
+            idle: forward.timeout.tunnel,
+            contract: exchange.pool.timers.failover_within,
+            websocket,
+        };
+        ticket.tunnel = Some(Tunnel { client, backend, terms });
+        return Response::from_parts(head, body);
     }
     let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
     let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events };

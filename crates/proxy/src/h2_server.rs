@@ -51,7 +51,8 @@ where
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(REMEMBERED.0)
         .reset_stream_duration(REMEMBERED.1)
-        .max_local_error_reset_streams(Some(MISTAKES));
+        .max_local_error_reset_streams(Some(MISTAKES))
+        .enable_connect_protocol();
     let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
     let mut connection = poll_fn(|cx| {
         state.register(cx.waker());

@@ -45,9 +45,11 @@ mod service;
 mod socket;
 mod sticky;
 mod stream_body;
+mod stream_io;
 mod streams;
 mod timer;
 mod tunnel;
+mod upgrade;
 mod websocket;
 mod worker;
 

@@ -21,6 +21,8 @@ pub(crate) enum RequestBody {
     /// hyper asks for what an `Expect: 100-continue` holds back when it is first read.
     H1(Incoming),
     H2(Streamed),
+    /// The bytes of its stream are none of a body.
+    Taken,
 }
 
 /// The body that comes on one HTTP/2 stream.
@@ -42,8 +44,16 @@ impl RequestBody {
     /// Where an HTTP/2 client gets interim answers.
     pub(crate) fn reply(&self) -> Option<&Arc<Reply>> {
         match self {
-            RequestBody::H1(_) => None,
+            RequestBody::H1(_) | RequestBody::Taken => None,
             RequestBody::H2(streamed) => Some(&streamed.reply),
+        }
+    }
+
+    /// The stream under it, for what is no body.
+    pub(crate) fn take_stream(&mut self) -> Option<RecvStream> {
+        match std::mem::replace(self, RequestBody::Taken) {
+            RequestBody::H2(streamed) => Some(streamed.body.into_stream()),
+            RequestBody::H1(_) | RequestBody::Taken => None,
         }
     }
 }
@@ -78,6 +88,7 @@ impl Body for RequestBody {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|_| BodyFault::Broken)))
             }
             RequestBody::H2(streamed) => streamed.poll(cx),
+            RequestBody::Taken => Poll::Ready(None),
         }
     }
 
@@ -85,6 +96,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::H1(incoming) => incoming.is_end_stream(),
             RequestBody::H2(streamed) => streamed.body.is_end_stream(),
+            RequestBody::Taken => true,
         }
     }
 
@@ -92,6 +104,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::H1(incoming) => incoming.size_hint(),
             RequestBody::H2(streamed) => streamed.body.size_hint(),
+            RequestBody::Taken => SizeHint::with_exact(0),
         }
     }
 }

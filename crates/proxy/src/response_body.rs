@@ -8,8 +8,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use h2::SendStream;
 use http_body::{Body, Frame, SizeHint};
 use relais_core::Left;
+use tokio::sync::oneshot;
 
 use crate::access::Ticket;
 use crate::exchange::Exchange;
@@ -31,6 +33,8 @@ enum Kind {
     Empty,
     Full(Bytes),
     Backend(Box<FromBackend>),
+    /// The stream is given to a tunnel as soon as the head is out.
+    Opens(Option<oneshot::Sender<SendStream<Bytes>>>),
     /// The backend is lost, or may be; another one is asked for the rest.
     Resuming(Resuming),
 }
@@ -51,6 +55,19 @@ impl ResponseBody {
 
     pub(crate) fn empty() -> Self {
         Self::new(Kind::Empty)
+    }
+
+    /// No body: the stream becomes a tunnel's.
+    pub(crate) fn opens(tunnel: oneshot::Sender<SendStream<Bytes>>) -> Self {
+        Self::new(Kind::Opens(Some(tunnel)))
+    }
+
+    /// The tunnel that the stream is for.
+    pub(crate) fn tunnel(&mut self) -> Option<oneshot::Sender<SendStream<Bytes>>> {
+        match &mut self.kind {
+            Kind::Opens(tunnel) => tunnel.take(),
+            _ => None,
+        }
     }
 
     pub(crate) fn full(bytes: Bytes) -> Self {
@@ -142,7 +159,7 @@ impl ResponseBody {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         loop {
             match &mut self.kind {
-                Kind::Empty => return Poll::Ready(None),
+                Kind::Empty | Kind::Opens(_) => return Poll::Ready(None),
                 Kind::Full(bytes) => {
                     let bytes = std::mem::take(bytes);
                     self.kind = Kind::Empty;
@@ -217,7 +234,7 @@ impl ResponseBody {
         }
         match &mut self.kind {
             Kind::Empty => true,
-            Kind::Full(_) | Kind::Resuming(_) => false,
+            Kind::Full(_) | Kind::Opens(_) | Kind::Resuming(_) => false,
             Kind::Backend(body) => {
                 let ended = body.is_end();
                 if ended {
@@ -262,7 +279,7 @@ impl Body for ResponseBody {
         }
         match &self.kind {
             Kind::Empty => true,
-            Kind::Full(_) | Kind::Resuming(_) => false,
+            Kind::Full(_) | Kind::Opens(_) | Kind::Resuming(_) => false,
             Kind::Backend(body) => body.is_end(),
         }
     }
@@ -273,7 +290,7 @@ impl Body for ResponseBody {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Backend(body) => body.size_hint(),
-            Kind::Resuming(_) => SizeHint::new(),
+            Kind::Opens(_) | Kind::Resuming(_) => SizeHint::new(),
         }
     }
 }

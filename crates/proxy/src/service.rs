@@ -22,6 +22,7 @@ use crate::forwarded;
 use crate::ready::{self, Asked, Ready};
 use crate::request_body::RequestBody;
 use crate::response_body::ResponseBody;
+use crate::upgrade;
 
 /// Serves one request.
 pub(crate) async fn handle(
@@ -46,6 +47,11 @@ pub(crate) async fn handle(
         Err(failure) => Err(failure),
     };
     let mut response = outcome.unwrap_or_else(|failure| answer::failure(failure, &edge.name));
+    if ticket.method == Method::CONNECT && ticket.tunnel.is_none() && response.status().is_success() {
+        // To a CONNECT it would say that there is a tunnel.
+        ticket.serving = None;
+        response = answer::failure(Failure::NotSwitched, &edge.name);
+    }
     if let Some(name) = &ready.request_id {
         let mut id = ticket.request_id.clone();
         // Over HTTP/2 "sensitive" keeps a value out of the table of those that may come again. The first one brings the name in.
@@ -175,7 +181,7 @@ fn admit<'a>(config: &Config, request: &'a Request<RequestBody>) -> Result<&'a s
         return Err(Failure::HeadTooLarge);
     }
     if request.method() == Method::CONNECT {
-        return Err(Failure::MethodNotServed);
+        upgrade::admit(request)?;
     }
     if request.uri().authority().is_some() && request.uri().scheme().is_none() {
         // RFC 9112 3.2.3: an authority alone is a target for CONNECT only.

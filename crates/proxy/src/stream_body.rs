@@ -51,6 +51,11 @@ impl StreamBody {
         error.reason() == Some(Reason::NO_ERROR) && error.is_remote() && self.left == Some(0)
     }
 
+    /// The stream itself.
+    pub(crate) fn into_stream(self) -> RecvStream {
+        self.receive
+    }
+
     pub(crate) fn is_end_stream(&self) -> bool {
         self.receive.is_end_stream()
     }

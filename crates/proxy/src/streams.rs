@@ -92,7 +92,7 @@ pub(crate) async fn serve(
     drop(handling);
     let respond = reply.close();
     let (Some(response), Some(mut respond)) = (response, respond) else { return };
-    let (head, body) = dressed(response);
+    let (head, mut body) = dressed(response);
     let ended = body.is_end_stream();
     let send = match respond.send_response(head, ended) {
         Ok(send) => send,
@@ -104,6 +104,11 @@ pub(crate) async fn serve(
     };
     drop(respond);
     if ended {
+        return;
+    }
+    if let Some(tunnel) = body.tunnel() {
+        // Gone only where the edge stops: the stream is reset.
+        drop(tunnel.send(send));
         return;
     }
     let out = Outgoing::new(send, body, Reason::INTERNAL_ERROR);

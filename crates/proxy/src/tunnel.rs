@@ -1,6 +1,7 @@
 //! Upgraded connections (WebSocket and others): bytes both ways until one side ends, both fall silent, or the backend is
 //! lost. A WebSocket client is then told so with a close frame (1012), not left waiting and not left guessing.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use relais_core::{Backend, Left};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::server::TlsStream;
 
 use crate::access::Ticket;
@@ -17,6 +18,8 @@ use crate::client_io::ClientIo;
 use crate::connection::Client;
 use crate::pool::{Slot, Verdicts};
 use crate::socket::Socket;
+use crate::stream_io::StreamIo;
+use crate::upgrade::{Agreed, Opening};
 use crate::websocket::{Frames, SERVICE_RESTART};
 use crate::worker::Worker;
 
@@ -25,8 +28,13 @@ const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// One tunnel.
 pub(crate) struct Tunnel {
-    pub(crate) client: OnUpgrade,
+    pub(crate) client: Agreed,
     pub(crate) backend: OnUpgrade,
+    pub(crate) terms: Terms,
+}
+
+/// What holds for it.
+pub(crate) struct Terms {
     pub(crate) slot: Arc<Slot>,
     /// Verdicts on the backend when the tunnel was asked for.
     pub(crate) before: Verdicts,
@@ -56,8 +64,39 @@ struct Lane {
     writing: AtomicBool,
 }
 
-/// The backend's end of a tunnel broke.
-struct Broken;
+/// Why a tunnel ends before its ends do.
+enum Ended {
+    /// The backend's end broke.
+    Broken,
+    /// The client takes no bytes for too long.
+    Stalled,
+}
+
+/// The client's end of a tunnel.
+pub(crate) trait ClientEnd: AsyncRead + AsyncWrite + Unpin {
+    /// Ends it so that it does not look like an end in order.
+    fn reset(self);
+}
+
+impl ClientEnd for TokioIo<Upgraded> {
+    /// RST, for the whole connection.
+    fn reset(self) {
+        // Refused only by sockets that are gone already.
+        let _ = match self.into_inner().downcast::<TokioIo<ClientIo<Socket>>>() {
+            Ok(parts) => parts.io.inner().get_ref().set_zero_linger(),
+            Err(client) => match client.downcast::<TokioIo<ClientIo<TlsStream<Socket>>>>() {
+                Ok(parts) => parts.io.inner().get_ref().get_ref().0.set_zero_linger(),
+                Err(_) => Ok(()),
+            },
+        };
+    }
+}
+
+impl ClientEnd for StreamIo {
+    fn reset(mut self) {
+        self.give_up();
+    }
+}
 
 impl Lane {
     fn new(websocket: bool) -> Self {
@@ -96,7 +135,7 @@ impl Meter {
 impl Tunnel {
     /// Carries bytes until it ends, then closes the ticket. Spawned: the request's own future ends with the 101.
     pub(crate) async fn run(self, mut ticket: Box<Ticket>) {
-        let _live = self.connection.worker.live();
+        let _live = self.terms.connection.worker.live();
         let pool = ticket.pool.clone();
         if let Some(pool) = &pool {
             pool.stats.tunnels.inc();
@@ -110,15 +149,28 @@ impl Tunnel {
     }
 
     async fn carry(self, ticket: &mut Ticket) -> Option<&'static str> {
-        let (client, backend) = match tokio::try_join!(self.client, self.backend) {
-            Ok(both) => both,
-            Err(error) => {
-                tracing::debug!(%error, "upgrade did not finish");
-                return Some("upgrade_failed");
+        let Self { client, backend, terms } = self;
+        match client {
+            Agreed::Connection(client) => match tokio::try_join!(client, backend) {
+                Ok((client, backend)) => return terms.carry(TokioIo::new(client), backend, ticket).await,
+                Err(error) => tracing::debug!(%error, "upgrade did not finish"),
+            },
+            Agreed::Stream(opening) => {
+                let Opening { receive, send } = *opening;
+                if let (Ok(send), Ok(backend)) = tokio::join!(send, backend) {
+                    let client = StreamIo::new(receive, send, Arc::clone(&terms.connection.state));
+                    return terms.carry(client, backend, ticket).await;
+                }
             }
-        };
+        }
+        Some("upgrade_failed")
+    }
+}
+
+impl Terms {
+    async fn carry(self, client: impl ClientEnd, backend: Upgraded, ticket: &mut Ticket) -> Option<&'static str> {
         let there = Arc::clone(ticket.serving.as_ref()?.backend());
-        let (mut client_read, mut client_write) = tokio::io::split(TokioIo::new(client));
+        let (mut client_read, mut client_write) = tokio::io::split(client);
         let (mut backend_read, mut backend_write) = tokio::io::split(TokioIo::new(backend));
         let meter = Meter { started: Instant::now(), last: AtomicU64::new(0) };
         let (up, down) = (Lane::new(self.websocket), Lane::new(self.websocket));
@@ -132,7 +184,8 @@ impl Tunnel {
                 )
             } => match ended {
                 Ok((_, told)) => told.then_some("backend_broke_off"),
-                Err(Broken) => Some("backend_broke_off"),
+                Err(Ended::Broken) => Some("backend_broke_off"),
+                Err(Ended::Stalled) => Some("client_stalled"),
             },
             cut = lost.wait(&meter) => Some(cut),
             () = silent(&meter, self.idle) => Some("idle"),
@@ -146,7 +199,11 @@ impl Tunnel {
             worker.left(there.slot, Instant::now(), Left::Told);
         }
         match cut {
-            Some("backend_broke_off") if !down.may_close() && !down.is_closed() => reset(client_read, client_write),
+            // Broken off in the middle of something: so does the client's end, or what came so far would look whole.
+            Some("backend_broke_off") if !down.may_close() && !down.is_closed() => {
+                client_read.unsplit(client_write).reset()
+            }
+            Some("client_stalled") => {}
             Some(_) => farewell(&mut client_read, &mut client_write, &up, &down).await,
             None => {}
         }
@@ -160,7 +217,7 @@ async fn carry_up(
     to: &mut (impl AsyncWrite + Unpin),
     meter: &Meter,
     lane: &Lane,
-) -> Result<(), Broken> {
+) -> Result<(), Ended> {
     let mut buffer = vec![0_u8; 16 << 10];
     while let Ok(n) = from.read(&mut buffer).await
         && n > 0
@@ -181,18 +238,20 @@ async fn carry_down(
     meter: &Meter,
     (up, down): (&Lane, &Lane),
     lost: &Lost<'_>,
-) -> Result<bool, Broken> {
+) -> Result<bool, Ended> {
     let mut buffer = vec![0_u8; 16 << 10];
     loop {
-        let n = from.read(&mut buffer).await.map_err(|_| Broken)?;
+        let n = from.read(&mut buffer).await.map_err(|_| Ended::Broken)?;
         if n == 0 {
             let told = !up.is_closed() && down.may_close() && pass(to, &SERVICE_RESTART, meter, down).await.is_ok();
             let _ = to.shutdown().await;
             return Ok(told);
         }
         lost.backend.hear(lost.worker.now());
-        if pass(to, &buffer[..n], meter, down).await.is_err() {
-            return Ok(false);
+        match pass(to, &buffer[..n], meter, down).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Err(Ended::Stalled),
+            Err(_) => return Ok(false),
         }
     }
 }
@@ -219,20 +278,6 @@ async fn farewell(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite
     if told {
         let _ = tokio::time::timeout(LAST_WORD, tokio::io::copy(from, &mut tokio::io::sink())).await;
     }
-}
-
-/// The backend broke off in the middle of something: the client's connection breaks too (RST), so that what came so far
-/// does not look whole.
-fn reset(read: ReadHalf<TokioIo<Upgraded>>, write: WriteHalf<TokioIo<Upgraded>>) {
-    let client = read.unsplit(write).into_inner();
-    // Refused only by sockets that are gone already.
-    let _ = match client.downcast::<TokioIo<ClientIo<Socket>>>() {
-        Ok(parts) => parts.io.inner().get_ref().set_zero_linger(),
-        Err(client) => match client.downcast::<TokioIo<ClientIo<TlsStream<Socket>>>>() {
-            Ok(parts) => parts.io.inner().get_ref().get_ref().0.set_zero_linger(),
-            Err(_) => Ok(()),
-        },
-    };
 }
 
 /// What a tunnel's backend is watched for.

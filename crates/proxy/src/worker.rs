@@ -125,6 +125,11 @@ impl Worker {
         relais_core::hash::mix(self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed))
     }
 
+    /// Sixteen random bytes, for what must differ each time.
+    pub(crate) fn nonce(&self) -> [u8; 16] {
+        ((u128::from(self.roll()) << 64) | u128::from(self.roll())).to_be_bytes()
+    }
+
     /// Now, as core counts it.
     pub(crate) fn now(&self) -> relais_core::Instant {
         self.shared.anchor.at(Instant::now())
