@@ -78,6 +78,20 @@ fn two(backend: &Plain, lines: &str) -> Setup {
     .secure()
 }
 
+/// Another connection would be of no use: this one was opened for no host by name, as one for an address is.
+#[test]
+fn a_host_that_nobody_serves_is_not_found_where_no_name_was_asked_for() {
+    let backend = Plain::saying("x");
+    let edge = two(&backend, "").start();
+    let named = client(&edge, None);
+    let mut conn = connect(&edge, "one.localhost", &nameless(&named));
+    for (host, status) in [("one.localhost", 200), ("127.0.0.1", 404), ("else.localhost", 404)] {
+        assert_eq!(conn.ask(asked("/", host)).status(), status, "{host}");
+    }
+    let mut conn = connect(&edge, "one.localhost", &named);
+    assert_eq!(conn.ask(asked("/", "127.0.0.1")).status(), 421);
+}
+
 #[test]
 fn a_host_of_another_certificate_is_misdirected() {
     let backend = Plain::saying("x");

@@ -112,7 +112,8 @@ fn respond(
         return Ok(Reply::Ours(answer));
     }
     let Some(pool) = snapshot.route(&host.name, routed_path(request.uri())) else {
-        let misdirected = client.tls.is_some() && !snapshot.knows_host(&host.name);
+        // Another connection would be of use only to who asks for another host than this one was opened for.
+        let misdirected = !host.belongs_here && !trusted && !snapshot.knows_host(&host.name);
         return Err(if misdirected { Failure::Misdirected } else { Failure::NoRoute });
     };
     ticket.routed(pool);
