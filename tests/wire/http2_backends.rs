@@ -292,6 +292,32 @@ fn an_upload_that_nobody_reads_counts_as_long_as_it_lasts() {
     assert_eq!(call.finish().unwrap().0, b"second");
 }
 
+/// It answered, though nothing of use: that is no sign against its site, as a reset would be.
+#[test]
+fn a_backend_that_breaks_the_protocol_or_has_too_large_a_head_is_malformed_and_not_reset() {
+    let backend = Backend::plain();
+    let edge = edge_to(&[&backend]);
+    let client = Client::plain(edge.http());
+    let mut call = client.get("/large");
+    let large = "x".repeat(300_000);
+    backend.call().answer(http::Response::builder().header("x-large", large), true);
+    malformed(&call.head());
+    let backend = Raw::new();
+    let edge = edge_to(&[&backend]);
+    let client = Client::plain(edge.http());
+    let mut call = client.get("/data");
+    let mut frames = Frames::accept(&backend);
+    frames.request();
+    frames.send(DATA, 0, 0, b"of no stream");
+    malformed(&call.head());
+}
+
+#[track_caller]
+fn malformed(head: &http::Response<()>) {
+    let why = head.headers()["proxy-status"].to_str().unwrap();
+    assert!(head.status() == 502 && why.contains("error=http_protocol_error"), "{why}");
+}
+
 /// An upgrade is a thing of HTTP/1.1, and its client would believe a head that says 101.
 #[test]
 fn no_http2_backend_switches_protocols() {

@@ -82,6 +82,10 @@ impl Line {
         if self.silent.load(Relaxed) {
             return SendFailure::Sent(Fault::Unacknowledged);
         }
+        // What is no HTTP/2, or too large a head: the backend answered, though nothing of use. Its site is well.
+        if error.is_library() {
+            return SendFailure::Sent(Fault::Malformed);
+        }
         SendFailure::Sent(error.get_io().map_or(Fault::Reset, io_fault))
     }
 }
