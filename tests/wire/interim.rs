@@ -6,7 +6,7 @@ use crate::support::edge::Setup;
 use crate::support::h2::{Backend, Call, Client, Served};
 use crate::support::raw::Raw;
 use crate::support::wire::{get, ok};
-use crate::support::{assert_same, noise};
+use crate::support::{assert_same, noise, wait_for};
 
 const EXPECTING: &str = "PUT /upload HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
 
@@ -188,6 +188,34 @@ fn a_flood_of_interim_answers_does_not_pile_up() {
     let hints = call.hints().len();
     assert!((1..1000).contains(&hints), "{hints}");
     assert_eq!(call.finish().unwrap().0, b"page");
+}
+
+/// Nor for a client of HTTP/1.1 that does not read.
+#[test]
+fn a_flood_of_interim_answers_does_not_pile_up_for_an_http1_client() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).start();
+    let mut client = edge.connect();
+    client.send(get("/"));
+    let (mut upstream, _) = backend.request();
+    let large = hint(&"x".repeat(8 << 10));
+    let (each, most) = (large.len(), 8000);
+    for _ in 0..most {
+        upstream.send(&large);
+    }
+    upstream.send(ok("page"));
+    // What the kernel's buffers took is out; of the rest little is kept.
+    wait_for("the final answer is made", || edge.backend(&backend)["inflight"] == 0);
+    let mut hints = 0;
+    let answer = loop {
+        let head = client.head();
+        if head.status() != 103 {
+            break head;
+        }
+        hints += 1;
+    };
+    assert_eq!((answer.status(), client.body(&answer)), (200, b"page".to_vec()));
+    assert!((1..most / 2).contains(&hints), "{hints} of {most}, {each} bytes each");
 }
 
 /// What a backend hinted at before it failed stands: hints bind nobody. What comes from it later goes nowhere.

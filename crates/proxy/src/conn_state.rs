@@ -12,6 +12,10 @@ use parking_lot::Mutex;
 /// know is on its way for no longer.
 pub(crate) const LAST_CALL: Duration = Duration::from_millis(300);
 
+/// Interim answers that wait for a client which does not read, bytes at most. RFC 9110 15.2 wants all of them passed on, but
+/// the final answer says the same without them, and a backend may send any number.
+const MOST_INTERIM: usize = 64 << 10;
+
 /// Deadlines of one client connection, copied from the config when it was accepted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadlines {
@@ -129,7 +133,12 @@ impl ConnState {
         if self.unanswered.load(Relaxed) != request {
             return;
         }
-        self.interim.lock().extend_from_slice(bytes);
+        let mut interim = self.interim.lock();
+        if interim.len() + bytes.len() > MOST_INTERIM {
+            return;
+        }
+        interim.extend_from_slice(bytes);
+        drop(interim);
         self.has_interim.store(true, Relaxed);
         self.wake();
     }
