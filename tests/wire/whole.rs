@@ -51,6 +51,31 @@ fn what_breaks_before_it_is_whole_is_asked_for_elsewhere() {
     }
 }
 
+/// Not what the first one said, as the request went on from there.
+#[test]
+fn a_retry_status_that_breaks_and_is_made_good_elsewhere_is_no_lost_request() {
+    let (first, other) = (Raw::new(), Plain::saying("whole"));
+    let text = format!(
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 0\n\
+         outlier.max_ejected_percent = 0\nfailover_within = \"60s\"\nretry.budget_percent = 0\n\
+         retry.budget_floor = 0\n[service.web.backends]\ndijon = [\"{}\"]\nthory = [\"{}\"]\n",
+        first.address(),
+        other.address()
+    );
+    let edge = Setup::services(&text).start();
+    let lost = || edge.sample("relais_requests_lost_total", &[]);
+    // Again where its end came after the moment.
+    wait_for("it breaks within the moment", || {
+        let before = lost();
+        let mut client = edge.connect();
+        client.send(get("/"));
+        first.request().0.send(HALF.replace("200 OK", "503 Busy"));
+        let answer = client.head();
+        assert!(answer.status() == 503 || lost() == before, "it was answered");
+        answer.status() == 200
+    });
+}
+
 #[test]
 fn it_is_the_same_for_clients_and_backends_of_http2() {
     let (first, other) = (Backend::plain(), Backend::plain());

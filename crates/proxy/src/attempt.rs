@@ -234,6 +234,7 @@ async fn answered(
     let took = exchange.now - started;
     let backend = &member.backend;
     backend.stats.latency.observe(took);
+    let mut lost = false;
     if forward.retry.statuses.contains(&status) {
         evidence(exchange, member, Err(Fault::Status(status)));
         answer.rest(exchange);
@@ -246,9 +247,7 @@ async fn answered(
             exchange.pool.stats.retried("status");
             return Next::Again(Failure::Backend { fault: Fault::Status(status), possibly_received: false });
         }
-        if exchange.idempotent {
-            exchange.pool.stats.lost.inc();
-        }
+        lost = exchange.idempotent;
     } else {
         backend.stats.succeed(status);
         relais_core::balancer::observe_latency(backend, took, exchange.clock());
@@ -260,6 +259,10 @@ async fn answered(
     if let Some(next) = whole(exchange, forward, member, response.body_mut(), started, ticket).await {
         ticket.serving = None;
         return next;
+    }
+    // Only now: what broke is asked for elsewhere, or counted as what it became.
+    if lost {
+        exchange.pool.stats.lost.inc();
     }
     ticket.attempted_until(member, "answered", started, exchange.now);
     if let Some(body) = &exchange.body {
