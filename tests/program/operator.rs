@@ -1,7 +1,7 @@
 //! The operator's words: drain, disable, enable, log level, stop. Each takes effect before its answer.
 
 use crate::load::{Connections, Load};
-use crate::support::edge::{Edge, Setup};
+use crate::support::edge::{Edge, Setup, request_id};
 use crate::support::h2::Client;
 use crate::support::raw::{Addressed, Plain, Raw};
 use crate::support::wait_for;
@@ -99,6 +99,12 @@ fn everything_drained_is_503_at_once() {
     let answer = edge.connect().ask(get("/"));
     assert_eq!(answer.status(), 503);
     assert!(answer.head.has("retry-after"));
+    // Nothing is broken: whose doing it is stands in the answer and in the log.
+    let why = "the operator drains every backend";
+    assert!(answer.text().contains(why) && answer.get("proxy-status").unwrap().contains(why), "{}", answer.text());
+    assert_eq!(edge.access(&request_id(&answer.head))["not_replayed"], why);
+    edge.order("disabled", "thory");
+    assert!(edge.connect().ask(get("/")).text().contains("the operator drains or has disabled every backend"));
 }
 
 #[test]

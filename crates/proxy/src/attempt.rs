@@ -59,6 +59,9 @@ pub(crate) async fn run(
     };
     if let Err(failure) = &result {
         count_lost(&exchange, *failure, ticket);
+        if let Failure::NoBackend(why) = failure {
+            ticket.not_replayed.get_or_insert(why);
+        }
     }
     ticket.bytes_in = exchange.body.as_ref().map_or(0, |body| body.read());
     match (result, &forward.maintenance) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use relais_core::config::Forward;
 use relais_core::stats::ServiceStats;
-use relais_core::{Choice, Fault, Member};
+use relais_core::{Admin, Choice, Fault, Member};
 
 use crate::access::Ticket;
 use crate::answer::Failure;
@@ -168,7 +168,21 @@ fn last_word(exchange: &Exchange, fault: Option<Fault>) -> Failure {
         Some(fault) if exchange.pool.members.iter().any(Member::usable) => {
             Failure::Backend { fault, possibly_received: false }
         }
-        _ => Failure::NoBackend("no backend is up"),
+        _ => Failure::NoBackend(nobody(exchange)),
+    }
+}
+
+/// Why there is nobody to ask.
+fn nobody(exchange: &Exchange) -> &'static str {
+    let is = |word: Admin| exchange.pool.members.iter().all(|member| member.admin == word);
+    if is(Admin::Draining) {
+        "the operator drains every backend"
+    } else if is(Admin::Disabled) {
+        "the operator has disabled every backend"
+    } else if exchange.worth_waiting_for() {
+        "no backend is up"
+    } else {
+        "the operator drains or has disabled every backend"
     }
 }
 
