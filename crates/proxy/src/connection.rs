@@ -105,15 +105,13 @@ pub(crate) async fn serve(
 ) {
     let snapshot = worker.shared.snapshot.load_full();
     let Ok(local) = stream.local_addr() else { return };
-    // Refused only by sockets that are gone already.
-    let _ = stream.set_nodelay(true);
     let by = tokio::time::Instant::now() + snapshot.config.edge.client.handshake;
     tokio::select! {
         // An error is met again below.
         _ = tokio::time::timeout_at(by, stream.readable()) => {}
         () = worker.last_call() => return,
     }
-    let stream = Socket(stream);
+    let stream = Socket::new(stream);
     match listener.protocol {
         ListenerProtocol::Http => {
             let Ok(h2) = tokio::time::timeout_at(by, begins_with_preface(&stream)).await else { return };

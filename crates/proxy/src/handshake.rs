@@ -1,17 +1,19 @@
 //! The TLS handshake of a client: what is asked of it depends on the name it asks for. Where certificates are ordered on
 //! demand, one for a name without a certificate waits a while for it; all else about certificates is the `tls` room's.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use relais_core::Snapshot;
 use relais_core::config::TlsVersion;
 use relais_tls::CertStore;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::{ProtocolVersion, server};
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{Accept, LazyConfigAcceptor};
 
 use crate::connection::Secured;
 use crate::identity::Identity;
@@ -50,7 +52,7 @@ pub(crate) async fn shake(
         Ok(config) => config,
         Err(why) => return Some(Err(io::Error::other(why))),
     };
-    let stream = match timeout_at(by + waited, start.into_stream(config)).await.ok()? {
+    let stream = match timeout_at(by + waited, finish(start.into_stream(config))).await.ok()? {
         Ok(stream) => stream,
         Err(error) => return Some(Err(error)),
     };
@@ -61,6 +63,26 @@ pub(crate) async fn shake(
         _ => TlsVersion::Tls12,
     };
     Some(Ok((stream, Secured { server_name, asked, version, identity })))
+}
+
+/// Does the rest of it. Where the client has sent its first request already, as most do, tickets go out with the answer.
+async fn finish(mut accept: Accept<Socket>) -> io::Result<TlsStream<Socket>> {
+    let mut stream = poll_fn(|cx| {
+        let polled = Pin::new(&mut accept).poll(cx);
+        if let Some(socket) = accept.get_mut().filter(|_| polled.is_pending()) {
+            // The first words of ours are out.
+            socket.hold();
+        }
+        polled
+    })
+    .await?;
+    let (socket, session) = stream.get_mut();
+    socket.hold_no_more();
+    let asked = session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0);
+    if !asked || session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        poll_fn(|cx| socket.poll_release(cx)).await?;
+    }
+    Ok(stream)
 }
 
 /// Waits for the certificate of a name of a service, that none covers and no order is under way for. Says how long.

@@ -27,8 +27,7 @@ pub(crate) fn start(
     listener: &Arc<Listener>,
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<SocketAddr> {
-    socket.set_nonblocking(true)?;
-    let socket = TcpListener::from_std(socket)?;
+    let socket = prepared(socket)?;
     let address = socket.local_addr()?;
     // Held until the queue is empty: what waits in it is part of what is in flight.
     let live = worker.live();
@@ -48,6 +47,13 @@ pub(crate) fn start(
         accepting.empty_queue();
     });
     Ok(address)
+}
+
+/// A socket that this worker's runtime watches. What is accepted on it sends at once: the setting is inherited (Linux).
+fn prepared(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    SockRef::from(&socket).set_tcp_nodelay(true)?;
+    TcpListener::from_std(socket)
 }
 
 struct Accepting {
@@ -164,6 +170,14 @@ fn is_about_one_connection(error: &std::io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_sends_at_once() {
+        let socket = prepared(std::net::TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+        let _client = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = socket.accept().await.unwrap();
+        assert!(accepted.nodelay().unwrap());
+    }
 
     #[tokio::test]
     async fn a_socket_that_takes_no_more_keeps_what_it_has_and_refuses_nobody() {

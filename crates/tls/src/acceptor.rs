@@ -77,6 +77,8 @@ fn settings(asked: &ClientTls, tickets: &Arc<Tickets>) -> Result<ServerConfig, S
     } else {
         // Tickets are stateless: resumption costs no memory here, and works on every worker.
         config.ticketer = Arc::clone(tickets) as _;
+        // One for each connection: whoever comes back with it gets the next.
+        config.send_tls13_tickets = 1;
     }
     // Early data can be replayed by anyone who recorded it (RFC 8446, section 8): it stays off.
     config.max_early_data_size = 0;
