@@ -114,6 +114,10 @@ impl Exchange {
         if let Some(via) = ready.via(version) {
             head.headers.append(header::VIA, via.clone());
         }
+        if let (Version::HTTP_2, Some(field)) = (version, &host.field) {
+            // Where each attempt's copy has its `Host`: to put one more field into a copy moves all of them.
+            head.headers.insert(header::HOST, field.clone());
+        }
         Ok(Box::new(Self {
             client: Arc::clone(client),
             service: Arc::clone(&pool.service),
