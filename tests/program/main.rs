@@ -15,6 +15,7 @@ mod outages;
 mod outliers;
 mod reload;
 mod restart;
+mod stalls;
 mod stopping;
 mod telling;
 mod testssl;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use relais_core::{AgentOrder, Fault};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::attend;
 use crate::probe::connect;
 
 /// Longest line.
@@ -14,7 +15,9 @@ const LINE: usize = 1024;
 pub(crate) async fn ask(order: &AgentOrder) -> Result<String, Fault> {
     let send = order.check.agent.as_ref().map(|agent| agent.send.as_slice()).unwrap_or_default();
     let asking = converse(order, send, order.timeout);
-    tokio::time::timeout(order.timeout, asking).await.unwrap_or(Err(Fault::ResponseTimeout))
+    attend::within(order.timeout, asking)
+        .await
+        .unwrap_or_else(|waited| Err(attend::fault(waited, Fault::ResponseTimeout)))
 }
 
 async fn converse(order: &AgentOrder, send: &[u8], within: Duration) -> Result<String, Fault> {

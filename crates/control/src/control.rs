@@ -121,6 +121,7 @@ impl Control {
         // Jitter must differ between edges that start together.
         let seed = RandomState::new().build_hasher().finish();
         let mut fleet = Fleet::new(Arc::clone(&setup.config), saved, now, seed);
+        fleet.allow_probes(setup.most_probes);
         // What the store has is served before anything is accepted, and not ordered.
         certs::serve_all(&setup.store, &setup.certs);
         fleet.handle_event(Event::Inventory(certs::inventory(&setup.store, setup.certs.covered())), now);

@@ -16,6 +16,7 @@ mod admin;
 mod agent;
 mod alarm;
 mod apply;
+mod attend;
 mod certs;
 mod contract;
 mod control;

@@ -65,6 +65,7 @@ pub(crate) fn write(transition: &Transition) {
                 None => tracing::info!(service, "the contract can hold again"),
             }
         }
+        Transition::Checks { lag, services } => checks(*lag, *services),
         Transition::Certificate { name, step } => certificate(name, step),
         Transition::Authority { name, until, why } => {
             let (authority, until) = (&**name, date(*until));
@@ -77,6 +78,20 @@ pub(crate) fn write(transition: &Transition) {
             tracing::warn!(service = &**service, available = false, "service has no backend left");
         }
     }
+}
+
+/// Whether checks come in time.
+fn checks(lag: Option<Duration>, services: usize) {
+    let Some(lag) = lag else {
+        tracing::info!("checks come in time again");
+        return;
+    };
+    let late = short(lag);
+    tracing::warn!(
+        late,
+        services,
+        "more backends are checked than this machine can: checks come {late} late, too late for failover_within"
+    );
 }
 
 fn tunnel(site: &str, interface: &str, step: TunnelStep, age: Option<Duration>) {

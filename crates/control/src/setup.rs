@@ -49,6 +49,8 @@ pub struct Setup {
     pub set_log_level: SetLogLevel,
     /// Log lines dropped because the writer was too slow, since start; `None`: the program cannot tell.
     pub log_lines_dropped: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
+    /// Probes that may be under way at a time; each needs a file descriptor.
+    pub most_probes: usize,
     /// Path of the admin socket.
     pub admin_socket: PathBuf,
 }

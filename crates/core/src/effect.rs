@@ -288,6 +288,13 @@ pub enum Transition {
         /// Why, with the numbers; `None`: it can again.
         trouble: Option<String>,
     },
+    /// More backends are checked than this machine can, or no longer.
+    Checks {
+        /// How late each check comes; `None`: in time again.
+        lag: Option<Duration>,
+        /// Services whose contract cannot be kept by checks.
+        services: usize,
+    },
     /// The last backends of a service went down, or one is back.
     Service {
         /// Which.

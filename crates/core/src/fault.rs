@@ -30,6 +30,8 @@ pub enum Fault {
     BodyMismatch,
     /// The answer to the probe says that the backend is not well.
     Unwell,
+    /// Nobody looked: the edge itself was stopped, starved or overloaded. Evidence of nothing.
+    Unwatched,
 }
 
 impl Fault {
@@ -76,6 +78,7 @@ impl Fault {
             Fault::Malformed => "malformed",
             Fault::BodyMismatch => "body_mismatch",
             Fault::Unwell => "unwell",
+            Fault::Unwatched => "unwatched",
         }
     }
 }
@@ -95,6 +98,7 @@ impl std::fmt::Display for Fault {
             Fault::Malformed => f.write_str("malformed answer"),
             Fault::BodyMismatch => f.write_str("expected text missing in the answer"),
             Fault::Unwell => f.write_str("says it is not well"),
+            Fault::Unwatched => f.write_str("the edge itself was too busy to look"),
         }
     }
 }

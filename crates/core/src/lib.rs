@@ -17,6 +17,7 @@ pub mod hash;
 mod health;
 mod history;
 mod outlier;
+mod patience;
 mod random;
 mod report;
 mod round_trip;
@@ -42,8 +43,11 @@ pub use fault::Fault;
 pub use fleet::{DrillOrder, DrillRefused, Fleet};
 pub use health::{Admin, Health};
 pub use history::{DrillEnd, DrillRecord, DrillService, FailoverRecord, Left, Shape};
+pub use patience::{Patience, Waited};
 pub use relais_config as config;
-pub use report::{AgentReport, BackendReport, ProbeReport, Report, ServiceReport, SiteReport, TunnelReport};
+pub use report::{
+    AgentReport, BackendReport, ChecksReport, ProbeReport, Report, ServiceReport, SiteReport, TunnelReport,
+};
 pub use router::Router;
 pub use snapshot::{Ask, Choice, Member, Pool, Shared, Snapshot};
 pub use time::{Anchor, Instant};

@@ -18,10 +18,25 @@ pub struct Report {
     pub now: Instant,
     /// The drill under way.
     pub drill: Option<DrillRecord>,
+    /// The checks of all backends together.
+    pub checks: ChecksReport,
     /// In config order.
     pub sites: Vec<SiteReport>,
     /// In config order.
     pub services: Vec<ServiceReport>,
+}
+
+/// The checks of all backends together.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ChecksReport {
+    /// Under way now.
+    pub under_way: usize,
+    /// Under way at most.
+    pub most: usize,
+    /// How late they come, microseconds: each of a second by so much at least.
+    pub lag_micros: u64,
+    /// They come so late that a contract cannot be kept by them alone: see `trouble` of its service.
+    pub behind: bool,
 }
 
 /// One site.

@@ -117,6 +117,7 @@ fn backend_token(fault: Fault) -> (StatusCode, &'static str) {
         Fault::Status(_) | Fault::Malformed | Fault::BodyMismatch | Fault::Unwell => {
             (StatusCode::BAD_GATEWAY, "http_protocol_error")
         }
+        Fault::Unwatched => (StatusCode::GATEWAY_TIMEOUT, "proxy_internal_error"),
     }
 }
 

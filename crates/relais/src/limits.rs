@@ -33,6 +33,11 @@ pub(crate) fn connections(open_files: u64) -> usize {
     usize::try_from((open_files - own) / 2).unwrap_or(usize::MAX).max(1)
 }
 
+/// Probes under way at a time with this many open files: an eighth of them, 32 to 8,192.
+pub(crate) fn probes(open_files: u64) -> usize {
+    usize::try_from((open_files / 8).clamp(32, 8192)).unwrap_or(usize::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +47,11 @@ mod tests {
         let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(PLENTY).min(PLENTY);
         assert!(raise_open_files() >= hard);
         assert_eq!(open_files(), raise_open_files());
+    }
+
+    #[test]
+    fn probes_leave_most_files_to_clients() {
+        assert_eq!([0, 1024, 20_000, PLENTY].map(probes), [32, 128, 2500, 8192]);
     }
 
     #[test]

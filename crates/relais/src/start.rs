@@ -84,6 +84,7 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
         listeners: sockets.hooks(),
         set_log_level,
         log_lines_dropped,
+        most_probes: limits::probes(limits::open_files()),
         admin_socket: plan.admin_socket,
     };
     let (control, snapshot) = Control::new(setup, anchor.at(Instant::now()));

@@ -42,5 +42,19 @@ pub(super) fn families(scrape: &Scrape) -> Vec<MetricFamily> {
         }
         drill.set(&labels, float(u64::from(site.drill.is_some())));
     }
-    [took, contract, overruns, holds, lost, distance, drill].into_iter().map(Family::done).collect()
+    let checks = &scrape.report.checks;
+    let mut lag = Family::gauge(
+        "relais_probe_lag_seconds",
+        "How late checks come: each of the last second by so much at least, for want of time or of places.",
+    );
+    let count = |n: usize| float(u64::try_from(n).unwrap_or(u64::MAX));
+    lag.set(&[], float(checks.lag_micros) / 1e6);
+    let mut under_way = Family::gauge("relais_probes_under_way", "Checks under way now.");
+    under_way.set(&[], count(checks.under_way));
+    let mut most = Family::gauge("relais_probes_under_way_limit", "Checks that may be under way at a time.");
+    most.set(&[], count(checks.most));
+    [took, contract, overruns, holds, lost, distance, drill, lag, under_way, most]
+        .into_iter()
+        .map(Family::done)
+        .collect()
 }

@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::fault::{self, Phase, Progress, Trouble};
+use crate::attend;
 
 trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
@@ -119,9 +120,9 @@ pub(super) async fn connect(order: &ProbeOrder, progress: &Progress) -> Result<(
     let on_port = |address: &SocketAddr| SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
     let addresses: Vec<SocketAddr> = order.addresses.iter().map(on_port).collect();
     let asked = Instant::now();
-    let (stream, address) = match tokio::time::timeout(order.connect, dial(&addresses, order.connect)).await {
+    let (stream, address) = match attend::within(order.connect, dial(&addresses, order.connect)).await {
         Ok(connected) => connected?,
-        Err(_) => return Err(Fault::ConnectTimeout.into()),
+        Err(waited) => return Err(attend::fault(waited, Fault::ConnectTimeout).into()),
     };
     if addresses.first() == Some(&address) {
         progress.connected(asked.elapsed());
@@ -138,10 +139,10 @@ pub(crate) async fn dial(addresses: &[SocketAddr], within: Duration) -> Result<(
         let connected = if index + 1 == addresses.len() {
             connecting.await
         } else {
-            match tokio::time::timeout(share, connecting).await {
+            match attend::within(share, connecting).await {
                 Ok(connected) => connected,
-                Err(_) => {
-                    trouble = Trouble::Fault(Fault::ConnectTimeout);
+                Err(waited) => {
+                    trouble = Trouble::Fault(attend::fault(waited, Fault::ConnectTimeout));
                     continue;
                 }
             }

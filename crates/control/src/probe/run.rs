@@ -14,6 +14,7 @@ use super::drill;
 use super::fault::{Phase, Progress, Trouble};
 use super::reserve::Reserve;
 use super::{exchange, exec, grpc, http, mysql, redis};
+use crate::attend;
 
 /// Pause before trying again after a shortage of our own.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
@@ -60,16 +61,15 @@ impl Prober {
                 };
             }
         };
-        let mut overslept = false;
         loop {
             let (started, progress) = (Instant::now(), Progress::default());
             let attempt = self.attempt(order, tls.as_ref(), &progress);
-            let outcome = tokio::time::timeout(order.timeout, attempt).await;
+            let outcome = attend::within(order.timeout, attempt).await;
             let took = started.elapsed();
             let result = match outcome {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(Trouble::Fault(fault))) => Err(fault),
-                Err(_) => Err(progress.overdue()),
+                Err(waited) => Err(attend::fault(waited, progress.overdue())),
                 Ok(Err(Trouble::Local(error))) => {
                     self.complain(&error);
                     if !self.reserve.spend() {
@@ -78,12 +78,6 @@ impl Prober {
                     continue;
                 }
             };
-            // Far beyond the deadline: this process did not run (stopped, machine asleep). The clock accuses us, not
-            // the backend; one second chance, so that a steady overload still gives a verdict.
-            if result.is_err() && !overslept && took > order.timeout * 2 + SHORTAGE_PAUSE {
-                overslept = true;
-                continue;
-            }
             self.reserve.refill();
             return Answer { result, took, said: progress.said(), round_trip: progress.round_trip() };
         }

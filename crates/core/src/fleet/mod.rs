@@ -2,7 +2,7 @@
 //!
 //! Events and the passing of time go in, effects come out; nothing here does I/O or reads a clock. The rooms below:
 //! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload),
-//! `probing` asking, `judging` evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed
+//! `probing` asking, `crowd` asking very many, `judging` evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed
 //! return, `outliers` those much worse than their pool, `failover` the time each one took, `paths` measured round trips,
 //! `tunnels` WireGuard handshakes, `drill` cuts made on purpose, `operator` admin words, `agents` those of programs beside
 //! backends, `names` where backends are, `certificates` those of CAs, `publish` state becomes a snapshot and records,
@@ -13,6 +13,7 @@ mod agenda;
 mod agents;
 mod certificates;
 mod comeback;
+mod crowd;
 mod drill;
 mod entries;
 mod failover;
@@ -47,6 +48,7 @@ use crate::stats::EdgeStats;
 use crate::time::Instant;
 
 use agenda::{Agenda, Alarm};
+use crowd::Crowd;
 use drill::Drill;
 pub use drill::{DrillOrder, DrillRefused};
 use entries::Entries;
@@ -71,6 +73,7 @@ pub struct Fleet {
     services: Vec<ServiceState>,
     words: Words,
     agenda: Agenda,
+    crowd: Crowd,
     router: Arc<Router>,
     stats: Arc<EdgeStats>,
     past: Past,
@@ -120,6 +123,7 @@ impl Fleet {
             services: Vec::new(),
             words: Words::new(),
             agenda: Agenda::default(),
+            crowd: Crowd::default(),
             stats: Arc::new(EdgeStats::default()),
             past: Past::default(),
             drill: None,
@@ -167,11 +171,16 @@ impl Fleet {
         }
     }
 
-    /// To be called at or after `poll_timeout`. Does all that is due by `now`, and nothing else.
+    /// To be called at or after `poll_timeout`. Does all that is due by `now`, and nothing else; of very many probes some,
+    /// and then wants to be called again.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(alarm) = self.agenda.take_due(now) {
+        while let Some((due, alarm)) = self.agenda.take_due(now, self.may_probe(now)) {
             match alarm {
-                Alarm::Probe(slot) => self.send_probe(slot, now),
+                Alarm::Probe(slot) => {
+                    self.probe_was_due(due, now);
+                    self.send_probe(slot, now);
+                }
+                Alarm::Doubt(slot) => self.send_probe(slot, now),
                 Alarm::Overdue(slot) => self.overdue(slot, now),
                 Alarm::Release(slot) => self.release(slot, now),
                 Alarm::Resolve(slot) => self.resolve(slot, now),
@@ -189,7 +198,7 @@ impl Fleet {
     /// When `handle_timeout` wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.agenda.next()
+        self.agenda.next(self.room_for_probes())
     }
 
     /// What to do next; call until `None` after every `handle_*`. A `Publish` comes before all else of its call.

@@ -70,6 +70,7 @@ impl Fleet {
                 said.push(solved.explain_path(forward, &site.name, round_trip));
             }
         }
+        said.extend(self.crowded(service));
         Some(said)
     }
 }

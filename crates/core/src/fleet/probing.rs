@@ -20,7 +20,7 @@ use crate::verdict::Evidence;
 const FIRST_PROBE_WITHIN: Duration = Duration::from_millis(100);
 /// or at this pace: connects all at once overflow queues, here and there, and look like silence.
 const FIRST_PROBE_EVERY: Duration = Duration::from_micros(100);
-/// A prober always answers; should one answer be lost, the probe counts as unanswered so long after its deadline.
+/// A prober always answers; should one answer be lost, the backend is asked again so long after the deadline.
 const GRACE: Duration = Duration::from_secs(2);
 /// Backends of a service that is wholly down are probed faster, but not more than one per this time.
 const CROWD: Duration = Duration::from_millis(5);
@@ -50,8 +50,9 @@ impl Fleet {
         let (addresses, drill) = (Arc::clone(&entry.addresses), self.sites[entry.site].drill);
         let order = ProbeOrder { id, backend, addresses, check, host, drill, connect, timeout };
         self.changes.probes.push(Effect::Probe(order));
-        self.agenda.cancel(Alarm::Probe(slot));
+        self.unplan(slot);
         self.agenda.set(Alarm::Overdue(slot), now + timeout + GRACE);
+        self.probe_sent(now);
     }
 
     /// The result of a probe. Any but the latest is ignored.
@@ -73,6 +74,11 @@ impl Fleet {
         }
         let took_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         entry.recent.push_back(ProbeReport { at: now, took_micros, fault: result.err(), said });
+        if result == Err(Fault::Unwatched) {
+            // That the edge did not look says nothing about the backend: it is asked again.
+            self.plan(slot, now);
+            return;
+        }
         if result.is_ok() {
             learn(entry, took);
         }
@@ -85,10 +91,10 @@ impl Fleet {
         self.plan(slot, now);
     }
 
-    /// No result came for a probe.
+    /// No result came for a probe. A prober always answers: it has lost its way, or this edge was stopped meanwhile.
     pub(super) fn overdue(&mut self, slot: u32, now: Instant) {
         let Some(probe) = self.entries.get(&slot).and_then(|entry| entry.probe) else { return };
-        self.probed(slot, probe.id, Err(Fault::ResponseTimeout), now.since(probe.sent), None, now);
+        self.probed(slot, probe.id, Err(Fault::Unwatched), now.since(probe.sent), None, now);
     }
 
     /// A worker waits there longer than usual: asks at once whether anything answers.
@@ -129,11 +135,23 @@ impl Fleet {
             return;
         }
         let at = entry.last_sent + timers.fast_interval;
-        if at <= now {
+        if at <= now && self.may_probe(now) {
             self.send_probe(slot, now);
-        } else if self.agenda.at(Alarm::Probe(slot)).is_none_or(|planned| planned > at) {
-            self.agenda.set(Alarm::Probe(slot), at);
+        } else if self.agenda.at(Alarm::Doubt(slot)).is_none_or(|planned| planned > at) {
+            // Beside its regular turn, which may come first or be far back in a queue.
+            self.agenda.set(Alarm::Doubt(slot), at);
         }
+    }
+
+    /// When a backend is probed next, if there is room then.
+    fn planned(&self, slot: u32) -> Option<Instant> {
+        let (again, doubt) = (self.agenda.at(Alarm::Probe(slot)), self.agenda.at(Alarm::Doubt(slot)));
+        again.into_iter().chain(doubt).min()
+    }
+
+    fn unplan(&mut self, slot: u32) {
+        self.agenda.cancel(Alarm::Probe(slot));
+        self.agenda.cancel(Alarm::Doubt(slot));
     }
 
     /// Sets when a backend without a probe under way is probed next.
@@ -146,21 +164,24 @@ impl Fleet {
         }
         let timers = &service.timers;
         let site_doubted = self.sites[entry.site].health == Health::Suspect;
-        let at = if entry.health() == Health::Down && !entry.falls_silent() {
+        let again = Alarm::Probe(slot);
+        let (at, alarm) = if entry.health() == Health::Down && !entry.falls_silent() {
             let regular = grid(entry.phase, timers.down_interval, timers.jitter, roll, now);
-            if service.available != Some(false) {
+            let at = if service.available != Some(false) {
                 regular
             } else {
                 let crowd = CROWD * u32::try_from(service.members.len()).unwrap_or(u32::MAX);
                 let gap = timers.fast_interval.max(crowd);
                 regular.min(now + gap)
-            }
+            };
+            (at, again)
         } else if entry.counters.in_doubt() || entry.whole_next || site_doubted {
-            now.max(entry.last_sent + timers.fast_interval)
+            (now.max(entry.last_sent + timers.fast_interval), Alarm::Doubt(slot))
         } else {
-            grid(entry.phase, timers.interval, timers.jitter, roll, now)
+            (grid(entry.phase, timers.interval, timers.jitter, roll, now), again)
         };
-        self.agenda.set(Alarm::Probe(slot), at);
+        self.unplan(slot);
+        self.agenda.set(alarm, at);
     }
 
     /// Deadlines of the next probe of a backend: of the connect and of the whole, and whether they are the short ones
@@ -213,9 +234,10 @@ impl Fleet {
             if self.entries.get(&slot).is_none_or(|entry| entry.health() != Health::Down) {
                 continue;
             }
-            let before = self.agenda.at(Alarm::Probe(slot));
+            let before = self.planned(slot);
             self.plan(slot, now);
-            if let Some(earlier) = before.filter(|at| self.agenda.at(Alarm::Probe(slot)).is_some_and(|new| *at < new)) {
+            if let Some(earlier) = before.filter(|at| self.planned(slot).is_some_and(|new| *at < new)) {
+                self.unplan(slot);
                 self.agenda.set(Alarm::Probe(slot), earlier);
             }
         }

@@ -1,6 +1,7 @@
 //! The report: what the fleet believes and why.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use relais_config::{Action, Site};
 
@@ -12,10 +13,14 @@ use crate::health::{Admin, Health};
 use crate::report::{AgentReport, BackendReport, Report, ServiceReport, SiteReport, TunnelReport};
 use crate::time::Instant;
 
+/// After so long it is no news any more how a backend or a site came up.
+const NEWS: Duration = Duration::from_secs(600);
+
 pub(super) fn report(fleet: &Fleet, now: Instant) -> Report {
     Report {
         now,
         drill: fleet.drill_record().filter(|record| !record.done).cloned(),
+        checks: fleet.checks_report(),
         sites: fleet
             .config
             .sites
@@ -23,7 +28,7 @@ pub(super) fn report(fleet: &Fleet, now: Instant) -> Report {
             .zip(&fleet.sites)
             .map(|(site, state)| site_report(fleet, site, state, now))
             .collect(),
-        services: fleet.services.iter().map(|service| service_report(fleet, service)).collect(),
+        services: fleet.services.iter().map(|service| service_report(fleet, service, now)).collect(),
     }
 }
 
@@ -31,7 +36,7 @@ fn site_report(fleet: &Fleet, declared: &Site, state: &SiteState, now: Instant) 
     let members: Vec<&Entry> = state.members.iter().filter_map(|slot| fleet.entries.get(slot)).collect();
     let word = fleet.words.get(&Target::Site(Arc::clone(&state.name)));
     let admin = word.map_or(Admin::Enabled, |word| word.word);
-    let (health, since, why) = site_health(state, &members);
+    let (health, since, why) = site_health(state, &members, now);
     SiteReport {
         name: Arc::clone(&state.name),
         tier: declared.tier,
@@ -52,7 +57,7 @@ fn site_report(fleet: &Fleet, declared: &Site, state: &SiteState, now: Instant) 
 }
 
 /// The site's own verdict, or what all its backends have in common.
-fn site_health(state: &SiteState, members: &[&Entry]) -> (Health, Instant, String) {
+fn site_health(state: &SiteState, members: &[&Entry], now: Instant) -> (Health, Instant, String) {
     let asked: Vec<&&Entry> = members.iter().filter(|entry| entry.admin != Admin::Disabled).collect();
     // Who is ejected and answers lives, and its site with it.
     let is = |entry: &Entry, health: Health| entry.health() == health && !(entry.is_ejected() && entry.answers());
@@ -64,11 +69,12 @@ fn site_health(state: &SiteState, members: &[&Entry]) -> (Health, Instant, Strin
             let (since, why) = latest.map_or((state.since, String::new()), |e| (e.since, e.why.clone()));
             (health, since, why)
         }
+        _ if state.health == Health::Up => (state.health, state.since, while_new(&state.why, state.since, now)),
         _ => (state.health, state.since, state.why.clone()),
     }
 }
 
-fn service_report(fleet: &Fleet, state: &ServiceState) -> ServiceReport {
+fn service_report(fleet: &Fleet, state: &ServiceState, now: Instant) -> ServiceReport {
     let members = state.members.iter().filter_map(|slot| fleet.entries.get(slot));
     ServiceReport {
         name: Arc::clone(&state.service.name),
@@ -79,11 +85,11 @@ fn service_report(fleet: &Fleet, state: &ServiceState) -> ServiceReport {
             Action::Respond(_) => "respond",
         },
         contract_micros: u64::try_from(state.timers.failover_within.as_micros()).unwrap_or(u64::MAX),
-        trouble: state.trouble.clone(),
+        trouble: state.trouble.iter().cloned().chain(fleet.crowded(state)).collect(),
         last_failover: fleet.failovers().rfind(|record| record.service == state.service.name).cloned(),
         tier: members.clone().filter(|entry| entry.usable()).map(|entry| entry.tier).min(),
         check: state.forward.as_ref().map(|forward| forward.health.kind.to_string()),
-        backends: file_order(state, members.map(|entry| backend_report(fleet, entry)).collect()),
+        backends: file_order(state, members.map(|entry| backend_report(fleet, entry, now)).collect()),
     }
 }
 
@@ -96,7 +102,7 @@ fn file_order(state: &ServiceState, mut backends: Vec<BackendReport>) -> Vec<Bac
     backends
 }
 
-fn backend_report(fleet: &Fleet, entry: &Entry) -> BackendReport {
+fn backend_report(fleet: &Fleet, entry: &Entry, now: Instant) -> BackendReport {
     let id = &entry.backend.id;
     let own = fleet.words.get(&Target::Backend(id.clone()));
     let site = fleet.words.get(&Target::Site(Arc::clone(&id.site)));
@@ -112,7 +118,7 @@ fn backend_report(fleet: &Fleet, entry: &Entry) -> BackendReport {
         health: fleet.shown(entry),
         admin: entry.admin,
         since,
-        why: words_about(entry, word),
+        why: words_about(entry, word, now),
         inflight: entry.backend.inflight(),
         succeeded: entry.succeeded(),
         failed: entry.backend.stats.failed.get(),
@@ -132,7 +138,7 @@ fn backend_report(fleet: &Fleet, entry: &Entry) -> BackendReport {
 }
 
 /// Why a backend is as it is, in the words of whoever decides it: the operator, then its agent, then the evidence.
-fn words_about(entry: &Entry, word: Option<&Word>) -> String {
+fn words_about(entry: &Entry, word: Option<&Word>, now: Instant) -> String {
     let operator = word.map_or(Admin::Enabled, |word| word.word);
     match &entry.agent.said {
         Some(said) if entry.agent.admin() > operator => {
@@ -142,8 +148,16 @@ fn words_about(entry: &Entry, word: Option<&Word>) -> String {
         Some(said) if operator == Admin::Enabled && entry.agent.says_down() => {
             format!("its agent says {}", said.words.down.as_deref().unwrap_or_default())
         }
-        _ => operator_words(word).unwrap_or_else(|| entry.why.clone()),
+        _ => operator_words(word).unwrap_or_else(|| match entry.health() {
+            Health::Up if !entry.overruled => while_new(&entry.why, entry.since, now),
+            _ => entry.why.clone(),
+        }),
     }
+}
+
+/// How something came to be well; nothing once that is long ago.
+fn while_new(why: &str, since: Instant, now: Instant) -> String {
+    if now.since(since) < NEWS { why.to_owned() } else { String::new() }
 }
 
 /// The word of one line of an agent alone: what it does not name stays as it was.

@@ -16,6 +16,7 @@ use crate::snapshot::Member;
 use crate::testing::{backend, config, service};
 
 mod agents;
+mod crowd;
 mod drill;
 mod evidence;
 mod failover;

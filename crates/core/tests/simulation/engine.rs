@@ -14,7 +14,7 @@ use crate::flight::{Flight, Purpose, Step};
 use crate::mistakes::Mistake;
 use crate::oracle::Oracle;
 use crate::script::Undo;
-use crate::setting::{START, Setting};
+use crate::setting::{Kind, START, Setting};
 use crate::traffic::Request;
 use crate::world::World;
 
@@ -64,6 +64,8 @@ pub(crate) struct Run {
     pub(crate) trace: u64,
     pub(crate) calls: u64,
     pub(crate) tally: BTreeMap<&'static str, u64>,
+    /// The edge itself stands still until then; the world does not.
+    pub(crate) stalled: Instant,
 }
 
 /// What a run came to.
@@ -120,6 +122,7 @@ impl Run {
             trace: 0,
             calls: 0,
             tally: BTreeMap::new(),
+            stalled: Instant(0),
             setting,
         };
         run.config = Arc::new(run.mistaken_config(run.setting.config()));
@@ -146,6 +149,7 @@ impl Run {
     fn next(&mut self) {
         let alarm = self.fleet.as_ref().and_then(Fleet::poll_timeout);
         let alarm = alarm.map(|at| if self.mistake == Some(Mistake::SleepyClock) { self.sleepy(at) } else { at });
+        let alarm = alarm.map(|at| at.max(self.stalled));
         let due = self.queue.keys().next().copied();
         match (alarm, due) {
             (Some(at), due) if due.is_none_or(|(then, _)| at <= then) => {
@@ -166,6 +170,11 @@ impl Run {
     }
 
     fn happen(&mut self, due: Due) {
+        if self.now < self.stalled && !matches!(due, Due::Incident | Due::Undo(_) | Due::Verify(..)) {
+            let at = self.stalled;
+            self.at(at, due);
+            return;
+        }
         match due {
             Due::Step(flight) => self.step(flight),
             Due::Deadline(flight) => self.late(flight),
@@ -181,7 +190,7 @@ impl Run {
             Due::Tick => {
                 let next = self.now + self.setting.contract;
                 self.at(next, Due::Tick);
-                if self.fleet.is_some() {
+                if self.fleet.is_some() && self.now.since(self.stalled) > self.setting.contract * 3 {
                     self.oracle.tick(self.now, &self.world);
                     let tunnels = self.world.tunnels(self.now);
                     self.tell(Event::Tunnels(tunnels));
@@ -260,7 +269,10 @@ impl Run {
         if self.mistake == Some(Mistake::ProbesAreLost) && order.id.is_multiple_of(3) {
             return;
         }
-        let flight = Flight::probe(order, self.now, &self.world);
+        let mut flight = Flight::probe(order, self.now, &self.world);
+        if self.setting.kind == Kind::Stalled && self.mistake != Some(Mistake::StallsAreCounted) {
+            flight = flight.patiently(order.connect);
+        }
         self.launch(flight, order.connect);
     }
 
@@ -271,8 +283,9 @@ impl Run {
         let number = self.ticket;
         let step = flight.send(&mut self.world, &mut self.dice, self.now, patience);
         let deadline = self.now + deadline;
+        let first = flight.waits(self.now);
         self.flights.insert(number, flight);
-        self.at(deadline, Due::Deadline(number));
+        self.at(first.unwrap_or(deadline), Due::Deadline(number));
         self.follow(number, step);
         number
     }
@@ -294,17 +307,14 @@ impl Run {
     }
 
     fn late(&mut self, number: u64) {
-        let Some(flight) = self.flights.get(&number) else { return };
+        let Some(flight) = self.flights.get_mut(&number) else { return };
         match flight.purpose {
-            Purpose::Probe { .. } => {
-                let end = flight.began + flight.whole;
-                if flight.asked() && end > self.now {
-                    self.at(end, Due::Deadline(number));
-                } else {
-                    let fault = flight.late();
-                    self.landed(number, Err(fault));
+            Purpose::Probe { .. } => match flight.woke(self.now) {
+                Ok(next) => {
+                    self.at(next, Due::Deadline(number));
                 }
-            }
+                Err(fault) => self.landed(number, Err(fault)),
+            },
             Purpose::Attempt { .. } => self.attempt_late(number),
         }
     }

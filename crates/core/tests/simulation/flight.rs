@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relais_core::config::CheckKind;
-use relais_core::{Backend, Fault, Instant, ProbeOrder};
+use relais_core::{Backend, Fault, Instant, Patience, ProbeOrder, Waited};
 
 use crate::dice::Dice;
 use crate::world::{Page, Process, Trip, World};
@@ -46,6 +46,10 @@ pub(crate) struct Flight {
     /// The other kernel has taken what was sent.
     pub(crate) taken: bool,
     lives: u32,
+    /// How long a probe waits: for the connect, then for the rest.
+    patience: Option<Patience>,
+    rest: Duration,
+    looked: Instant,
 }
 
 /// What a step leads to.
@@ -73,6 +77,9 @@ impl Flight {
             tries: 0,
             taken: false,
             lives,
+            patience: None,
+            rest: Duration::ZERO,
+            looked: now,
         }
     }
 
@@ -81,6 +88,11 @@ impl Flight {
         let purpose = Purpose::Probe { id: order.id };
         let flight = Self::new(Arc::clone(&order.backend), purpose, now, false, world);
         Self { whole: order.timeout, connect_only, ..flight.to(&order.addresses) }
+    }
+
+    /// The same, by a prober that may stand still.
+    pub(crate) fn patiently(self, connect: Duration) -> Self {
+        Self { patience: Some(Patience::new(connect)), rest: self.whole.saturating_sub(connect), ..self }
     }
 
     /// The same, to the first of these addresses.
@@ -166,8 +178,32 @@ impl Flight {
         }
     }
 
+    /// When its prober looks again; `None`: at its deadline.
+    pub(crate) fn waits(&self, now: Instant) -> Option<Instant> {
+        let slice = self.patience.as_ref()?.slice().ok()?;
+        Some(now + slice)
+    }
+
+    /// The prober looks again: when next, or what it has come to.
+    pub(crate) fn woke(&mut self, now: Instant) -> Result<Instant, Fault> {
+        let took = now.since(std::mem::replace(&mut self.looked, now));
+        let (fault, end) = (self.late(), self.began + self.whole);
+        let Some(patience) = &mut self.patience else {
+            return if fault == Fault::ResponseTimeout && end > now { Ok(end) } else { Err(fault) };
+        };
+        patience.woke(took);
+        if patience.slice() == Err(Waited::Whole) && fault == Fault::ResponseTimeout {
+            *patience = Patience::new(std::mem::take(&mut self.rest));
+        }
+        match patience.slice() {
+            Ok(slice) => Ok(now + slice),
+            Err(Waited::Whole) => Err(fault),
+            Err(Waited::Unwatched) => Err(Fault::Unwatched),
+        }
+    }
+
     /// The deadline has come.
-    pub(crate) fn late(&self) -> Fault {
+    fn late(&self) -> Fault {
         match self.phase {
             Phase::Connecting => Fault::ConnectTimeout,
             Phase::Asking => Fault::ResponseTimeout,

@@ -81,6 +81,12 @@ fn who_answers_badly_is_left_and_what_all_share_is_borne() {
 }
 
 #[test]
+fn an_edge_that_stands_still_takes_nobody_down() {
+    let total = all_hold(Kind::Stalled, 0..60, 400);
+    assert!(total.tally["stall"] > 500 && total.tally["starve"] > 200, "{:?}", total.tally);
+}
+
+#[test]
 fn agents_are_obeyed_and_names_are_followed() {
     let total = all_hold(Kind::Beside, 0..60, 400);
     for rule in ["what an agent says holds, while it says so", "a name is followed", "the last good address is kept"] {
@@ -109,11 +115,12 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn every_deliberate_mistake_is_caught_within_50_seeds() {
     let mut missed = Vec::new();
-    for mistake in mistakes::ALL.into_iter().chain(mistakes::GRAY).chain(mistakes::BESIDE) {
+    for mistake in mistakes::ALL.into_iter().chain(mistakes::GRAY).chain(mistakes::BESIDE).chain(mistakes::STALLED) {
         let caught = (0..50).find_map(|seed| {
             let (kind, contracts) = match seed % 4 {
                 _ if mistakes::GRAY.contains(&mistake) => (Kind::Sick, 1000),
                 _ if mistakes::BESIDE.contains(&mistake) => (Kind::Beside, 400),
+                _ if mistakes::STALLED.contains(&mistake) => (Kind::Stalled, 400),
                 3 => (Kind::Grey, 300),
                 _ => (Kind::Mixed, 300),
             };

@@ -76,6 +76,8 @@ pub(crate) enum Mistake {
     OldAddressesAreAnswered,
     /// A name's addresses are booked on the neighbour.
     NamesOfTheNeighbour,
+    /// The prober counts time in which it did not run.
+    StallsAreCounted,
 }
 
 /// Those that only a run with agents and names can show.
@@ -88,6 +90,9 @@ pub(crate) const BESIDE: [Mistake; 7] = [
     Mistake::OldAddressesAreAnswered,
     Mistake::NamesOfTheNeighbour,
 ];
+
+/// Those that only an edge that stands still can show.
+pub(crate) const STALLED: [Mistake; 1] = [Mistake::StallsAreCounted];
 
 /// Those that only a run with sick backends can show.
 pub(crate) const GRAY: [Mistake; 6] = [

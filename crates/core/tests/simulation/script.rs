@@ -21,6 +21,8 @@ pub(crate) enum Undo {
     Word(Target),
     Names,
     Agent(Arc<str>),
+    /// The edge gets a little time and then none, so many more times.
+    Starve(u32),
 }
 
 const MIXED: [&str; 26] = [
@@ -58,6 +60,7 @@ const BESIDE: [&str; 14] = [
     "cut", "kill", "gone", "word", "reload", "restart", "move", "move", "move", "names", "agent", "agent", "agent",
     "agent",
 ];
+const STALLED: [&str; 3] = ["stall", "stall", "starve"];
 const LONG: [&str; 12] = [
     "cut",
     "kill",
@@ -83,6 +86,7 @@ impl Run {
             Kind::Grey => *self.dice.one(&GREY),
             Kind::Sick => *self.dice.one(&SICK),
             Kind::Beside => *self.dice.one(&BESIDE),
+            Kind::Stalled => *self.dice.one(&STALLED),
             Kind::Long => *self.dice.one(&LONG),
         };
         self.count(kind);
@@ -146,14 +150,22 @@ impl Run {
         }
     }
 
-    /// What befalls those beside backends.
+    /// What befalls those beside backends, and the edge itself.
     fn beside(&mut self, kind: &str, one: Arc<str>, whole: Duration) {
         match kind {
+            "stall" => self.stall(self.setting.contract / 20, self.setting.contract * 5),
+            "starve" => self.undo(Undo::Starve(50)),
             "move" => self.world.move_machine(&one, self.now),
             "names" => self.names(whole),
             "agent" => self.agent(one, whole),
             other => unreachable!("{other}"),
         }
+    }
+
+    /// The edge stands still for a while.
+    fn stall(&mut self, least: Duration, most: Duration) {
+        let end = self.now + self.dice.between(least, most);
+        self.stalled = self.stalled.max(end);
     }
 
     fn link(&mut self, site: &'static str, link: Link, time: Duration) {
@@ -249,6 +261,14 @@ impl Run {
             Undo::Word(target) => self.order(target, Admin::Enabled),
             Undo::Names => (self.world.nameless, self.world.named_since) = (false, self.now),
             Undo::Agent(address) => self.say(&address, Says::Ready),
+            Undo::Starve(left) => {
+                let contract = self.setting.contract;
+                self.stall(contract / 200, contract / 5);
+                let next = self.stalled + self.dice.between(contract / 1000, contract / 50);
+                if left > 0 {
+                    self.at(next, Due::Undo(Undo::Starve(left - 1)));
+                }
+            }
         }
     }
 

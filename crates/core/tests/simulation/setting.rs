@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Sick,
     /// Names that lead elsewhere, agents that say so.
     Beside,
+    /// A good world, and an edge that is stopped or starved again and again.
+    Stalled,
     /// A long quiet life at a long contract.
     Long,
 }
@@ -91,6 +93,7 @@ impl Setting {
             Kind::Grey => (contract / 150, contract * 10),
             Kind::Sick => (contract / *dice.one(&[1, 10, 100]), contract * 60),
             Kind::Beside => (contract / *dice.one(&[2, 10, 40]), contract * 15),
+            Kind::Stalled => (contract / *dice.one(&[2, 10, 40]), contract * 10),
             Kind::Long => (contract * 2, contract * 60),
         };
         let rtt = (contract / 60).min(Duration::from_millis(30));

@@ -120,7 +120,8 @@ fn backends(status: &Status) -> String {
                 Cell::new(backend.inflight),
                 Cell::new(backend.succeeded),
                 Cell::new(backend.failed),
-                Cell::new(strip(&backend.probes)),
+                // Nobody asks a disabled one: what it last answered is no news.
+                Cell::new(if backend.admin == "disabled" { "-".to_owned() } else { strip(&backend.probes) }),
                 Cell::new(why(backend, status.report.now)),
             ]);
         }
@@ -136,9 +137,14 @@ fn weight(backend: &Backend) -> String {
     }
 }
 
-/// The last probes, latest last.
+/// The last probes, latest last; `?`: the edge itself was too busy to look.
 fn strip(probes: &[Probe]) -> String {
-    probes.iter().map(|probe| if probe.fault.is_none() { '✓' } else { '✗' }).collect()
+    let letter = |probe: &Probe| match &probe.fault {
+        None => '✓',
+        Some(fault) if fault == "unwatched" => '?',
+        Some(_) => '✗',
+    };
+    probes.iter().map(letter).collect()
 }
 
 fn why(backend: &Backend, now: u64) -> String {

@@ -1,0 +1,122 @@
+//! Our own stalls and our own limits: neither looks like a dead site.
+
+use super::*;
+
+/// So many backends at one site, all up.
+fn crowd(backends: u32) -> Rig {
+    let address = |n: u32| format!("10.{}.{}.{}:80", n >> 16, n >> 8 & 255, n & 255);
+    let backends = (0..backends).map(|n| backend("a", &address(n), 1)).collect();
+    let mut rig = Rig::new(config(vec![service("api", backends, |_| {})]));
+    rig.until(ms(5_000), |rig| rig.snapshot.pools[0].members.iter().all(|member| member.health == Health::Up));
+    rig.run(ms(1_000));
+    rig.said.clear();
+    rig.probes.clear();
+    rig
+}
+
+/// How often each was asked: the least and the most.
+fn asked(rig: &Rig) -> (usize, usize) {
+    let mut asked: BTreeMap<u32, usize> =
+        rig.snapshot.pools[0].members.iter().map(|member| (member.backend.slot, 0)).collect();
+    for (_, order) in &rig.probes {
+        *asked.get_mut(&order.backend.slot).unwrap() += 1;
+    }
+    (*asked.values().min().unwrap(), *asked.values().max().unwrap())
+}
+
+#[test]
+fn an_edge_that_was_stopped_again_and_again_takes_nobody_down() {
+    let mut rig = started(two_sites());
+    for _ in 0..10 {
+        rig.until(ms(1_000), |rig| !rig.answers.is_empty());
+        // Nothing runs for a while. Then the clock is looked at first, and what has come meanwhile afterwards.
+        rig.now = rig.now + ms(3_000);
+        rig.fleet.handle_timeout(rig.now);
+        rig.take();
+        rig.run(ms(20));
+    }
+    assert_eq!(rig.notes(), [], "nothing to tell");
+    let all = rig.snapshot.pools[0].members.iter().all(|member| member.health == Health::Up);
+    assert!(all && rig.snapshot.pools[0].members.len() == 4);
+}
+
+#[test]
+fn a_check_nobody_looked_at_is_no_evidence_and_is_made_again() {
+    let mut rig = started(pair(|_| {}));
+    rig.set(A1, Err(Fault::Unwatched));
+    rig.run(ms(60_000));
+    assert_eq!(rig.notes(), []);
+    assert!(rig.probes.iter().filter(|(_, order)| order.backend.slot == 0).count() > 200);
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+    rig.set(A1, Err(Fault::Unwatched));
+    rig.run(ms(10_000));
+    assert_eq!(rig.health(A1), Health::Down, "nor does it bring back what is down");
+}
+
+#[test]
+fn many_probes_that_are_due_together_go_out_in_turns() {
+    let mut rig = crowd(1_000);
+    rig.now = rig.now + ms(2_000);
+    rig.run(ms(30));
+    let mut turns: BTreeMap<Instant, usize> = BTreeMap::new();
+    for (at, _) in &rig.probes {
+        *turns.entry(*at).or_default() += 1;
+    }
+    assert!(turns.values().all(|sent| *sent <= 64), "{turns:?}");
+    assert!(asked(&rig).0 >= 1, "all of them soon");
+}
+
+#[test]
+fn with_a_limit_everybody_has_a_turn_and_the_contract_that_cannot_be_kept_is_told() {
+    let mut rig = crowd(1_000);
+    // An answer takes 5 ms: ten under way are 2,000 a second, half of what is wanted.
+    rig.fleet.allow_probes(10);
+    rig.run(ms(10));
+    for _ in 0..5_000 {
+        rig.run(ms(1));
+        assert!(rig.fleet.report(rig.now).checks.under_way <= 10);
+    }
+    let (least, most) = asked(&rig);
+    assert!(least >= 8 && most - least <= 2, "{least} to {most} in 5 s");
+    let told = rig.notes();
+    assert!(matches!(&told[..], [Transition::Checks { lag: Some(lag), services: 1 }] if *lag > ms(100)), "{told:?}");
+    let report = rig.fleet.report(rig.now);
+    assert!(report.checks.behind && report.checks.lag_micros > 100_000, "{:?}", report.checks);
+    let trouble = report.services[0].trouble.join("; ");
+    assert!(trouble.starts_with("1000 backends are checked, more than this machine can: checks come"), "{trouble}");
+    assert!(rig.fleet.explain("api").unwrap().contains(&trouble), "and to who asks how the times come about");
+    // What requests meet is asked after at once, however long the queue is.
+    let idle = (0..1_000).find(|slot| rig.answers.values().all(|(busy, ..)| busy != slot)).unwrap();
+    rig.probes.clear();
+    rig.event(Event::Served { slot: idle, result: Err(Fault::Refused) });
+    rig.until(ms(100), |rig| rig.probes.iter().any(|(_, order)| order.backend.slot == idle));
+
+    rig.fleet.allow_probes(1_000);
+    rig.run(ms(5_000));
+    assert_eq!(rig.notes().last(), Some(&Transition::Checks { lag: None, services: 0 }));
+    assert_eq!(rig.fleet.report(rig.now).services[0].trouble, Vec::<String>::new());
+}
+
+#[test]
+fn one_stall_is_no_lack() {
+    let mut rig = crowd(1_000);
+    for _ in 0..5 {
+        rig.now = rig.now + ms(3_000);
+        rig.run(ms(2_000));
+    }
+    assert_eq!(rig.notes(), []);
+}
+
+#[test]
+fn a_dead_site_of_many_is_found_though_few_may_be_asked_at_a_time() {
+    let mut rig = crowd(1_000);
+    rig.fleet.allow_probes(100);
+    let members: Vec<String> =
+        rig.snapshot.pools[0].members.iter().map(|member| member.backend.id.address.to_string()).collect();
+    for address in &members {
+        rig.set(address, Err(Fault::ConnectTimeout));
+    }
+    // Silence holds a place for 80 to 200 ms: 500 to 1,250 a second can be asked, each four times.
+    rig.until(ms(10_000), |rig| rig.snapshot.pools[0].members.iter().all(|member| member.health == Health::Down));
+}
