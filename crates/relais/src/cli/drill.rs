@@ -20,6 +20,13 @@ const LOOK: Duration = Duration::from_millis(200);
 const EXIT_CODES: &str = "Exit codes: 0 the site can be lost, 1 it cannot or the drill was refused, 2 usage, 3 no relais \
                           answers.";
 
+const COLUMNS: &str = "KEPT: the service can lose the site. LEFT AFTER: from the cut until the last of its backends there was \
+                       declared down. LAST MOVED AFTER: until the last request that had been sent there was moved off. \
+                       MOVED: requests sent elsewhere instead; RESCUED: those of them that waited there when the verdict \
+                       came. SLOW: answered later than the contract. LOST: could have been repeated and failed all the \
+                       same. TOLD: answered 502 or 504 as they may have been received, or cut.\n\nExit codes: 0 the site \
+                       can be lost, 1 it cannot or the drill was refused, 2 usage, 3 no relais answers.";
+
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct Options {
@@ -30,7 +37,7 @@ pub(crate) struct Options {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Treat a site as cut for a while, at relais' own edge, and say whether its loss is survived
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = COLUMNS)]
     Site {
         /// A site of the file
         site: String,

@@ -95,7 +95,8 @@ enum Command {
 /// About what an order is.
 #[derive(Debug, Args)]
 pub(crate) struct OrderArgs {
-    /// `SITE` or `SERVICE/ADDRESS`, as `relais status` names them
+    /// `SITE` or `SERVICE/ADDRESS`, as `relais status` names them; `SERVICE/SITE` where that is one backend;
+    /// `SERVICE/SITE/ADDRESS` where two sites have the same address
     #[arg(value_name = "TARGET")]
     pub(crate) target: String,
     /// Wait until nothing is in flight there
