@@ -265,21 +265,22 @@ impl Connections {
         // Without a reload pools keep their places, and most of them are the very same.
         let differs = |i: &usize| reloaded || !old.pools.get(*i).is_some_and(|pool| Arc::ptr_eq(pool, &new.pools[*i]));
         let differing: Vec<usize> = (0..new.pools.len()).filter(differs).collect();
-        let known: HashMap<u32, &Member> = if reloaded {
-            members(&old.pools).collect()
-        } else {
-            differing
-                .iter()
-                .filter_map(|i| old.pools.get(*i))
-                .flat_map(|pool| members(std::slice::from_ref(pool)))
-                .collect()
-        };
-        for pool in differing.iter().map(|i| &new.pools[*i]) {
-            for member in &pool.members {
+        let known: HashMap<u32, &Member> = if reloaded { members(&old.pools).collect() } else { HashMap::new() };
+        for (i, pool) in differing.iter().map(|i| (*i, &new.pools[*i])) {
+            for (place, member) in pool.members.iter().enumerate() {
+                let number = member.backend.slot;
                 let drill = member.drill.map(|shape| (shape, pool.timers.failover_within / 2));
-                self.note_drill(member.backend.slot, drill);
-                let Some(slot) = self.slots.lock().get(&member.backend.slot).cloned() else { continue };
-                slot.follow(known.get(&member.backend.slot).copied(), member);
+                // Without a reload members keep their places, too.
+                let before = match reloaded {
+                    true => known.get(&number).copied(),
+                    false => old.pools.get(i).and_then(|pool| pool.members.get(place)),
+                };
+                let before = before.filter(|before| before.backend.slot == number);
+                if drill.is_some() || before.is_none_or(|before| before.drill.is_some()) {
+                    self.note_drill(number, drill);
+                }
+                let Some(slot) = self.slots.lock().get(&number).cloned() else { continue };
+                slot.follow(before, member);
                 slot.drill(drill);
             }
         }
