@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use relais_core::config::{Address, Forward, UpstreamProtocol, UpstreamTls};
-use relais_core::{Backend, Event, Fault, Member};
+use relais_core::{Backend, Event, Fault, Member, Waited};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
@@ -22,6 +22,7 @@ use crate::h2_client;
 use crate::line::{Carries, Line};
 use crate::pool::Slot;
 use crate::sender::Sender;
+use crate::timer;
 use crate::worker::Worker;
 
 /// What may be repeated waits for less than one contract until what was sent is acknowledged. The rest waits for three, and
@@ -66,8 +67,17 @@ const SHORTAGES: [i32; 4] = [24, 23, 12, 105];
 enum Trouble {
     /// The backend's.
     Fault(Fault),
-    /// Our own. It accuses nobody.
+    /// Our own, of files, memory or time. It accuses nobody.
     Shortage,
+}
+
+impl Trouble {
+    fn of(waited: Waited) -> Self {
+        match waited {
+            Waited::Whole => Trouble::Fault(Fault::ConnectTimeout),
+            Waited::Unwatched => Trouble::Shortage,
+        }
+    }
 }
 
 impl From<Fault> for Trouble {
@@ -175,8 +185,8 @@ async fn through_shortage(worker: &Arc<Worker>, goal: &Goal) -> Result<Sender, T
             let io = dial(worker, goal).await?;
             handshake(goal, io).await.map_err(Trouble::Fault)
         };
-        let result = tokio::time::timeout(goal.deadline, dial).await;
-        match result.unwrap_or(Err(Trouble::Fault(Fault::ConnectTimeout))) {
+        let result = timer::within(goal.deadline, dial).await;
+        match result.unwrap_or_else(|waited| Err(Trouble::of(waited))) {
             Err(Trouble::Shortage) if Instant::now() < give_up => tokio::time::sleep(SHORTAGE_PAUSE).await,
             result => return result,
         }
@@ -201,10 +211,10 @@ async fn dial_any(goal: &Goal) -> Result<Line, Trouble> {
     let mut last = Trouble::Fault(Fault::Unresolved);
     for address in goal.addresses.iter() {
         let share = goal.deadline / u32::try_from(goal.addresses.len()).unwrap_or(u32::MAX).max(1);
-        last = match tokio::time::timeout(share, TcpStream::connect(*address)).await {
+        last = match timer::within(share, TcpStream::connect(*address)).await {
             Ok(Ok(stream)) => return Ok(Line::new(stream, goal.unacknowledged, goal.look_every, goal.carries)),
             Ok(Err(error)) => trouble(&error),
-            Err(_) => Trouble::Fault(Fault::ConnectTimeout),
+            Err(waited) => Trouble::of(waited),
         };
     }
     Err(last)

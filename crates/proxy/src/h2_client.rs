@@ -123,14 +123,18 @@ where
     let shared = Arc::clone(&line);
     let driver = tokio::spawn(async move {
         let ended = poll_fn(|cx| {
+            // First what has come: this worker itself may have stood still meanwhile.
+            let state = Pin::new(&mut connection).poll(cx);
+            shared.allowed.store(connection.max_concurrent_send_streams(), Relaxed);
             let waits = shared.streams.load(Relaxed) > 0;
+            if state.is_ready() {
+                return state;
+            }
             if watch.as_mut().is_some_and(|watch| watch.poll_gone(cx, shared.heard(), waits).is_ready()) {
                 // What waits on it hears of the end when the connection is dropped.
                 shared.silent.store(true, Relaxed);
                 return Poll::Ready(Ok(()));
             }
-            let state = Pin::new(&mut connection).poll(cx);
-            shared.allowed.store(connection.max_concurrent_send_streams(), Relaxed);
             state
         });
         if let Err(error) = ended.await {

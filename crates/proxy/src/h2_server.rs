@@ -69,14 +69,16 @@ where
             connection.graceful_shutdown();
         }
         loop {
-            if watch.as_mut().is_some_and(|watch| watch.poll_gone(cx, state.heard(), true).is_ready()) {
-                watch = None;
-                connection.abrupt_shutdown(Reason::NO_ERROR);
-            }
-            match ready!(connection.poll_accept(cx)) {
-                Some(Ok((request, respond))) => start(&client, request, respond),
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => return Poll::Ready(Ok(())),
+            // First what has come: this worker itself may have stood still meanwhile.
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => start(&client, request, respond),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    ready!(watch.as_mut().map_or(Poll::Pending, |watch| watch.poll_gone(cx, state.heard(), true)));
+                    watch = None;
+                    connection.abrupt_shutdown(Reason::NO_ERROR);
+                }
             }
         }
     })

@@ -8,11 +8,12 @@
 //! borrower's.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use relais_core::{Patience, Waited};
 use tokio::time::Sleep;
 
 /// A timer for a deadline that moves.
@@ -57,6 +58,22 @@ impl LazyTimer {
     /// Forgets the deadline and frees the timer.
     pub(crate) fn clear(&mut self) {
         self.sleep = None;
+    }
+}
+
+/// What `work` came to within a deadline that counts only time in which this worker ran: see [`relais_core::Patience`].
+pub(crate) async fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> Result<T, Waited> {
+    let mut work = pin!(work);
+    let (mut patience, mut from) = (Patience::new(deadline), Instant::now());
+    loop {
+        let slice = patience.slice()?;
+        // The work is looked at first, however late this is.
+        if let Ok(done) = tokio::time::timeout(slice, work.as_mut()).await {
+            return Ok(done);
+        }
+        let woken = Instant::now();
+        patience.woke(woken - from);
+        from = woken;
     }
 }
 
@@ -119,7 +136,6 @@ impl Drop for Borrowed<'_> {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
-    use std::pin::pin;
 
     use super::*;
 
