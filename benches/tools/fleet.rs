@@ -124,19 +124,26 @@ pub(crate) fn step(fleet: &mut Fleet, result: Result<(), Fault>, now: Instant) -
     answer(fleet, &effects, result, now)
 }
 
+/// Answers the probes among what was ordered, and those that are ordered because of these answers.
 fn answer(fleet: &mut Fleet, effects: &[Effect], result: Result<(), Fault>, now: Instant) -> usize {
-    let probes = effects.iter().filter_map(|effect| match effect {
-        Effect::Probe(order) => Some(order),
-        _ => None,
-    });
     let took = Duration::from_micros(300);
-    let answers: Vec<Event> = probes
-        .map(|order| Event::Probed { slot: order.backend.slot, id: order.id, result, took, said: None })
-        .collect();
-    let answered = answers.len();
-    fleet.handle_events(answers, now + took);
-    drained(fleet);
-    answered
+    let answers = |effects: &[Effect]| -> Vec<Event> {
+        let event = |effect: &Effect| match effect {
+            Effect::Probe(order) => {
+                Some(Event::Probed { slot: order.backend.slot, id: order.id, result, took, said: None })
+            }
+            _ => None,
+        };
+        effects.iter().filter_map(event).collect()
+    };
+    let (mut now, mut all, mut next) = (now, 0, answers(effects));
+    while !next.is_empty() {
+        all += next.len();
+        now = now + took;
+        fleet.handle_events(next, now);
+        next = answers(&drained(fleet));
+    }
+    all
 }
 
 /// From one moment on nothing answers any more: after how long the site is down, and what that took.
