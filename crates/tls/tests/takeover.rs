@@ -47,6 +47,19 @@ fn the_data_of_a_caddy_is_read() {
 }
 
 #[test]
+fn a_registration_that_was_written_over_a_longer_one_is_read() {
+    let home = tempfile::tempdir().unwrap();
+    copy(&caddy(), home.path());
+    let file = home.path().join("acme/127.0.0.1-24000-dir/users/me@a.fr/me.json");
+    let whole = fs::read_to_string(&file).unwrap();
+    fs::write(&file, whole + "39\"\n}").unwrap();
+    let (found, expected) = (read(home.path()).unwrap(), read(&caddy()).unwrap());
+    assert_eq!((&found.accounts[0].url, &found.left[..]), (&expected.accounts[0].url, &[][..]));
+    fs::write(&file, " ").unwrap();
+    assert!(read(home.path()).unwrap().left[0].1.contains("me.json: EOF"));
+}
+
+#[test]
 fn what_lacks_a_part_is_left_and_named() {
     let home = tempfile::tempdir().unwrap();
     copy(&caddy(), home.path());

@@ -49,7 +49,11 @@ fn account(user: &Path, ca: &str) -> Result<FoundAccount, String> {
     let has_key = |path: &&std::path::PathBuf| path.extension().is_some_and(|extension| extension == "key");
     let Some(file) = inside(user).iter().find(has_key).cloned() else { return Err("there is no key".to_owned()) };
     let registration = text(&file.with_extension("json"))?;
-    let Registration { location } = serde_json::from_str(&registration)
+    // A Caddy that registers twice at once can write the shorter answer over the longer one: the rest of that stays behind it.
+    let Registration { location } = serde_json::Deserializer::from_str(&registration)
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| serde_json::from_str(&registration))
         .map_err(|fault| format!("{}: {fault}", name(&file.with_extension("json"))))?;
     if location.is_empty() {
         return Err("it was never registered at the CA".to_owned());
