@@ -38,6 +38,12 @@ fn a_503_is_passed_on_when_there_is_no_elsewhere() {
     let answer = edge.connect().ask(get("/"));
     assert_eq!((answer.status(), answer.text().as_str()), (503, "busy"));
     assert_eq!((one.count(), two.count()), (1, 1));
+    // Others are left and attempts are not.
+    let (one, two, three) = (busy(), busy(), busy());
+    let edge = Setup::to(&[&one, &two, &three]).with("retry.attempts = 2").start();
+    let answer = edge.connect().ask(get("/"));
+    assert_eq!((answer.status(), answer.text().as_str()), (503, "busy"));
+    assert_eq!(one.count() + two.count() + three.count(), 2);
 }
 
 #[test]

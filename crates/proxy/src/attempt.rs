@@ -245,7 +245,8 @@ async fn answered(
         tried.push(backend.slot);
         exchange.refresh();
         let elsewhere = matches!(exchange.pool.pick(&exchange.ask(&tried, None)), Choice::Take(_));
-        if elsewhere && exchange.replayable() && spend(exchange, forward) {
+        // Where no attempt is left its own words are better than ours.
+        if elsewhere && exchange.replayable() && exchange.has_attempts(forward) && spend(exchange, forward) {
             ticket.attempted(member, "status", started);
             exchange.pool.stats.retried("status");
             return Next::Again(Failure::Backend { fault: Fault::Status(status), possibly_received: false });

@@ -190,7 +190,12 @@ impl Exchange {
 
     /// Whether it may be sent again, and to whom.
     pub(crate) fn may_leave(&self, slot: u32, forward: &Forward) -> bool {
-        self.replayable() && self.tried.len() + 1 < forward.retry.attempts as usize && self.has_elsewhere(slot)
+        self.replayable() && self.has_attempts(forward) && self.has_elsewhere(slot)
+    }
+
+    /// Whether another attempt may follow the present one.
+    pub(crate) fn has_attempts(&self, forward: &Forward) -> bool {
+        self.tried.len() + 1 < forward.retry.attempts as usize
     }
 
     pub(crate) fn worth_waiting_for(&self) -> bool {
