@@ -1,12 +1,13 @@
 //! Gray failure: a backend that answers, but much worse than the others, is left, and says so.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use crate::support::edge::{Edge, Setup};
 use crate::support::raw::{Addressed, Plain, Raw};
 use crate::support::wait_for;
-use crate::support::wire::{get, ok};
+use crate::support::wire::{get, ok, post};
 
 /// An edge with one bad backend of three, whose ejection outlasts the test.
 fn with(bad: &Plain, good: [&Plain; 2]) -> Edge {
@@ -97,4 +98,79 @@ fn a_backend_that_breaks_off_every_body_is_left_without_comparison() {
     let state = edge.backend(&bad);
     assert_eq!(state["ejected"], false, "{state}");
     assert!(state["why"].as_str().unwrap().contains("3 requests in a row"), "{state}");
+}
+
+/// An edge that asks `preferred` alone while it can.
+fn preferring(preferred: &dyn Addressed, other: &dyn Addressed) -> Edge {
+    let edge = Setup::services(&format!(
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nfailover_within = \"2s\"\n\
+         outlier.hold = \"5m\"\n[service.web.backends]\ndijon = {:?}\nthory = {:?}\n",
+        preferred.address(),
+        other.address()
+    ))
+    .start();
+    edge.wait_for_health(preferred, "up");
+    edge.wait_for_health(other, "up");
+    edge
+}
+
+/// Small packets pass and large ones do not, or the application is stuck and its check is not: nobody else is asked, so
+/// that there is nobody to compare it with.
+#[test]
+fn a_preferred_backend_that_answers_its_checks_alone_is_left() {
+    let stuck: Arc<AtomicBool> = Arc::default();
+    let heeded = Arc::clone(&stuck);
+    let preferred = Raw::new().serve(move |mut conn| {
+        while let Some(head) = conn.try_head() {
+            while head.target() != "/health" && heeded.load(Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let _ = conn.try_send(ok("preferred"));
+        }
+    });
+    let other = Plain::saying("other");
+    let edge = preferring(&preferred, &other);
+    let mut client = edge.connect();
+    (0..40).for_each(|n| assert_eq!(client.ask(get(&format!("/{n}"))).text(), "preferred"));
+    stuck.store(true, Relaxed);
+    let send = |request: String| {
+        let mut client = edge.connect();
+        client.send(request);
+        client
+    };
+    let mut waiting: Vec<_> = (0..4).map(|n| send(get(&format!("/waits/{n}")))).collect();
+    let mut posted = send(post("/posted", "once"));
+    waiting.iter_mut().for_each(|client| assert_eq!(client.answer().text(), "other"));
+    assert_eq!(edge.connect().ask(get("/later")).text(), "other");
+    let state = edge.backend(&preferred);
+    assert_eq!((&state["health"], &state["ejected"]), (&"down".into(), &true.into()), "{state}");
+    assert!(state["why"].as_str().unwrap().contains("none was answered"), "{state}");
+    assert_eq!(edge.sample("relais_backend_ejections_total", &["reason=\"slow\""]), 1.0);
+    let sites = edge.status()["report"]["sites"].clone();
+    assert!(sites.as_array().unwrap().iter().all(|site| site["health"] == "up"), "it accuses no site: {sites}");
+    stuck.store(false, Relaxed);
+    assert_eq!(posted.answer().text(), "preferred", "what may not be repeated goes on waiting");
+}
+
+#[test]
+fn a_preferred_backend_that_answers_most_requests_wrongly_is_left() {
+    let broken: Arc<AtomicBool> = Arc::default();
+    let heeded = Arc::clone(&broken);
+    let preferred = Plain::new(move |seen| {
+        if seen.head.target() != "/health" && heeded.load(Relaxed) {
+            b"HTTP/1.1 500 Oh No\r\nContent-Length: 0\r\n\r\n".to_vec()
+        } else {
+            ok("preferred").into_bytes()
+        }
+    });
+    let other = Plain::saying("other");
+    let edge = preferring(&preferred, &other);
+    let mut client = edge.connect();
+    (0..20).for_each(|n| assert_eq!(client.ask(get(&format!("/{n}"))).text(), "preferred"));
+    broken.store(true, Relaxed);
+    wait_for("the other one answers", || client.ask(get("/")).text() == "other");
+    let state = edge.backend(&preferred);
+    assert!(state["why"].as_str().unwrap().contains("were errors"), "{state}");
+    broken.store(false, Relaxed);
+    assert_eq!(client.ask(get("/")).text(), "other", "for a while");
 }

@@ -107,6 +107,13 @@ impl Backend {
         InFlight { backend: Arc::clone(self), stream: false }
     }
 
+    /// Counts a request that waits for an answer for too long; it is counted out when the guard drops.
+    #[must_use]
+    pub fn wait_long(self: &Arc<Self>) -> Overdue {
+        self.stats.overdue.inc();
+        Overdue(Arc::clone(self))
+    }
+
     /// When a stream (a tunnel, an event stream) last brought a byte from it, to 10 ms.
     #[must_use]
     pub fn heard(&self) -> Instant {
@@ -136,6 +143,16 @@ impl Backend {
     pub fn set_latency(&self, micros: f64, at: u64) {
         self.latency.store(micros.to_bits(), Relaxed);
         self.latency_at.store(at, Relaxed);
+    }
+}
+
+/// A request that waits at a backend for too long.
+#[derive(Debug)]
+pub struct Overdue(Arc<Backend>);
+
+impl Drop for Overdue {
+    fn drop(&mut self) {
+        self.0.stats.overdue.dec();
     }
 }
 

@@ -32,7 +32,7 @@ mod verdict;
 
 use relais_config::words;
 
-pub use backend::{Backend, BackendId, InFlight};
+pub use backend::{Backend, BackendId, InFlight, Overdue};
 pub use budget::Budget;
 pub use effect::{
     AdminRecord, AgentOrder, BackendRecord, CertificateStep, Effect, ProbeOrder, Record, RecordKey, ResolveOrder,

@@ -16,7 +16,7 @@ use crate::words::short;
 const SURE: f64 = 12.0;
 /// A share must be so many times the median of the others.
 const TIMES: f64 = 2.0;
-/// A backend is slow when more than this share of its answers is.
+/// A backend is slow when more than this share of its answers is, and useless when more than this share is wrong.
 const MOST: f64 = 0.5;
 /// Answers of another backend from which on it counts as one of the others.
 const LEAST: u64 = 3;
@@ -69,8 +69,21 @@ impl Tally {
         Share { of: self.attempts.max(self.errors), n: self.errors }
     }
 
-    fn answers(&self) -> u64 {
+    /// Response heads.
+    pub(crate) fn answers(&self) -> u64 {
         self.heads.iter().sum()
+    }
+
+    /// Of the response heads, those that took longer than `time` for sure are no more than one in `few`.
+    pub(crate) fn seldom_slower_than(&self, time: Duration, few: u64) -> bool {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let share = self.slower_than(micros);
+        share.n.saturating_mul(few) <= share.of
+    }
+
+    /// More than half of the attempts went wrong.
+    pub(crate) fn mostly_wrong(&self) -> bool {
+        self.errors().part() > MOST
     }
 
     /// Heads that took longer than this for sure.

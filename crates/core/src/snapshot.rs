@@ -116,6 +116,9 @@ pub struct Member {
     /// `Down` because its checks connect and get no answer, while another backend is usable: a process that hangs. Its
     /// streams say nothing of it by themselves; those that stay silent are ended, so that their clients go elsewhere.
     pub hung: bool,
+    /// `Down` because it answers its checks and no requests: attempts that wait there for a head and may be repeated
+    /// are moved, the others go on waiting.
+    pub stalled: bool,
     /// Its site is in a drill: whoever talks to it must behave as if it were cut like this.
     pub drill: Option<Shape>,
 }

@@ -116,6 +116,8 @@ pub struct BackendStats {
     pub failed: Counter,
     /// Attempts answered 5xx, wrongly, too late, or broken off, whether they count as failed or not.
     pub errors: Counter,
+    /// Requests that wait there now for the head of an answer, and have for longer than the contract. A gauge.
+    pub overdue: Counter,
     /// Times it was left for being much worse than its pool, by reason: see [`EJECTION_REASONS`].
     pub ejections: [Counter; EJECTION_REASONS.len()],
     /// Attempts on a fresh connection.

@@ -27,9 +27,7 @@ use crate::resume::Plan;
 use crate::sender::{Held, SendFailure};
 use crate::sticky;
 use crate::tunnel::{Terms, Tunnel};
-
-/// How long a body is held back for the backend's 100 (Continue) before it is sent anyway (RFC 9110 10.1.1).
-const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+use crate::waiting::Wait;
 
 /// How one attempt ended.
 pub(crate) enum Outcome {
@@ -92,18 +90,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member
     };
     let sending = sender.send(request, Hear::of(exchange, gate.as_ref()));
     tokio::pin!(sending);
-    let mut wait = Wait {
-        exchange,
-        forward,
-        slot: &slot,
-        before,
-        gate: gate.as_ref(),
-        asked: now,
-        asked_first: exchange.client.worker.shared.anchor.at(now),
-        seen: 0,
-        pressed: false,
-        backend: member.backend.slot,
-    };
+    let mut wait = Wait::new(exchange, forward, &member.backend, &slot, before, gate.as_ref(), now);
     let result = tokio::select! {
         biased;
         result = &mut sending => result,
@@ -131,89 +118,6 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member
 fn agreed(exchange: &Exchange, response: &Response<BackendBody>) -> bool {
     let (Some(upgrade), Some(offer)) = (&exchange.upgrade, &exchange.hop.upgrade) else { return false };
     headers::is_offered(offer, response.headers()) && upgrade.is_answered_by(response.headers())
-}
-
-/// The wait for a response head.
-struct Wait<'a> {
-    exchange: &'a Exchange,
-    forward: &'a Forward,
-    slot: &'a Slot,
-    before: Verdicts,
-    gate: Option<&'a Gate>,
-    asked: Instant,
-    asked_first: relais_core::Instant,
-    /// Body bytes read at the last look.
-    seen: u64,
-    /// The fleet was told that something waits here.
-    pressed: bool,
-    backend: u32,
-}
-
-impl Wait<'_> {
-    /// Ends when waiting any longer is pointless: the backend was declared down, or is silent for too long.
-    async fn given_up(&mut self) -> Outcome {
-        let mut timer = self.exchange.client.worker.timers.borrow();
-        loop {
-            let verdict = self.slot.verdict.notified();
-            tokio::pin!(verdict);
-            verdict.as_mut().enable();
-            let now = self.slot.verdicts();
-            if now.deaths != self.before.deaths {
-                return Outcome::Rescued(Fault::Unacknowledged);
-            }
-            if now.downs != self.before.downs {
-                return Outcome::Rescued(Fault::ResponseTimeout);
-            }
-            let enough = self.exchange.pool.timers.unacknowledged();
-            // Another connection there was found dead meanwhile: after as long this one counts as dead too, if the request
-            // has somewhere to go.
-            let news = self.slot.distrusted() > self.asked_first;
-            let doubted = news && self.exchange.may_leave(self.backend, self.forward);
-            if doubted && self.asked.elapsed() >= enough {
-                if !self.still_sending() {
-                    return Outcome::Rescued(Fault::Unacknowledged);
-                }
-                self.asked = Instant::now();
-            }
-            let gated = self.gate.is_some_and(|gate| gate.lock().is_some());
-            let overdue = self.exchange.pool.timers.overdue();
-            let patience = if !self.pressed {
-                overdue
-            } else if gated {
-                CONTINUE_PATIENCE
-            } else {
-                self.forward.timeout.response
-            };
-            let patience = if doubted && self.pressed { enough } else { patience };
-            if !timer.rings_first(self.asked + patience, verdict.as_mut()).await {
-                continue;
-            }
-            if !self.pressed {
-                self.pressed = true;
-                timer.waits_long();
-                self.exchange.client.worker.press(self.slot, self.backend, overdue);
-                continue;
-            }
-            if doubted {
-                continue;
-            }
-            if gated {
-                if let Some(open) = self.gate.and_then(|gate| gate.lock().take()) {
-                    let _ = open.send(());
-                }
-            } else if !self.still_sending() {
-                return Outcome::Failed(Fault::ResponseTimeout);
-            }
-            self.asked = Instant::now();
-        }
-    }
-
-    /// The time for the head counts from the end of the request: a body that still moves is no silence.
-    fn still_sending(&mut self) -> bool {
-        let Some(body) = &self.exchange.body else { return false };
-        let read = body.read();
-        std::mem::replace(&mut self.seen, read) != read || body.waits_for_client()
-    }
 }
 
 /// The request as this backend wants it: target form, `Host` or `:authority`, connection fields.

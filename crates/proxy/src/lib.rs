@@ -50,6 +50,7 @@ mod streams;
 mod timer;
 mod tunnel;
 mod upgrade;
+mod waiting;
 mod websocket;
 mod worker;
 

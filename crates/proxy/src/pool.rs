@@ -44,6 +44,8 @@ pub(crate) struct Slot {
     distrusted: AtomicU64,
     /// The backend hangs: streams there that stay silent end.
     hung: AtomicBool,
+    /// The backend answers its checks and no requests.
+    stalled: AtomicBool,
     /// Wakes what waits here whenever one of these changed.
     pub(crate) verdict: Arc<Notify>,
     /// The backend asked to be left alone until then (`Retry-After`), as core counts time.
@@ -97,6 +99,11 @@ impl Slot {
     /// Whether the backend hangs, and another could take its streams.
     pub(crate) fn is_hung(&self) -> bool {
         self.hung.load(Relaxed)
+    }
+
+    /// Whether it answers no requests: what may be repeated is better off elsewhere.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled.load(Relaxed)
     }
 
     /// Whether it is time to tell the fleet again that something waits here: at most once in `every`.
@@ -189,9 +196,10 @@ impl Slot {
         let fell = now.mute && !before.is_some_and(|before| before.mute);
         let died = now.dead && !before.is_some_and(|before| before.dead);
         let hangs = !self.hung.swap(now.hung, Relaxed) && now.hung;
+        let stalls = !self.stalled.swap(now.stalled, Relaxed) && now.stalled;
         if fell || died {
             self.declare(died);
-        } else if hangs {
+        } else if hangs || stalls {
             self.verdict.notify_waiters();
         }
         if before.is_some_and(|before| before.addresses.iter().any(|address| !now.addresses.contains(address))) {

@@ -113,6 +113,7 @@ fn member(slot: u32, words: &str) -> Member {
         drill: None,
         mute: false,
         hung: false,
+        stalled: false,
     };
     for word in rest {
         match *word {

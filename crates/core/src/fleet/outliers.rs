@@ -21,9 +21,9 @@ const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 const ENOUGH: u64 = 20;
 const LONGEST_SLICE: Duration = Duration::from_secs(30);
 /// Slices that are remembered: from 12 s to 6 min.
-const SLICES: usize = 12;
+pub(super) const SLICES: usize = 12;
 /// How many of the newest slices are judged together. The fewest first: a fault that has just begun shows there.
-const SPANS: [usize; 5] = [1, 2, 4, 8, SLICES];
+pub(super) const SPANS: [usize; 5] = [1, 2, 4, 8, SLICES];
 /// Nobody goes down for failed requests in a row while this share of what the others got failed, too: one in so many.
 const SHARED: u64 = 5;
 
@@ -70,14 +70,14 @@ impl Recently {
         }
     }
 
-    fn over(&self, span: usize) -> Tally {
+    pub(super) fn over(&self, span: usize) -> Tally {
         let mut sum = Tally::default();
         self.busy.iter().filter(|(age, _)| *age < span).for_each(|(_, tally)| sum.add(tally));
         sum
     }
 
     /// The newest slices that hold enough answers to prove something hold no wrong one.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         let mut spans = (1..=self.slices).map(|span| self.over(span));
         spans.find(|tally| tally.attempts >= PROOF).is_some_and(|tally| tally.errors == 0)
     }
@@ -149,6 +149,8 @@ impl Fleet {
                 self.eject(slot, accused, &rule, now);
             }
         }
+        self.leave_stalled(index, &rule, now);
+        self.leave_failing_tier(index, &rule, now);
         self.end_slice(index, now);
     }
 
@@ -175,7 +177,7 @@ impl Fleet {
         })
     }
 
-    fn others<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a Entry> {
+    pub(super) fn others<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a Entry> {
         let members = self.services[entry.service].members.iter().filter_map(|slot| self.entries.get(slot));
         members.filter(|other| other.slot() != entry.slot())
     }
@@ -198,7 +200,7 @@ impl Fleet {
     }
 
     /// Whether enough others are left: somebody, and not too few of the enabled ones.
-    fn can_lose(&self, slot: u32, rule: &Outlier) -> bool {
+    pub(super) fn can_lose(&self, slot: u32, rule: &Outlier) -> bool {
         let Some(entry) = self.entries.get(&slot) else { return false };
         let usable = self.others(entry).filter(|other| other.usable()).count();
         usable > 0 && !self.too_few(entry.service, usable, rule)
@@ -212,7 +214,7 @@ impl Fleet {
         enabled.saturating_sub(usable) * 100 > enabled * most
     }
 
-    fn eject(&mut self, slot: u32, accused: Accused, rule: &Outlier, now: Instant) {
+    pub(super) fn eject(&mut self, slot: u32, accused: Accused, rule: &Outlier, now: Instant) {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         let Accused { reason, why, .. } = accused;
         let well_for = entry.ejected_until.map_or(Duration::ZERO, |until| now.since(until));

@@ -97,6 +97,7 @@ impl Fleet {
                 dead: entry.dead,
                 mute: entry.mute && entry.health() == Health::Down,
                 hung: entry.hung && entry.health() == Health::Down && elsewhere,
+                stalled: entry.stalled && entry.health() == Health::Down,
                 drill: self.sites[entry.site].drill,
             })
             .collect()
@@ -158,6 +159,7 @@ fn same_members(old: &[Member], new: &[Member]) -> bool {
             && old.dead == new.dead
             && old.mute == new.mute
             && old.hung == new.hung
+            && old.stalled == new.stalled
             && old.drill == new.drill
     };
     old.len() == new.len() && old.iter().zip(new).all(same)

@@ -9,6 +9,7 @@ use relais_config::{Address, BackendDecl, Forward, Service};
 
 use super::failover::{Episode, Leaving};
 use super::outliers::Recently;
+use super::stalls::Stall;
 use super::tunnels::TunnelState;
 use crate::agent::AgentWords;
 use crate::backend::Backend;
@@ -119,6 +120,10 @@ pub(super) struct Entry {
     pub(super) mute: bool,
     /// Went down because its checks connected and got no answer.
     pub(super) hung: bool,
+    /// Went down because it answers its checks and no requests.
+    pub(super) stalled: bool,
+    /// How many looks in a row found that.
+    pub(super) stall: Stall,
     /// A worker waits there longer than usual: the next probe only asks whether anything answers at all.
     pub(super) pressed: bool,
     /// A short probe connected and got no answer: the next one is whole.
@@ -193,6 +198,8 @@ impl Entry {
             dead: false,
             mute: false,
             hung: false,
+            stalled: false,
+            stall: Stall::default(),
             pressed: false,
             whole_next: false,
             ramp_from: None,

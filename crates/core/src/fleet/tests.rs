@@ -27,6 +27,7 @@ mod outliers;
 mod paths;
 mod reload;
 mod site;
+mod stalls;
 mod tunnels;
 
 const START: Instant = Instant(1_700_000_000_000_000);

@@ -6,7 +6,7 @@ const ALL: [&str; 4] = [A1, A2, B1, B2];
 
 impl Rig {
     /// So many answers of a backend, some of them wrong but not worth a retry, each after `took`.
-    fn answers(&self, address: &str, good: u64, wrong: u64, took: Duration) {
+    pub(super) fn answers(&self, address: &str, good: u64, wrong: u64, took: Duration) {
         let stats = &self.member(address).backend.stats;
         for n in 0..good + wrong {
             stats.latency.observe(took);
