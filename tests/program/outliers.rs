@@ -85,6 +85,8 @@ fn a_backend_that_breaks_off_every_body_is_left_without_comparison() {
     ))
     .start();
     edge.wait_for_health(&bad, "up");
+    // Until it is, the other one cannot be spared.
+    edge.wait_for_health(&good, "up");
     let mut n = 0;
     wait_for("the bad one is left", || {
         n += 1;
