@@ -47,7 +47,7 @@ impl Store {
     }
 
     /// As [`Store::begin`], and of the secrets kept under these names no trace is left: neither here nor, when the database of
-    /// this process is there, on the disk.
+    /// this process is there, on the disk. Only a damaged database, which is set aside for its owner to look at, stays as it is.
     #[must_use]
     pub fn begin_without(dir: &Path, gone: &'static [&'static str]) -> Store {
         let store = Self { shared: shared("not opened yet"), path: Some(dir.to_path_buf()) };
