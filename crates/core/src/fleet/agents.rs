@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::Fleet;
 use super::agenda::Alarm;
-use super::state::AgentSaid;
 use crate::agent::{AgentLine, AgentWords};
 use crate::effect::{AgentOrder, Effect, Transition};
 use crate::fault::Fault;
@@ -17,6 +16,43 @@ use crate::time::Instant;
 const FORGET_AFTER: u32 = 3;
 /// Letters of a line that are kept for `status`.
 const SHOWN: usize = 200;
+
+/// What is going on with a backend's agent.
+#[derive(Debug, Default)]
+pub(super) struct AgentState {
+    /// The question whose answer has not come yet.
+    pub(super) asked: Option<u64>,
+    /// Questions in a row without an answer.
+    pub(super) missed: u32,
+    /// `None`: nothing, or so long ago that it is forgotten.
+    pub(super) said: Option<AgentSaid>,
+}
+
+/// What an agent has said.
+#[derive(Debug)]
+pub(super) struct AgentSaid {
+    pub(super) words: AgentWords,
+    /// The last line.
+    pub(super) line: String,
+    /// When `words` began to hold.
+    pub(super) since: Instant,
+}
+
+impl AgentState {
+    pub(super) fn words(&self) -> Option<&AgentWords> {
+        self.said.as_ref().map(|said| &said.words)
+    }
+
+    /// Its word beside the operator's.
+    pub(super) fn admin(&self) -> Admin {
+        self.words().map_or(Admin::Enabled, AgentWords::admin)
+    }
+
+    /// Whether it says that its backend is down.
+    pub(super) fn says_down(&self) -> bool {
+        self.words().is_some_and(|words| words.down.is_some())
+    }
+}
 
 impl Fleet {
     /// Makes sure that a backend's agent is asked, if its service has one, and is forgotten, if not.

@@ -182,7 +182,7 @@ impl Fleet {
             after: now.since(entry.since),
         });
         entry.counters.health = to;
-        entry.stalled = false;
+        (entry.stalled, entry.left_with_tier) = (false, false);
         entry.since = now;
         entry.why = why;
         self.changes.save.insert(slot);

@@ -149,8 +149,7 @@ impl Fleet {
                 self.eject(slot, accused, &rule, now);
             }
         }
-        self.leave_stalled(index, &rule, now);
-        self.leave_failing_tier(index, &rule, now);
+        self.leave_useless(index, &rule, now);
         self.end_slice(index, now);
     }
 
@@ -240,13 +239,15 @@ impl Fleet {
         entry.recently.forget(read);
     }
 
-    /// Others went down since: when more are out than may be, those that at least answer come back, one by one.
+    /// Others went down since: when more are out than may be, those that at least answer come back, one by one; of a tier
+    /// that was left as a whole only when nobody else is left.
     pub(super) fn readmit(&mut self, index: usize, now: Instant) {
         let Some(rule) = self.outlier_rule(index) else { return };
         loop {
             let members = self.services[index].members.iter().filter_map(|slot| self.entries.get(slot));
             let usable = members.clone().filter(|entry| entry.usable()).count();
-            let ejected = members.filter(|entry| entry.is_ejected() && entry.answers());
+            let stays = |entry: &Entry| usable > 0 && entry.left_with_tier;
+            let ejected = members.filter(|entry| entry.is_ejected() && entry.answers() && !stays(entry));
             let Some((_, slot)) = ejected.map(|entry| (entry.ejected, entry.slot())).min() else { return };
             if usable > 0 && !self.too_few(index, usable, &rule) {
                 return;

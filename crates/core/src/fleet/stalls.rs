@@ -3,7 +3,10 @@
 //! tried.
 //!
 //! Not answering is held against what a backend itself did before. A service whose answers take long by nature is not
-//! accused, and what all have in common ends the search: never more are left than the pool can lose.
+//! accused, and what all have in common ends the search. One by one no more are left than the pool can lose; a preferred tier
+//! of which each one fails is left as a whole, however large, as long as somebody behind it is not known to do the same.
+
+use std::time::Duration;
 
 use relais_config::Outlier;
 
@@ -18,7 +21,7 @@ use crate::words::short;
 const LOOKS: u32 = 2;
 /// It is unusual that a request waits for longer than the contract when one in so many answers took so long.
 const FEW: u64 = 20;
-/// Fewest requests that wait in vain, whatever `passive_fall` says.
+/// Fewest requests that say anything of one backend: those that wait in vain, whatever `passive_fall` says, and answers.
 const LEAST: u64 = 3;
 
 /// What a backend was doing at the last look.
@@ -49,85 +52,115 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Has stopped to answer, which is unusual by its own past.
+    fn stands_still(&self, rule: &Outlier, contract: Duration) -> bool {
+        let life = Tally::read(&self.backend.stats);
+        let known = life.answers() >= u64::from(rule.volume) && life.seldom_slower_than(contract, FEW);
+        self.stall.looks >= LOOKS && self.usable() && known
+    }
+
+    /// Can take requests, and is not known to answer none of them (at so many looks) or most of them wrongly.
+    fn is_sound(&self, looks: u32) -> bool {
+        let lately = self.recently.over(SLICES);
+        self.usable() && self.stall.looks < looks && (lately.attempts < LEAST || !lately.mostly_wrong())
+    }
+}
+
 impl Fleet {
-    /// Leaves those that have stopped to answer requests though their checks pass, if somebody has not.
-    pub(super) fn leave_stalled(&mut self, index: usize, rule: &Outlier, now: Instant) {
-        let timers = &self.services[index].timers;
-        let (contract, passive_fall) = (timers.failover_within, timers.passive_fall);
-        let need = if passive_fall == 0 { rule.volume } else { passive_fall };
-        let members = self.services[index].members.clone();
-        for slot in &members {
-            let Some(entry) = self.entries.get_mut(slot) else { continue };
-            entry.look_for_stall(u64::from(need).max(LEAST));
-        }
-        if rule.slow_factor == 0 {
-            return;
-        }
-        let known = |entry: &Entry| {
-            let life = Tally::read(&entry.backend.stats);
-            life.answers() >= u64::from(rule.volume) && life.seldom_slower_than(contract, FEW)
+    /// Leaves those that have stopped to answer requests though their checks pass, and those that take all requests and answer
+    /// most of them wrongly.
+    pub(super) fn leave_useless(&mut self, index: usize, rule: &Outlier, now: Instant) {
+        self.look_for_stalls(index, rule);
+        let Some(tier) = self.usable(index).map(|entry| entry.tier).min() else { return };
+        let stalled = self.stalled(index, rule);
+        let behind = self.usable(index).any(|entry| entry.tier > tier && entry.is_sound(1));
+        let failing = if behind { self.failing(index, tier, &stalled, rule) } else { Vec::new() };
+        let charged = |entry: &Entry| {
+            let slot = entry.slot();
+            stalled.iter().chain(&failing).any(|(one, _)| *one == slot)
         };
-        for slot in members {
+        let whole = behind && self.usable(index).filter(|entry| entry.tier == tier).all(charged);
+        let charges =
+            stalled.into_iter().map(|charge| (charge, true)).chain(failing.into_iter().map(|one| (one, false)));
+        for ((slot, accused), stalls) in charges {
             let Some(entry) = self.entries.get(&slot) else { continue };
-            if entry.stall.looks < LOOKS || !entry.usable() || !known(entry) {
+            let with_tier = whole && entry.tier == tier;
+            let better = !stalls || self.others(entry).any(|other| other.usable() && other.stall.looks == 0);
+            let spared = !better || !self.can_lose(slot, rule);
+            if spared && !with_tier {
                 continue;
             }
-            let others = self.others(entry).any(|other| other.usable() && other.stall.looks == 0);
-            if !others || !self.can_lose(slot, rule) {
-                continue;
-            }
-            let waiting = entry.backend.stats.overdue.get();
-            let why = format!("{waiting} requests wait for longer than {}, none was answered", short(contract));
-            self.eject(slot, Accused { reason: Reason::Slow, why, weight: 0.0 }, rule, now);
+            self.eject(slot, accused, rule, now);
             if let Some(entry) = self.entries.get_mut(&slot) {
-                entry.stalled = true;
+                entry.stalled = stalls;
+            }
+        }
+        self.follow_left_tiers(index, whole.then_some(tier));
+    }
+
+    /// A tier that was left as a whole does not come back for the sake of the limit, nor do those of it that were left before;
+    /// unless nobody else is known to be better.
+    fn follow_left_tiers(&mut self, index: usize, left: Option<u32>) {
+        let stays = self.usable(index).any(|entry| entry.is_sound(LOOKS));
+        for slot in &self.services[index].members {
+            let Some(entry) = self.entries.get_mut(slot) else { continue };
+            if stays {
+                entry.left_with_tier |= entry.is_ejected() && left.is_some_and(|tier| entry.tier <= tier);
+            } else if std::mem::take(&mut entry.left_with_tier) {
+                self.changes.services.insert(index);
             }
         }
     }
 
-    /// Leaves a tier that takes all requests and answers most of them wrongly, if there is another one that is not known to
-    /// do the same.
-    pub(super) fn leave_failing_tier(&mut self, index: usize, rule: &Outlier, now: Instant) {
+    fn look_for_stalls(&mut self, index: usize, rule: &Outlier) {
+        let passive_fall = self.services[index].timers.passive_fall;
+        let need = if passive_fall == 0 { rule.volume } else { passive_fall };
+        for slot in &self.services[index].members {
+            let Some(entry) = self.entries.get_mut(slot) else { continue };
+            entry.look_for_stall(u64::from(need).max(LEAST));
+        }
+    }
+
+    fn stalled(&self, index: usize, rule: &Outlier) -> Vec<(u32, Accused)> {
+        if rule.slow_factor == 0 {
+            return Vec::new();
+        }
+        let contract = self.services[index].timers.failover_within;
+        let stalled = self.usable(index).filter(|entry| entry.stands_still(rule, contract));
+        stalled
+            .map(|entry| {
+                let waiting = entry.backend.stats.overdue.get();
+                let why = format!("{waiting} requests wait for longer than {}, none was answered", short(contract));
+                (entry.slot(), Accused { reason: Reason::Slow, why, weight: 0.0 })
+            })
+            .collect()
+    }
+
+    /// Those of a tier that were asked, if each of them answers wrongly most of the time, and still does: over the span that
+    /// shows it of most of them, and the newest of such. Who was not asked is not accused.
+    fn failing(&self, index: usize, tier: u32, stalled: &[(u32, Accused)], rule: &Outlier) -> Vec<(u32, Accused)> {
         if rule.errors_percent == 0 {
-            return;
+            return Vec::new();
         }
-        let usable: Vec<&Entry> = self.usable(index).collect();
-        let Some(tier) = usable.iter().map(|entry| entry.tier).min() else { return };
-        let (front, behind): (Vec<&Entry>, Vec<&Entry>) = usable.into_iter().partition(|entry| entry.tier == tier);
-        if behind.is_empty() {
-            return;
-        }
-        let behind = sum(&behind, SLICES);
-        if behind.attempts >= LEAST && behind.mostly_wrong() {
-            return;
-        }
-        let spans = SPANS.iter().map(|span| (*span, sum(&front, *span)));
-        let failing = spans.filter(|(span, _)| each_is_wrong(&front, *span));
-        let Some(all) = failing.map(|(_, all)| all).find(|all| all.attempts >= u64::from(rule.volume)) else { return };
-        let slots: Vec<u32> = front.iter().map(|entry| entry.slot()).collect();
+        let judged = |entry: &&Entry| entry.tier == tier && stalled.iter().all(|(slot, _)| *slot != entry.slot());
+        let judged: Vec<&Entry> = self.usable(index).filter(judged).collect();
+        let spans = SPANS.iter().rev().filter_map(|span| {
+            let asked: Vec<&&Entry> =
+                judged.iter().filter(|entry| entry.recently.over(*span).attempts >= LEAST).collect();
+            let mut all = Tally::default();
+            asked.iter().for_each(|entry| all.add(&entry.recently.over(*span)));
+            let wrong = |entry: &&&Entry| entry.recently.over(*span).mostly_wrong() && !entry.recently.is_over();
+            (all.attempts >= u64::from(rule.volume) && asked.iter().all(wrong)).then_some((asked, all))
+        });
+        let Some((asked, all)) = spans.max_by_key(|(asked, _)| asked.len()) else { return Vec::new() };
         let why = format!("{} of {} answers were errors, of all that were asked", all.errors, all.attempts);
-        for slot in slots {
-            if self.can_lose(slot, rule) {
-                self.eject(slot, Accused { reason: Reason::Errors, why: why.clone(), weight: 0.0 }, rule, now);
-            }
-        }
+        let accused = || Accused { reason: Reason::Errors, why: why.clone(), weight: 0.0 };
+        asked.iter().map(|entry| (entry.slot(), accused())).collect()
     }
 
     fn usable(&self, index: usize) -> impl Iterator<Item = &Entry> {
         let members = self.services[index].members.iter().filter_map(|slot| self.entries.get(slot));
         members.filter(|entry| entry.usable())
     }
-}
-
-/// What several did together.
-fn sum(entries: &[&Entry], span: usize) -> Tally {
-    let mut all = Tally::default();
-    entries.iter().for_each(|entry| all.add(&entry.recently.over(span)));
-    all
-}
-
-/// Each of them that was asked answers wrongly most of the time, and still does.
-fn each_is_wrong(entries: &[&Entry], span: usize) -> bool {
-    let wrong = |entry: &&Entry| entry.recently.over(span).mostly_wrong() && !entry.recently.is_over();
-    entries.iter().filter(|entry| entry.recently.over(span).attempts > 0).all(wrong)
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use relais_config::{Address, BackendDecl, Forward, Service};
 
+use super::agents::AgentState;
 use super::failover::{Episode, Leaving};
 use super::outliers::Recently;
 use super::stalls::Stall;
 use super::tunnels::TunnelState;
-use crate::agent::AgentWords;
 use crate::backend::Backend;
 use crate::effect::{AdminRecord, BackendRecord};
 use crate::event::Target;
@@ -53,43 +53,6 @@ pub(super) struct NameState {
     pub(super) trouble: Option<String>,
 }
 
-/// What is going on with a backend's agent.
-#[derive(Debug, Default)]
-pub(super) struct AgentState {
-    /// The question whose answer has not come yet.
-    pub(super) asked: Option<u64>,
-    /// Questions in a row without an answer.
-    pub(super) missed: u32,
-    /// `None`: nothing, or so long ago that it is forgotten.
-    pub(super) said: Option<AgentSaid>,
-}
-
-/// What an agent has said.
-#[derive(Debug)]
-pub(super) struct AgentSaid {
-    pub(super) words: AgentWords,
-    /// The last line.
-    pub(super) line: String,
-    /// When `words` began to hold.
-    pub(super) since: Instant,
-}
-
-impl AgentState {
-    pub(super) fn words(&self) -> Option<&AgentWords> {
-        self.said.as_ref().map(|said| &said.words)
-    }
-
-    /// Its word beside the operator's.
-    pub(super) fn admin(&self) -> Admin {
-        self.words().map_or(Admin::Enabled, AgentWords::admin)
-    }
-
-    /// Whether it says that its backend is down.
-    pub(super) fn says_down(&self) -> bool {
-        self.words().is_some_and(|words| words.down.is_some())
-    }
-}
-
 /// One backend.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -122,6 +85,8 @@ pub(super) struct Entry {
     pub(super) hung: bool,
     /// Went down because it answers its checks and no requests.
     pub(super) stalled: bool,
+    /// Was ejected when all of its tier was left: it does not come back because too few are left.
+    pub(super) left_with_tier: bool,
     /// How many looks in a row found that.
     pub(super) stall: Stall,
     /// A worker waits there longer than usual: the next probe only asks whether anything answers at all.
@@ -199,6 +164,7 @@ impl Entry {
             mute: false,
             hung: false,
             stalled: false,
+            left_with_tier: false,
             stall: Stall::default(),
             pressed: false,
             whole_next: false,

@@ -9,6 +9,19 @@ fn preferred(edit: impl FnOnce(&mut relais_config::Forward)) -> Config {
     config(vec![service("api", backends, edit)])
 }
 
+const A3: &str = "10.0.1.3:80";
+
+/// So many preferred ones at site `a`, one at `b` stands by. Alike: each has a past of good answers.
+fn lopsided(preferred: &[&str]) -> Rig {
+    let front = preferred.iter().map(|address| backend("a", address, 1));
+    let mut rig = started(config(vec![service("api", front.chain([backend("b", B1, 2)]).collect(), |_| {})]));
+    for _ in 0..5 {
+        preferred.iter().for_each(|address| rig.answers(address, 50, 0, ms(20)));
+        rig.run(ms(1_000));
+    }
+    rig
+}
+
 /// With a past of good answers at the preferred site, each after `took`.
 fn with_past(edit: impl FnOnce(&mut relais_config::Forward), took: Duration) -> Rig {
     let mut rig = started(preferred(edit));
@@ -27,7 +40,9 @@ impl Rig {
     }
 
     fn fallen(&self) -> Vec<&str> {
-        [A1, A2, B1, B2].into_iter().filter(|address| self.health(address) == Health::Down).collect()
+        let members = &self.snapshot.pools[0].members;
+        let down = members.iter().filter(|member| member.health == Health::Down);
+        down.map(|member| &*member.backend.id.address).collect()
     }
 }
 
@@ -127,4 +142,79 @@ fn one_that_answers_well_in_a_preferred_site_keeps_it() {
         rig.run(ms(1_000));
     }
     assert_eq!(rig.fallen(), [A1], "by comparison");
+}
+
+#[test]
+fn a_preferred_tier_that_answers_wrongly_is_left_however_large_it_is() {
+    for front in [&[A1, A2][..], &[A1, A2, A3]] {
+        let mut rig = lopsided(front);
+        front.iter().for_each(|address| rig.answers(address, 0, 200, ms(20)));
+        rig.until(ms(1_100), |rig| rig.fallen() == front);
+        for _ in 0..8 {
+            rig.answers(B1, 50, 0, ms(20));
+            rig.run(ms(1_000));
+            assert_eq!(rig.fallen(), front, "the limit does not bring them back");
+        }
+        rig.run(ms(4_000));
+        assert!(rig.fallen().is_empty(), "but they are tried again");
+    }
+}
+
+#[test]
+fn a_preferred_tier_that_answers_nothing_is_left_however_large_it_is() {
+    for front in [&[A1, A2][..], &[A1, A2, A3]] {
+        let mut rig = lopsided(front);
+        let mut waiting = Vec::new();
+        // One after the other, as the requests go to those that are left.
+        for address in front {
+            waiting.push(rig.wait_at(address, 3));
+            rig.until(ms(3_100), |rig| rig.fallen().contains(address));
+        }
+        assert_eq!(rig.fallen(), front);
+        assert!(front.iter().all(|address| rig.member(address).stalled));
+        rig.run(ms(1_000));
+        assert_eq!(rig.fallen(), front);
+    }
+}
+
+#[test]
+fn a_tier_of_which_one_hangs_and_one_answers_wrongly_is_left() {
+    let mut rig = lopsided(&[A1, A2]);
+    let _waiting = rig.wait_at(A1, 3);
+    for _ in 0..3 {
+        rig.answers(A2, 0, 50, ms(20));
+        rig.run(ms(1_000));
+    }
+    assert_eq!(rig.fallen(), [A1, A2]);
+    assert!(rig.member(A1).stalled && !rig.member(A2).stalled);
+}
+
+#[test]
+fn a_left_tier_comes_back_when_who_stands_by_does_no_better_or_is_gone() {
+    let mut rig = lopsided(&[A1, A2, A3]);
+    [A1, A2, A3].iter().for_each(|address| rig.answers(address, 0, 200, ms(20)));
+    rig.until(ms(1_100), |rig| rig.fallen().len() == 3);
+    rig.answers(B1, 0, 50, ms(20));
+    rig.until(ms(1_100), |rig| rig.fallen().len() == 2);
+    assert_eq!(rig.health(B1), Health::Up, "within the limit again");
+
+    let mut rig = lopsided(&[A1, A2, A3]);
+    [A1, A2, A3].iter().for_each(|address| rig.answers(address, 0, 200, ms(20)));
+    rig.until(ms(1_100), |rig| rig.fallen().len() == 3);
+    rig.set(B1, Err(Fault::Refused));
+    rig.until(ms(2_000), |rig| rig.fallen() == [B1]);
+}
+
+#[test]
+fn who_was_not_asked_is_not_accused_of_what_the_others_answered() {
+    for asked in [0, 2] {
+        let mut rig = started(preferred(|_| {}));
+        rig.answers(A1, 0, 100, ms(20));
+        rig.answers(A2, 0, asked, ms(20));
+        rig.until(ms(1_100), |rig| rig.fallen() == [A1]);
+        rig.run(ms(3_000));
+        assert_eq!(rig.fallen(), [A1], "{asked} answers say nothing");
+        rig.answers(A2, 0, 100, ms(20));
+        rig.until(ms(1_100), |rig| rig.fallen() == [A1, A2]);
+    }
 }
