@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
@@ -150,6 +151,18 @@ impl Call {
         let send = &mut self.send;
         patiently(&self.handle, push(send, bytes, end)).unwrap();
         self
+    }
+
+    /// Sends until the other end makes no more room.
+    pub(crate) fn stuff(&mut self) {
+        let block = [b'x'; 16 << 10];
+        let send = &mut self.send;
+        let room = Duration::from_millis(500);
+        self.handle.block_on(async {
+            while let Ok(sent) = tokio::time::timeout(room, push(send, &block, false)).await {
+                sent.unwrap();
+            }
+        });
     }
 
     pub(crate) fn trailers(&mut self, trailers: HeaderMap) {

@@ -172,6 +172,21 @@ fn much_crosses_both_ways_and_nothing_takes_the_place_of_anything() {
     });
 }
 
+/// What a backend does not read of a stream fills that stream's window alone.
+#[test]
+fn tunnels_that_nobody_reads_do_not_hold_up_an_upload_beside_them() {
+    let backend = Raw::new();
+    let (_edge, client) = setup(&backend);
+    let mut pairs: Vec<(Call, Conn)> = (0..2).map(|_| open(&client, &backend)).collect();
+    pairs.iter_mut().for_each(|(call, _)| call.stuff());
+    let mut upload = client.start(http::Request::post(client.url("/upload")), false);
+    let (mut upstream, head) = backend.request();
+    upload.send(b"small", true);
+    assert_eq!(upstream.body(&head), b"small");
+    upstream.send(ok("got it"));
+    assert_eq!(upload.finish().unwrap().0, b"got it");
+}
+
 #[test]
 fn a_backend_that_ends_without_a_word_is_told_of_on_the_stream_alone() {
     let backend = Raw::new();

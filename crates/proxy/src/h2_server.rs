@@ -24,8 +24,11 @@ use crate::streams::{self, Reply};
 /// A client that said nothing for so long is asked, and given up after as much silence again.
 const QUIET: Duration = Duration::from_secs(20);
 
-/// What one stream, and all of them together, may send ahead of a backend that does not read.
-const WINDOW: u32 = 1 << 20;
+/// What one stream may send ahead of a backend that does not read.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// The same of all streams of a connection. Several times as much: one backend that does not read must not stop what goes
+/// to others.
+const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// What may wait in memory of one answer whose client does not read.
 const SEND_BUFFER: usize = 256 << 10;
@@ -46,8 +49,8 @@ where
     builder
         .max_concurrent_streams(limit.h2_streams)
         .max_header_list_size(u32::try_from(limit.header_bytes).unwrap_or(u32::MAX))
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(REMEMBERED.0)
         .reset_stream_duration(REMEMBERED.1)
