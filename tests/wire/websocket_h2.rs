@@ -187,6 +187,30 @@ fn tunnels_that_nobody_reads_do_not_hold_up_an_upload_beside_them() {
     assert_eq!(upload.finish().unwrap().0, b"got it");
 }
 
+/// Its number is free for another one at once: what the edge keeps for it must be too.
+#[test]
+fn a_stream_that_the_client_resets_is_over_whatever_its_backend_does() {
+    let backend = Raw::new();
+    let (edge, client) = setup(&backend);
+    // It takes no notice of an end, and then does not even read.
+    for stuffed in [false, true] {
+        let path = format!("/{stuffed}");
+        let mut call = start(&client, &path);
+        let (mut upstream, head) = backend.request();
+        upstream.send(yes(&head));
+        assert_eq!(call.head().status(), 200);
+        if stuffed {
+            call.stuff();
+        }
+        call.reset();
+        assert_eq!(edge.access_to(&path)["cut"], "client_gone");
+        wait_for("it is over", || edge.sample("relais_tunnels_open", &[]) == 0.0);
+        wait_for("nothing is in flight", || edge.backend(&backend)["inflight"] == 0);
+        drop(upstream);
+    }
+    serves_on(&client, &backend);
+}
+
 #[test]
 fn a_backend_that_ends_without_a_word_is_told_of_on_the_stream_alone() {
     let backend = Raw::new();

@@ -1,16 +1,19 @@
 //! Upgraded connections (WebSocket and others): bytes both ways until one side ends, both fall silent, or the backend is
 //! lost. A WebSocket client is then told so with a close frame (1012), not left waiting and not left guessing.
 
-use std::io::ErrorKind;
+use std::future::poll_fn;
+use std::io::{Error, ErrorKind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use relais_core::{Backend, Left};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use crate::access::Ticket;
@@ -23,7 +26,8 @@ use crate::upgrade::{Agreed, Opening};
 use crate::websocket::{Frames, SERVICE_RESTART};
 use crate::worker::Worker;
 
-/// How long a close frame may take to reach a client's socket buffer, and then the client's own to come back.
+/// How long a close frame may take to reach a client's socket buffer, and then the client's own to come back; and the last
+/// words of a client that is gone to reach its backend.
 const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// One tunnel.
@@ -70,6 +74,15 @@ enum Ended {
     Broken,
     /// The client takes no bytes for too long.
     Stalled,
+    /// The client went away, and not in order: it reset its stream, or its connection broke.
+    Gone,
+}
+
+impl Ended {
+    /// What an error of writing to the client says.
+    fn of_client(error: &Error) -> Self {
+        if error.kind() == ErrorKind::TimedOut { Self::Stalled } else { Self::Gone }
+    }
 }
 
 /// The client's end of a tunnel.
@@ -186,6 +199,7 @@ impl Terms {
                 Ok((_, told)) => told.then_some("backend_broke_off"),
                 Err(Ended::Broken) => Some("backend_broke_off"),
                 Err(Ended::Stalled) => Some("client_stalled"),
+                Err(Ended::Gone) => Some("client_gone"),
             },
             cut = lost.wait(&meter) => Some(cut),
             () = silent(&meter, self.idle) => Some("idle"),
@@ -203,7 +217,7 @@ impl Terms {
             Some("backend_broke_off") if !down.may_close() && !down.is_closed() => {
                 client_read.unsplit(client_write).reset()
             }
-            Some("client_stalled") => {}
+            Some("client_stalled" | "client_gone") => {}
             Some(_) => farewell(&mut client_read, &mut client_write, &up, &down).await,
             None => {}
         }
@@ -219,16 +233,22 @@ async fn carry_up(
     lane: &Lane,
 ) -> Result<(), Ended> {
     let mut buffer = vec![0_u8; 16 << 10];
-    while let Ok(n) = from.read(&mut buffer).await
-        && n > 0
-    {
+    loop {
+        let n = match from.read(&mut buffer).await {
+            Ok(n) => n,
+            // TLS that ends without saying so, as many clients do: no more of an end than TCP has.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => 0,
+            Err(_) => return Err(Ended::Gone),
+        };
+        if n == 0 {
+            let _ = to.shutdown().await;
+            return Ok(());
+        }
         if pass(to, &buffer[..n], meter, lane).await.is_err() {
             // Its last words may still be on their way down.
             return Ok(());
         }
     }
-    let _ = to.shutdown().await;
-    Ok(())
 }
 
 /// Backend to client, until either ends. `true`: the backend ended a WebSocket without a word, and the client was told.
@@ -240,20 +260,46 @@ async fn carry_down(
     lost: &Lost<'_>,
 ) -> Result<bool, Ended> {
     let mut buffer = vec![0_u8; 16 << 10];
-    loop {
-        let n = from.read(&mut buffer).await.map_err(|_| Ended::Broken)?;
+    let ended = loop {
+        let n = match read_for(to, from, &mut buffer).await {
+            Ok(n) => n,
+            Err(ended) => break ended,
+        };
         if n == 0 {
             let told = !up.is_closed() && down.may_close() && pass(to, &SERVICE_RESTART, meter, down).await.is_ok();
             let _ = to.shutdown().await;
             return Ok(told);
         }
         lost.backend.hear(lost.worker.now());
-        match pass(to, &buffer[..n], meter, down).await {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::TimedOut => return Err(Ended::Stalled),
-            Err(_) => return Ok(false),
+        if let Err(error) = pass(to, &buffer[..n], meter, down).await {
+            break Ended::of_client(&error);
         }
+    };
+    if matches!(ended, Ended::Gone) {
+        // What it said last may be on its way up still. The end of that is not waited for: its backend may not read.
+        tokio::time::sleep(LAST_WORD).await;
     }
+    Err(ended)
+}
+
+/// Reads what the backend sends, until the client is gone. Nobody else may be looking at the client meanwhile: while the
+/// backend does not read, nothing is read from the client either.
+async fn read_for(
+    client: &mut (impl AsyncWrite + Unpin),
+    from: &mut (impl AsyncRead + Unpin),
+    buffer: &mut [u8],
+) -> Result<usize, Ended> {
+    let mut into = ReadBuf::new(buffer);
+    poll_fn(|cx| match Pin::new(&mut *from).poll_read(cx, &mut into) {
+        Poll::Ready(read) => Poll::Ready(read.map_err(|_| Ended::Broken)),
+        // Nothing is there to flush: it only fails when the client is gone.
+        Poll::Pending => match Pin::new(&mut *client).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Ended::of_client(&error))),
+            _ => Poll::Pending,
+        },
+    })
+    .await?;
+    Ok(into.filled().len())
 }
 
 /// Writes bytes of one direction.
