@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use relais_core::{Patience, Waited};
+use tokio::task::coop::unconstrained;
 use tokio::time::Sleep;
 
 /// A timer for a deadline that moves.
@@ -30,7 +31,9 @@ impl LazyTimer {
         if sleep.deadline().into_std() > deadline {
             sleep.as_mut().reset(deadline.into());
         }
-        while sleep.as_mut().poll(cx).is_ready() {
+        // Unconstrained: a task that has used up what the runtime lets it do at once would be told to come again, and the
+        // timer not be armed.
+        while pin!(unconstrained(sleep.as_mut())).poll(cx).is_ready() {
             if Instant::now() >= deadline {
                 return Poll::Ready(());
             }
@@ -162,6 +165,21 @@ mod tests {
             let until = tokio::time::timeout(LONG / 10, wait(&timers, SHORT)).await.expect("it rings");
             assert!(Instant::now() >= until, "not before its time");
         }
+    }
+
+    /// A task that has done much at once is stopped by the runtime at the next thing it waits for, and asked again.
+    #[tokio::test]
+    async fn a_timer_that_is_armed_by_a_task_out_of_breath_rings() {
+        let (mut timer, mut asked) = (LazyTimer::default(), 0);
+        let until = Instant::now() + SHORT;
+        let rings = poll_fn(|cx| {
+            asked += 1;
+            if asked == 1 {
+                while pin!(tokio::task::coop::consume_budget()).poll(cx).is_ready() {}
+            }
+            timer.poll_own(cx, until)
+        });
+        tokio::time::timeout(LONG / 10, rings).await.expect("it rings");
     }
 
     #[tokio::test]
