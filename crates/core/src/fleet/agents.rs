@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Fleet;
 use super::agenda::Alarm;
@@ -14,14 +15,17 @@ use crate::time::Instant;
 
 /// An agent's words are forgotten after so many questions in a row without an answer.
 const FORGET_AFTER: u32 = 3;
+/// Who asks an agent always answers, but where this edge is starved later than the question may take: so much is left to it.
+/// After that this edge itself was stopped, which says nothing about the agent.
+const GRACE: Duration = Duration::from_secs(2);
 /// Letters of a line that are kept for `status`.
 const SHOWN: usize = 200;
 
 /// What is going on with a backend's agent.
 #[derive(Debug, Default)]
 pub(super) struct AgentState {
-    /// The question whose answer has not come yet.
-    pub(super) asked: Option<u64>,
+    /// The question whose answer has not come yet, and when it was asked.
+    pub(super) asked: Option<(u64, Instant)>,
     /// Questions in a row without an answer.
     pub(super) missed: u32,
     /// `None`: nothing, or so long ago that it is forgotten.
@@ -75,16 +79,17 @@ impl Fleet {
         let Some(entry) = self.entries.get(&slot) else { return };
         let Some(agent) = self.agent_of(entry.service) else { return };
         let (interval, port) = (agent.interval, agent.port);
-        let lost = entry.agent.asked.is_some();
+        let lost = entry.agent.asked.map(|(_, at)| at + interval + GRACE);
         let muzzled = self.effective(&entry.backend.id) == Admin::Disabled;
+        if let Some(lost) = lost.filter(|lost| now < *lost && !muzzled) {
+            self.agenda.set(Alarm::Agent(slot), lost);
+            return;
+        }
         self.agenda.set(Alarm::Agent(slot), now + interval);
         if muzzled {
             // What the operator switched off is left alone, and nothing old is believed when it comes back.
             self.forget_agent(slot, now);
             return;
-        }
-        if lost {
-            self.agent_silent(slot, now);
         }
         let id = self.next_question;
         let Some(entry) = self.entries.get_mut(&slot) else { return };
@@ -93,7 +98,7 @@ impl Fleet {
             return;
         }
         self.next_question += 1;
-        entry.agent.asked = Some(id);
+        entry.agent.asked = Some((id, now));
         let addresses = entry.addresses.iter().map(|address| SocketAddr::new(address.ip(), port)).collect();
         let order = AgentOrder { id, backend: Arc::clone(&entry.backend), addresses, check, timeout: interval };
         self.changes.probes.push(Effect::Agent(order));
@@ -101,8 +106,17 @@ impl Fleet {
 
     /// What an agent answered. Any but the latest answer is ignored.
     pub(super) fn agent_said(&mut self, slot: u32, id: u64, line: Result<String, Fault>, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&slot).filter(|entry| entry.agent.asked == Some(id)) else { return };
-        entry.agent.asked = None;
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        let Some((_, at)) = entry.agent.asked.take_if(|(asked, _)| *asked == id) else { return };
+        let service = entry.service;
+        if let Some(interval) = self.agent_of(service).map(|agent| agent.interval) {
+            self.agenda.set(Alarm::Agent(slot), now.max(at + interval));
+        }
+        if line == Err(Fault::Unwatched) {
+            // That the edge did not look says nothing about the agent.
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
         let read = line.ok().and_then(|text| Some((AgentLine::read(&text)?, text)));
         let Some((line, text)) = read else {
             self.agent_silent(slot, now);

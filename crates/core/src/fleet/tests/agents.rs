@@ -25,7 +25,8 @@ impl Rig {
     fn agent(&mut self, address: &str, line: Result<&str, Fault>) {
         let to = |effect: &Effect| matches!(effect, Effect::Agent(order) if *order.backend.id.address == *address);
         self.said.clear();
-        self.until(ms(2_001), |rig| rig.said.iter().any(to));
+        // What the others are asked is not answered: they are asked again after the interval and the grace.
+        self.until(ms(4_001), |rig| rig.said.iter().any(to));
         let order = self.questions().into_iter().rfind(|order| *order.backend.id.address == *address).unwrap();
         let (slot, id) = (order.backend.slot, order.id);
         self.event(Event::Agent { slot, id, line: line.map(str::to_owned) });
@@ -47,8 +48,19 @@ fn every_agent_is_asked_at_once_and_then_in_its_interval() {
     assert_eq!(orders[0].timeout, ms(2_000));
     rig.run(ms(1_990));
     assert!(rig.questions().is_empty());
+    // Answers that come a little late, or never, are waited for: two are there in time.
+    for order in &orders[..2] {
+        rig.event(Event::Agent { slot: order.backend.slot, id: order.id, line: Ok("up".to_owned()) });
+    }
     rig.run(ms(20));
-    assert_eq!(rig.questions().len(), 4);
+    assert_eq!(rig.questions().len(), 2);
+    rig.event(Event::Agent { slot: orders[2].backend.slot, id: orders[2].id, line: Ok("up".to_owned()) });
+    rig.run(ms(1));
+    assert_eq!(rig.questions().len(), 1, "the next question was due");
+    rig.run(ms(1_970));
+    assert!(rig.questions().iter().all(|order| order.backend.slot != orders[3].backend.slot));
+    rig.run(ms(20));
+    assert!(rig.questions().iter().any(|order| order.backend.slot == orders[3].backend.slot));
     let mut silent = started(two_sites());
     silent.run(ms(5_000));
     assert!(silent.questions().is_empty(), "nobody is asked who was not named");
@@ -150,11 +162,36 @@ fn words_are_forgotten_after_three_intervals_of_silence() {
     assert_eq!((rig.member(A1).admin, rig.member(A1).percent), (Admin::Enabled, 100));
     assert_eq!(rig.told(), [None]);
     rig.agent(A1, Ok("drain"));
-    // Answers that never come count, too.
-    rig.run(ms(6_000));
+    // Who asks always answers: no answer at all is this edge's own trouble.
+    rig.run(ms(60_000));
     assert_eq!(rig.member(A1).admin, Admin::Draining);
-    rig.run(ms(2_001));
+    for fault in [Fault::ResponseTimeout, Fault::Refused, Fault::Reset] {
+        assert_eq!(rig.member(A1).admin, Admin::Draining);
+        rig.agent(A1, Err(fault));
+    }
     assert_eq!(rig.member(A1).admin, Admin::Enabled);
+}
+
+#[test]
+fn words_are_kept_while_a_starved_edge_cannot_listen() {
+    let mut rig = started(watched(|_| {}));
+    rig.agent(A1, Ok("drain"));
+    for _ in 0..10 {
+        rig.agent(A1, Err(Fault::Unwatched));
+    }
+    assert_eq!(rig.member(A1).admin, Admin::Draining, "nobody could listen");
+    // Each wait is stretched by a stall: the agent's answer comes after the next question would have been due.
+    for _ in 0..10 {
+        rig.said.clear();
+        let to = |effect: &Effect| matches!(effect, Effect::Agent(order) if *order.backend.id.address == *A1);
+        rig.until(ms(4_001), |rig| rig.said.iter().any(to));
+        let order = rig.questions().into_iter().rfind(|order| *order.backend.id.address == *A1).unwrap();
+        rig.run(ms(2_600));
+        let line = Ok("drain".to_owned());
+        rig.event(Event::Agent { slot: order.backend.slot, id: order.id, line });
+        assert_eq!(rig.member(A1).admin, Admin::Draining);
+    }
+    assert_eq!(rig.told().len(), 0, "nothing to tell");
 }
 
 #[test]
@@ -174,7 +211,7 @@ fn old_answers_are_ignored() {
     let mut rig = Rig::new(watched(|_| {}));
     rig.run(ms(1));
     let first = rig.questions();
-    rig.run(ms(2_001));
+    rig.run(ms(4_001));
     let line = || Ok("drain".to_owned());
     rig.event(Event::Agent { slot: first[0].backend.slot, id: first[0].id, line: line() });
     rig.event(Event::Agent { slot: 99, id: first[0].id, line: line() });
@@ -187,7 +224,7 @@ fn who_is_switched_off_is_not_asked_and_starts_afresh() {
     rig.agent(A1, Ok("50% drain"));
     rig.order("a", Admin::Disabled);
     rig.said.clear();
-    rig.run(ms(4_001));
+    rig.run(ms(6_001));
     assert!(rig.questions().iter().all(|order| *order.backend.id.site != *"a"));
     rig.order("a", Admin::Enabled);
     rig.run(ms(5));
