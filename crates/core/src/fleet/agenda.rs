@@ -72,6 +72,11 @@ impl Agenda {
         self.under_way
     }
 
+    /// Whether any probe is planned or under way.
+    pub(super) fn probes(&self) -> bool {
+        self.under_way > 0 || !self.probes.is_empty() || !self.doubts.is_empty()
+    }
+
     /// Everything about one backend.
     pub(super) fn cancel_all(&mut self, slot: u32) {
         self.cancel_probing(slot);

@@ -22,6 +22,8 @@ const MOST: usize = 1024;
 /// How late checks are is judged by the least late one in this time, and of so many: a stall that is over is no lack.
 const WINDOW: Duration = Duration::from_secs(1);
 const LEAST_SEEN: u32 = 16;
+/// Less is how late timers are on any machine.
+const LAG: Duration = Duration::from_millis(10);
 /// After so long without a check what was measured is old.
 const OLD: Duration = Duration::from_secs(120);
 
@@ -75,17 +77,20 @@ impl Crowd {
 
     /// A probe was sent so long after it was due. `true`: a window has ended.
     fn late(&mut self, by: Duration, now: Instant) -> bool {
-        if self.window == Instant(0) || now.since(self.window) > OLD {
+        let old = self.window != Instant(0) && now.since(self.window) > OLD;
+        if self.window == Instant(0) || old {
+            // So few in so long are not too many.
+            self.lag = Duration::ZERO;
             (self.window, self.seen, self.least) = (now, 0, Duration::MAX);
         }
         self.seen = self.seen.saturating_add(1);
         self.least = self.least.min(by);
         let over = self.seen >= LEAST_SEEN && now.since(self.window) >= WINDOW;
         if over {
-            self.lag = self.least;
+            self.lag = if self.least < LAG { Duration::ZERO } else { self.least };
             (self.window, self.seen, self.least) = (now, 0, Duration::MAX);
         }
-        over
+        over || old
     }
 }
 
@@ -123,6 +128,17 @@ impl Fleet {
         self.crowd.behind = behind;
         let services = self.services.iter().filter(|service| slack(service).is_some_and(|slack| lag > slack)).count();
         self.changes.notes.push(Transition::Checks { lag: behind.then_some(lag), services });
+    }
+
+    /// Nothing is checked any more: what was measured is no longer so.
+    pub(super) fn settle_crowd(&mut self) {
+        if self.crowd.window == Instant(0) || self.agenda.probes() {
+            return;
+        }
+        if self.crowd.behind {
+            self.changes.notes.push(Transition::Checks { lag: None, services: 0 });
+        }
+        self.crowd = Crowd { most: self.crowd.most, ..Crowd::default() };
     }
 
     /// Why a service's contract cannot be kept by checks, when there are too many of them.

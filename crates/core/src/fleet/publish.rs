@@ -19,6 +19,7 @@ impl Fleet {
             self.readmit(service, now);
             self.note_availability(service, now);
         }
+        self.settle_crowd();
         self.publish(&touched);
         self.open_failovers(now);
         self.collect_certificates();

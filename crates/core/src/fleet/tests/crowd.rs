@@ -98,6 +98,57 @@ fn with_a_limit_everybody_has_a_turn_and_the_contract_that_cannot_be_kept_is_tol
     assert_eq!(rig.fleet.report(rig.now).services[0].trouble, Vec::<String>::new());
 }
 
+/// Times that just hold, as they may be when they are set by hand: no check may come late.
+fn tight() -> Rig {
+    let mut rig = crowd(100);
+    let timers = &mut rig.fleet.services[0].timers;
+    timers.failover_within = timers.detection();
+    rig
+}
+
+/// Lets time pass with timers that are always a bit late.
+fn run_late(rig: &mut Rig, time: Duration, by: Duration) {
+    let end = rig.now + time;
+    while let Some(at) = rig.fleet.poll_timeout().filter(|at| *at <= end) {
+        let woken = rig.now.max(at + by);
+        while let Some(answer) = rig.answers.first_entry().filter(|answer| answer.key().0 <= woken) {
+            let ((at, id), (slot, result, took)) = answer.remove_entry();
+            rig.now = rig.now.max(at);
+            rig.event(Event::Probed { slot, id, result, took, said: None });
+        }
+        rig.now = woken;
+        rig.fleet.handle_timeout(rig.now);
+        rig.take();
+    }
+}
+
+#[test]
+fn timers_that_are_a_bit_late_are_no_lack_however_tight_the_times() {
+    let mut rig = tight();
+    run_late(&mut rig, ms(10_000), Duration::from_micros(900));
+    assert_eq!(rig.notes(), []);
+    assert!(!rig.fleet.report(rig.now).checks.behind);
+    rig.fleet.allow_probes(1);
+    rig.run(ms(5_000));
+    assert!(rig.fleet.report(rig.now).checks.behind, "a lack is");
+    rig.fleet.allow_probes(1_000);
+    run_late(&mut rig, ms(10_000), Duration::from_micros(900));
+    assert!(!rig.fleet.report(rig.now).checks.behind, "and it ends");
+}
+
+#[test]
+fn when_nothing_is_checked_any_more_checks_are_not_late() {
+    let mut rig = crowd(1_000);
+    rig.fleet.allow_probes(10);
+    rig.run(ms(5_000));
+    assert!(rig.fleet.report(rig.now).checks.behind);
+    rig.order("a", Admin::Disabled);
+    rig.run(ms(1_000));
+    let checks = rig.fleet.report(rig.now).checks;
+    assert_eq!((checks.behind, checks.lag_micros, checks.most), (false, 0, 10));
+    assert!(rig.notes().contains(&Transition::Checks { lag: None, services: 0 }));
+}
+
 #[test]
 fn one_stall_is_no_lack() {
     let mut rig = crowd(1_000);
