@@ -43,8 +43,8 @@ impl Fleet {
             // In doubt the mark stays where the last answer left it, so that no success falls between two probes.
             entry.probe_mark = entry.succeeded();
         }
-        (entry.pressed, entry.whole_next) = (false, false);
-        entry.probe = Some(Outstanding { id, sent: now, short });
+        let (pressed, whole) = (std::mem::take(&mut entry.pressed), std::mem::take(&mut entry.whole_next));
+        entry.probe = Some(Outstanding { id, sent: now, short, pressed, whole });
         entry.last_sent = now;
         let (backend, host) = (Arc::clone(&entry.backend), Arc::clone(&entry.host));
         let (addresses, drill) = (Arc::clone(&entry.addresses), self.sites[entry.site].drill);
@@ -75,8 +75,8 @@ impl Fleet {
         let took_micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         entry.recent.push_back(ProbeReport { at: now, took_micros, fault: result.err(), said });
         if result == Err(Fault::Unwatched) {
-            // That the edge did not look says nothing about the backend: it is asked again.
-            self.plan(slot, now);
+            // That the edge did not look says nothing about the backend: it is asked again, and the same.
+            self.ask_again(slot, probe, now);
             return;
         }
         if result.is_ok() {
@@ -89,6 +89,18 @@ impl Fleet {
         }
         self.weigh(slot, Evidence::Probe(result), Source::Probe(probe), now);
         self.plan(slot, now);
+    }
+
+    /// Nobody looked at what became of a probe: what it was to find out is still open.
+    fn ask_again(&mut self, slot: u32, probe: Outstanding, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        entry.whole_next |= probe.whole;
+        entry.pressed |= probe.pressed;
+        let hurry = probe.pressed && entry.health() == Health::Up;
+        self.plan(slot, now);
+        if hurry {
+            self.hurry(slot, now);
+        }
     }
 
     /// No result came for a probe. A prober always answers: it has lost its way, or this edge was stopped meanwhile.

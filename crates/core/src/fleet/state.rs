@@ -40,6 +40,9 @@ pub(super) struct Outstanding {
     pub(super) sent: Instant,
     /// It has the short, confirming deadline.
     pub(super) short: bool,
+    /// It was to be short, or whole, as `pressed` and `whole_next` said.
+    pub(super) pressed: bool,
+    pub(super) whole: bool,
 }
 
 /// What is going on with a backend's name.

@@ -55,6 +55,37 @@ fn a_check_nobody_looked_at_is_no_evidence_and_is_made_again() {
 }
 
 #[test]
+fn a_question_whose_answer_nobody_looked_at_is_asked_again_at_once_and_as_it_was() {
+    let mut rig = started(pair(|_| {}));
+    let asked = |rig: &Rig| -> Vec<(Instant, Duration)> {
+        rig.probes.iter().filter(|(_, order)| order.backend.slot == 0).map(|(at, order)| (*at, order.timeout)).collect()
+    };
+    // A worker waits there: a short question, and nobody could look.
+    rig.set(A1, Err(Fault::Unwatched));
+    rig.until(ms(1_000), |rig| rig.answers.values().all(|(slot, ..)| *slot != 0));
+    rig.probes.clear();
+    rig.event(Event::Overdue { slot: 0 });
+    rig.until(ms(2_000), |rig| asked(rig).len() == 4);
+    let all = asked(&rig);
+    assert!(all.iter().all(|(_, timeout)| *timeout == ms(80)), "{all:?}");
+    let fast = rig.fleet.services[0].timers.fast_interval;
+    assert!(all.windows(2).all(|two| two[1].0.since(two[0].0) <= fast + ms(5)), "{all:?}");
+    // It connects and gets no answer: that is for a whole one to say, and again nobody could look.
+    rig.set(A1, Err(Fault::ResponseTimeout));
+    rig.until(ms(1_000), |rig| asked(rig).len() == 5);
+    rig.set(A1, Err(Fault::Unwatched));
+    rig.until(ms(2_000), |rig| asked(rig).len() == 9);
+    let all = asked(&rig).split_off(5);
+    assert!(all.iter().all(|(_, timeout)| *timeout > ms(80)), "{all:?}");
+    assert!(all.windows(2).all(|two| two[1].0.since(two[0].0) <= fast + ms(5)), "{all:?}");
+    rig.set(A1, Ok(()));
+    rig.run(ms(300));
+    let before = asked(&rig).len();
+    rig.run(ms(2_000));
+    assert!(asked(&rig).len() - before <= 12, "an answer ends it");
+}
+
+#[test]
 fn many_probes_that_are_due_together_go_out_in_turns() {
     let mut rig = crowd(1_000);
     rig.now = rig.now + ms(2_000);
