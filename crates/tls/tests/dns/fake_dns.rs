@@ -9,7 +9,7 @@ use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{RData, Record, RecordType};
 
 pub(crate) struct Late {
-    /// Questions for texts, answered.
+    /// Questions for texts.
     pub(crate) asked: Arc<AtomicUsize>,
 }
 
@@ -34,8 +34,9 @@ impl Late {
                     answer.add_answer(Record::from_rdata(query.name().clone(), 1, text));
                 }
                 answer.add_query(query);
-                let _ = socket.send_to(&answer.to_vec().unwrap(), peer);
+                // Who has the answer may look at the count at once.
                 counter.store(number, Ordering::SeqCst);
+                let _ = socket.send_to(&answer.to_vec().unwrap(), peer);
             }
         });
         Late { asked }
