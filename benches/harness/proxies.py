@@ -119,6 +119,15 @@ access = false
         return subprocess.run([self.bin, *words, "--socket", str(self.dir / "admin.sock")], capture_output=True, text=True)
 
 
+class RelaisPgo(Relais):
+    """What `benches/pgo` built."""
+    name = "relais-pgo"
+
+    def find(self):
+        built = machine.ROOT / "target" / "pgo" / "relais"
+        return built if built.exists() else machine.fail(f"{built} is not here: benches/pgo makes it")
+
+
 class Haproxy(Proxy):
     name = package = "haproxy"
     version_words = ["-v"]
@@ -230,4 +239,6 @@ class Caddy(Proxy):
         return [self.bin, "reload", "--config", self.dir / "Caddyfile", "--adapter", "caddyfile", "--address", f"127.0.0.1:{ADMIN}"]
 
 
-ALL = {kind.name: kind for kind in (Relais, Haproxy, Nginx, Caddy)}
+ALL = {kind.name: kind for kind in (Relais, RelaisPgo, Haproxy, Nginx, Caddy)}
+# Measured when none is named.
+USUAL = ["relais", "haproxy", "nginx", "caddy"]
