@@ -20,9 +20,13 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("relais-core", &["relais-config"]),
     ("relais-store", &["relais-core"]),
     ("relais-program", &[]),
+    ("relais-attend", &["relais-core"]),
     ("relais-tls", &["relais-core", "relais-program"]),
-    ("relais-proxy", &["relais-core", "relais-tls"]),
-    ("relais-control", &["relais-config", "relais-core", "relais-program", "relais-store", "relais-tls"]),
+    ("relais-proxy", &["relais-attend", "relais-core", "relais-tls"]),
+    (
+        "relais-control",
+        &["relais-attend", "relais-config", "relais-core", "relais-program", "relais-store", "relais-tls"],
+    ),
     ("relais", &["relais-config", "relais-core", "relais-store", "relais-tls", "relais-proxy", "relais-control"]),
 ];
 
@@ -32,6 +36,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("relais-core", IMPURE),
     ("relais-store", &["hyper", "rustls", "tokio-rustls", "socket2", "axum", "toml"]),
     ("relais-program", &["hyper", "rustls", "socket2", "sled", "toml"]),
+    ("relais-attend", &["hyper", "rustls", "socket2", "sled", "toml"]),
     ("relais-tls", &["sled", "axum", "notify", "toml", "prometheus"]),
     ("relais-proxy", &["sled", "axum", "notify", "toml", "prometheus", "rcgen"]),
     ("relais-control", &["sled", "rcgen"]),

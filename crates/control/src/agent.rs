@@ -5,7 +5,6 @@ use std::time::Duration;
 use relais_core::{AgentOrder, Fault};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::attend;
 use crate::probe::connect;
 
 /// Longest line.
@@ -15,9 +14,9 @@ const LINE: usize = 1024;
 pub(crate) async fn ask(order: &AgentOrder) -> Result<String, Fault> {
     let send = order.check.agent.as_ref().map(|agent| agent.send.as_slice()).unwrap_or_default();
     let asking = converse(order, send, order.timeout);
-    attend::within(order.timeout, asking)
+    relais_attend::within(order.timeout, asking)
         .await
-        .unwrap_or_else(|waited| Err(attend::fault(waited, Fault::ResponseTimeout)))
+        .unwrap_or_else(|waited| Err(relais_attend::fault(waited, Fault::ResponseTimeout)))
 }
 
 async fn converse(order: &AgentOrder, send: &[u8], within: Duration) -> Result<String, Fault> {

@@ -16,7 +16,6 @@ mod admin;
 mod agent;
 mod alarm;
 mod apply;
-mod attend;
 mod certs;
 mod contract;
 mod control;

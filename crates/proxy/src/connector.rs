@@ -22,7 +22,6 @@ use crate::h2_client;
 use crate::line::{Carries, Line};
 use crate::pool::Slot;
 use crate::sender::Sender;
-use crate::timer;
 use crate::worker::Worker;
 
 /// What may be repeated waits for less than one contract until what was sent is acknowledged. The rest waits for three, and
@@ -185,7 +184,7 @@ async fn through_shortage(worker: &Arc<Worker>, goal: &Goal) -> Result<Sender, T
             let io = dial(worker, goal).await?;
             handshake(goal, io).await.map_err(Trouble::Fault)
         };
-        let result = timer::within(goal.deadline, dial).await;
+        let result = relais_attend::within(goal.deadline, dial).await;
         match result.unwrap_or_else(|waited| Err(Trouble::of(waited))) {
             Err(Trouble::Shortage) if Instant::now() < give_up => tokio::time::sleep(SHORTAGE_PAUSE).await,
             result => return result,
@@ -211,7 +210,7 @@ async fn dial_any(goal: &Goal) -> Result<Line, Trouble> {
     let mut last = Trouble::Fault(Fault::Unresolved);
     for address in goal.addresses.iter() {
         let share = goal.deadline / u32::try_from(goal.addresses.len()).unwrap_or(u32::MAX).max(1);
-        last = match timer::within(share, TcpStream::connect(*address)).await {
+        last = match relais_attend::within(share, TcpStream::connect(*address)).await {
             Ok(Ok(stream)) => return Ok(Line::new(stream, goal.unacknowledged, goal.look_every, goal.carries)),
             Ok(Err(error)) => trouble(&error),
             Err(waited) => Trouble::of(waited),

@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use relais_core::{Patience, Waited};
 use tokio::task::coop::unconstrained;
 use tokio::time::Sleep;
 
@@ -61,22 +60,6 @@ impl LazyTimer {
     /// Forgets the deadline and frees the timer.
     pub(crate) fn clear(&mut self) {
         self.sleep = None;
-    }
-}
-
-/// What `work` came to within a deadline that counts only time in which this worker ran: see [`relais_core::Patience`].
-pub(crate) async fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> Result<T, Waited> {
-    let mut work = pin!(work);
-    let (mut patience, mut from) = (Patience::new(deadline), Instant::now());
-    loop {
-        let slice = patience.slice()?;
-        // The work is looked at first, however late this is.
-        if let Ok(done) = tokio::time::timeout(slice, work.as_mut()).await {
-            return Ok(done);
-        }
-        let woken = Instant::now();
-        patience.woke(woken - from);
-        from = woken;
     }
 }
 

@@ -17,7 +17,6 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::fault::{self, Phase, Progress, Trouble};
-use crate::attend;
 
 trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
@@ -120,9 +119,9 @@ pub(super) async fn connect(order: &ProbeOrder, progress: &Progress) -> Result<(
     let on_port = |address: &SocketAddr| SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
     let addresses: Vec<SocketAddr> = order.addresses.iter().map(on_port).collect();
     let asked = Instant::now();
-    let (stream, address) = match attend::within(order.connect, dial(&addresses, order.connect)).await {
+    let (stream, address) = match relais_attend::within(order.connect, dial(&addresses, order.connect)).await {
         Ok(connected) => connected?,
-        Err(waited) => return Err(attend::fault(waited, Fault::ConnectTimeout).into()),
+        Err(waited) => return Err(relais_attend::fault(waited, Fault::ConnectTimeout).into()),
     };
     if addresses.first() == Some(&address) {
         progress.connected(asked.elapsed());
@@ -139,10 +138,10 @@ pub(crate) async fn dial(addresses: &[SocketAddr], within: Duration) -> Result<(
         let connected = if index + 1 == addresses.len() {
             connecting.await
         } else {
-            match attend::within(share, connecting).await {
+            match relais_attend::within(share, connecting).await {
                 Ok(connected) => connected,
                 Err(waited) => {
-                    trouble = Trouble::Fault(attend::fault(waited, Fault::ConnectTimeout));
+                    trouble = Trouble::Fault(relais_attend::fault(waited, Fault::ConnectTimeout));
                     continue;
                 }
             }

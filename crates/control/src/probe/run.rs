@@ -14,7 +14,6 @@ use super::drill;
 use super::fault::{Phase, Progress, Trouble};
 use super::reserve::Reserve;
 use super::{exchange, exec, grpc, http, mysql, redis};
-use crate::attend;
 
 /// Pause before trying again after a shortage of our own.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
@@ -64,12 +63,12 @@ impl Prober {
         loop {
             let (started, progress) = (Instant::now(), Progress::default());
             let attempt = self.attempt(order, tls.as_ref(), &progress);
-            let outcome = attend::within(order.timeout, attempt).await;
+            let outcome = relais_attend::within(order.timeout, attempt).await;
             let took = started.elapsed();
             let result = match outcome {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(Trouble::Fault(fault))) => Err(fault),
-                Err(waited) => Err(attend::fault(waited, progress.overdue())),
+                Err(waited) => Err(relais_attend::fault(waited, progress.overdue())),
                 Ok(Err(Trouble::Local(error))) => {
                     self.complain(&error);
                     if !self.reserve.spend() {

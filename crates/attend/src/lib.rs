@@ -1,4 +1,5 @@
-//! Waits with a deadline that counts only time in which this process ran: see [`relais_core::Patience`].
+//! Waits with a deadline that counts only time in which this process ran: see [`relais_core::Patience`], which decides. May read
+//! the clock and sleep; knows nothing of what is waited for.
 
 use std::future::Future;
 use std::pin::pin;
@@ -6,8 +7,12 @@ use std::time::{Duration, Instant};
 
 use relais_core::{Fault, Patience, Waited};
 
-/// What `work` came to. `Err`: it did not end in time, or nobody can say.
-pub(crate) async fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> Result<T, Waited> {
+/// What `work` came to.
+///
+/// # Errors
+///
+/// It did not end within `deadline`, or nobody can say.
+pub async fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> Result<T, Waited> {
     let mut work = pin!(work);
     let (mut patience, mut from) = (Patience::new(deadline), Instant::now());
     loop {
@@ -23,7 +28,8 @@ pub(crate) async fn within<T>(deadline: Duration, work: impl Future<Output = T>)
 }
 
 /// What a wait that ended without the work says of the backend, where `late` would be its fault.
-pub(crate) fn fault(waited: Waited, late: Fault) -> Fault {
+#[must_use]
+pub fn fault(waited: Waited, late: Fault) -> Fault {
     match waited {
         Waited::Whole => late,
         Waited::Unwatched => Fault::Unwatched,
