@@ -17,9 +17,14 @@ fn alone(backend: &Raw) -> Edge {
 
 /// The first is preferred; the other one stands by.
 fn pair(backend: &Raw, other: &Plain) -> Edge {
+    pair_with(backend, other, "")
+}
+
+/// The same, with `more` of the service.
+fn pair_with(backend: &Raw, other: &Plain, more: &str) -> Edge {
     let edge = Setup::services(&format!(
         "[edge]\nworkers = 1\n[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 0\n\
-         failover_within = \"300ms\"\n[service.web.backends]\ndijon = [\"{}\"]\nthory = [\"{}\"]\n",
+         failover_within = \"300ms\"\n{more}[service.web.backends]\ndijon = [\"{}\"]\nthory = [\"{}\"]\n",
         backend.address(),
         other.address()
     ))
@@ -156,4 +161,40 @@ fn a_connection_that_once_carried_much_is_left_when_it_is_dead() {
     forget(&mut dead);
     assert_eq!(dead.0.ask(get("/again")).text(), "other");
     assert_eq!(edge.sample("relais_upstream_connections_total", &["reused"]), 1.0);
+}
+
+/// A request that has arrived and is acknowledged, on a connection that then loses all.
+fn lost_after(edge: &Edge, backend: &Raw, request: &str) -> (Conn, Conn) {
+    let waiting = begin(edge, backend, request);
+    waiting.1.deafen();
+    waiting
+}
+
+#[test]
+fn an_answer_that_is_lost_is_asked_for_elsewhere_and_a_post_is_told() {
+    let (backend, other) = (Raw::new(), Plain::saying("other"));
+    // The calm questions of an idle connection would need seven seconds.
+    let edge = pair_with(&backend, &other, "[service.web.timeout]\nresponse = \"6s\"\n");
+    let (mut repeated, _upstream) = lost_after(&edge, &backend, &get("/get"));
+    assert_eq!(repeated.answer().text(), "other");
+    let post = "POST /post HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n";
+    let (mut told, _upstream) = lost_after(&edge, &backend, post);
+    assert_eq!(told.answer().status(), 504);
+    for path in ["/get", "/post"] {
+        let line = edge.access_to(path);
+        assert!(line["attempts"].as_str().unwrap().contains(" unacknowledged "), "{line}");
+    }
+    assert!(other.seen().iter().all(|seen| seen.head.target() == "/get"), "a POST is never repeated");
+}
+
+#[test]
+fn an_application_that_takes_its_time_is_waited_for() {
+    let (backend, other) = (Raw::new(), Plain::saying("other"));
+    let edge = pair(&backend, &other);
+    let (mut slow, mut upstream) = begin(&edge, &backend, &get("/slow"));
+    // Its kernel has answered some questions by then.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    upstream.send(ok("late"));
+    assert_eq!(slow.answer().text(), "late");
+    assert!(other.seen().is_empty());
 }

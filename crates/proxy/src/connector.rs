@@ -29,6 +29,9 @@ use crate::worker::Worker;
 /// bounds what no verdict covers, as when a firewall on the way forgets its connections.
 const LEAST_UNACKNOWLEDGED: Duration = Duration::from_secs(3);
 
+/// A connection is looked at twice in a contract, and this often at least.
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
+
 /// What a connect task needs to know.
 #[derive(Clone)]
 pub(crate) struct Goal {
@@ -115,7 +118,7 @@ impl Goal {
             deadline: timers.connect,
             unacknowledged: if shared { long } else { unshared },
             unshared,
-            look_every: timers.failover_within,
+            look_every: (timers.failover_within / 2).min(LONGEST_LOOK),
             carries,
             host: Arc::clone(&exchange.host.original),
             keep_idle: forward.keep_idle,

@@ -6,17 +6,20 @@
 //!
 //! Where nothing is sent, nothing stays unacknowledged: a connection that only receives, or waits for an answer, would be
 //! silent for ever once something on its way has forgotten it. So the kernel asks the other one (keep-alive, RFC 9293
-//! 3.8.4) as soon as a line has been silent for a while, and stops when it speaks.
+//! 3.8.4) as soon as a line has been silent for a while, and stops when it speaks. Where a request waits for its answer it
+//! asks earlier and more often: the line is then given up about as soon as if the request had not been acknowledged. The
+//! kernel of a slow application answers.
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::socket::poll_write_pieces;
@@ -27,12 +30,27 @@ const ROOM: usize = 32 << 10;
 /// The silence after which the kernel asks, and asks again.
 const ASK_AFTER: Duration = Duration::from_secs(3);
 
+/// The same while an answer is waited for: a kernel counts in whole seconds.
+const ASK_SOON: Duration = Duration::from_secs(1);
+
 /// Between two questions that nobody answers.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// The same while an answer is waited for. Linux answers no more often (`tcp_invalid_ratelimit`).
+const NUDGE: Duration = Duration::from_millis(500);
+
+/// Where an answer is waited for a line may be silent for so long at least: two questions have had their time by then.
+const LEAST_SILENCE: Duration = Duration::from_millis(1_750);
+
+/// An answer that has been waited for so many times longer than a dead line would be is waited for like any silence.
+const HURRY: u32 = 3;
 
 /// So many questions stay unanswered before a connection is dead. On a line that loses one packet in a hundred each way, two
 /// would end nearly every third idle WebSocket each hour; four end one in seven thousand.
 const QUESTIONS: u32 = 4;
+
+/// The silence after which those have had their time.
+const CALM: Duration = Duration::from_secs(ASK_AFTER.as_secs() + ASK_EVERY.as_secs() * QUESTIONS as u64);
 
 /// The connection.
 #[derive(Debug)]
@@ -53,8 +71,16 @@ pub(crate) struct Line {
     moved: bool,
     /// Nothing has moved for this long, in whole looks.
     silent: Duration,
-    /// The kernel asks.
-    asking: bool,
+    asking: Asking,
+}
+
+/// Whether the kernel asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    No,
+    /// Often, as an answer is waited for.
+    Hurried,
+    Calm,
 }
 
 /// What a connection is for.
@@ -85,7 +111,7 @@ impl Line {
             look: None,
             moved: false,
             silent: Duration::ZERO,
-            asking: false,
+            asking: Asking::No,
         }
     }
 
@@ -98,45 +124,71 @@ impl Line {
     /// Nothing is there to read: has it been like this for a while? Costs a request nothing, as one look covers all that
     /// passes until then.
     fn wait(&mut self, cx: &mut Context<'_>) {
-        while !self.asking {
-            let (look, waker) = self.look.get_or_insert_with(|| (Box::pin(sleep(self.every)), Waker::noop().clone()));
+        while self.asking != Asking::Calm {
+            let every = if self.asking == Asking::Hurried { NUDGE } else { self.every };
+            let (look, waker) = self.look.get_or_insert_with(|| (Box::pin(sleep(every)), Waker::noop().clone()));
             if !look.is_elapsed() && waker.will_wake(cx.waker()) {
                 return;
             }
             waker.clone_from(cx.waker());
-            if look.as_mut().poll(cx).is_pending() {
+            // Unconstrained: a task that has used up what the runtime lets it do at once would be told to come again, and the
+            // timer not be armed.
+            if pin!(unconstrained(look.as_mut())).poll(cx).is_pending() {
                 return;
             }
             let moved = std::mem::take(&mut self.moved);
-            self.silent = if moved { Duration::ZERO } else { self.silent + self.every };
-            // What was sent last had its time: it is acknowledged, or this connection has ended.
-            if self.silent >= self.patience {
+            self.silent = if moved { Duration::ZERO } else { self.silent + every };
+            if !self.silent.is_zero() && self.hurries() {
+                self.ask(Asking::Hurried);
+            } else if self.silent >= self.patience {
+                // What was sent last had its time: it is acknowledged, or this connection has ended.
                 self.look = None;
-                self.ask();
-            } else {
-                look.as_mut().reset(Instant::now() + self.every);
+                self.ask(Asking::Calm);
+                return;
+            }
+            let next = if self.asking == Asking::Hurried { NUDGE } else { self.every };
+            if let Some((look, waker)) = &mut self.look {
+                look.as_mut().reset(Instant::now() + next);
                 waker.clone_from(Waker::noop());
             }
         }
     }
 
-    /// The kernel asks whether the other end still knows this connection.
-    fn ask(&mut self) {
-        self.asking = true;
+    /// Whether an answer is waited for, and not for so long already that it is the application which takes its time.
+    fn hurries(&self) -> bool {
+        let limit = self.silence();
+        self.kind != Carries::Bytes && self.unread > 0 && limit < CALM && self.silent < limit * HURRY
+    }
+
+    /// How long the line may be silent while an answer is waited for.
+    fn silence(&self) -> Duration {
+        self.patience.max(LEAST_SILENCE)
+    }
+
+    /// The kernel asks whether the other end still knows this connection; where it does that already and hurries, once more
+    /// if the last question was not answered.
+    fn ask(&mut self, how: Asking) {
         let socket = SockRef::from(&self.stream);
-        let questions = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY).with_retries(QUESTIONS);
-        // Not fatal where refused: it only shortens waits.
-        let _ = socket.set_tcp_keepalive(&questions);
-        if self.watched {
-            // While it is set it decides instead of their number.
-            let _ = socket.set_tcp_user_timeout(Some(self.patience.max(ASK_AFTER + ASK_EVERY * QUESTIONS)));
+        let hurried = how == Asking::Hurried;
+        let questions = TcpKeepalive::new().with_time(if hurried { ASK_SOON } else { ASK_AFTER });
+        if self.asking == how {
+            let _ = socket.set_tcp_keepalive(&questions);
+            return;
         }
+        self.asking = how;
+        // Not fatal where refused: both only shorten waits.
+        if self.watched {
+            // While it is set it decides instead of the number of questions.
+            let limit = if hurried { self.silence() } else { self.patience.max(CALM) };
+            let _ = socket.set_tcp_user_timeout(Some(limit));
+        }
+        let _ = socket.set_tcp_keepalive(&questions.with_interval(ASK_EVERY).with_retries(QUESTIONS));
     }
 
     /// Before bytes are sent: the first ones after a word of the backend are watched, however many went before.
     fn sending(&mut self) {
         self.moved = true;
-        if std::mem::take(&mut self.asking) {
+        if std::mem::replace(&mut self.asking, Asking::No) != Asking::No {
             self.silent = Duration::ZERO;
             let socket = SockRef::from(&self.stream);
             let _ = socket.set_keepalive(false);
@@ -293,21 +345,67 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(30), reads).await.unwrap();
     }
 
+    fn asks(line: &Line) -> bool {
+        SockRef::from(&line.stream).keepalive().unwrap()
+    }
+
+    fn first_question(line: &Line) -> Duration {
+        SockRef::from(&line.stream).tcp_keepalive_time().unwrap()
+    }
+
     #[tokio::test]
     async fn a_silent_line_is_asked_after_until_it_is_spoken_on() {
-        for kind in [Carries::Requests(Some(AGAIN)), Carries::Bytes] {
-            let (_there, mut line) = pair(kind).await;
+        for kind in [Carries::Requests(None), Carries::Bytes] {
+            let (mut there, mut line) = pair(kind).await;
             line.patience = EVERY * 2;
-            assert!(!SockRef::from(&line.stream).keepalive().unwrap());
+            assert!(!asks(&line));
             for _ in 0..2 {
-                reads_until(&mut line, |line| line.asking).await;
-                assert!(SockRef::from(&line.stream).keepalive().unwrap());
+                reads_until(&mut line, |line| line.asking == Asking::Calm).await;
+                assert!(asks(&line));
                 // What was sent last may still be lost: that is noticed too, and no single lost question ends it.
-                assert!(timeout(&line).is_some_and(|limit| limit >= ASK_AFTER + ASK_EVERY * QUESTIONS));
+                assert_eq!((timeout(&line), first_question(&line)), (Some(CALM), ASK_AFTER));
                 line.write_all(&[0]).await.unwrap();
-                assert!(!SockRef::from(&line.stream).keepalive().unwrap());
+                assert!(!asks(&line));
                 assert_eq!(timeout(&line), Some(EVERY * 2));
+                there.write_all(b"x").await.unwrap();
+                line.read_exact(&mut [0]).await.unwrap();
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn where_an_answer_is_waited_for_the_questions_come_early_and_not_for_ever() {
+        for patience in [EVERY, LEAST_SILENCE * 2] {
+            let (_there, mut line) = pair(Carries::Requests(Some(AGAIN))).await;
+            line.patience = patience;
+            line.write_all(&[0]).await.unwrap();
+            reads_until(&mut line, |line| line.asking != Asking::No).await;
+            assert_eq!((line.asking, line.silent), (Asking::Hurried, EVERY), "at the first look that finds it silent");
+            assert_eq!((timeout(&line), first_question(&line)), (Some(patience.max(LEAST_SILENCE)), ASK_SOON));
+            let enough = patience.max(LEAST_SILENCE) * HURRY;
+            line.silent = enough - NUDGE * 2;
+            reads_until(&mut line, |line| line.silent + NUDGE >= enough).await;
+            assert_eq!(line.asking, Asking::Hurried);
+            reads_until(&mut line, |line| line.silent >= enough).await;
+            assert_eq!((line.asking, timeout(&line), first_question(&line)), (Asking::Calm, Some(CALM), ASK_AFTER));
+            line.write_all(&[0]).await.unwrap();
+            assert!(!asks(&line));
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_hurries_where_no_answer_is_waited_for() {
+        for (kind, answered) in [(Carries::Bytes, false), (Carries::Requests(None), true)] {
+            let (mut there, mut line) = pair(kind).await;
+            line.patience = EVERY;
+            line.write_all(&[0]).await.unwrap();
+            if answered {
+                there.write_all(b"x").await.unwrap();
+                line.read_exact(&mut [0]).await.unwrap();
+                line.patience = EVERY;
+            }
+            reads_until(&mut line, |line| line.asking != Asking::No).await;
+            assert_eq!(line.asking, Asking::Calm);
         }
     }
 
@@ -316,8 +414,8 @@ mod tests {
         let (_there, mut line) = pair(Carries::Requests(None)).await;
         line.patience = EVERY * 2;
         line.write_all(&[0; ROOM + 1]).await.unwrap();
-        reads_until(&mut line, |line| line.asking).await;
-        assert!(SockRef::from(&line.stream).keepalive().unwrap());
+        reads_until(&mut line, |line| line.asking != Asking::No).await;
+        assert!(asks(&line));
         assert_eq!(timeout(&line), None);
     }
 
@@ -334,7 +432,7 @@ mod tests {
             }
             let looked = |line: &Line| line.silent != EVERY * 4;
             reads_until(&mut line, looked).await;
-            assert!(line.silent.is_zero() && !line.asking);
+            assert!(line.silent.is_zero() && line.asking == Asking::No);
         }
     }
 }
