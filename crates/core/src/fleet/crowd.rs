@@ -92,6 +92,11 @@ impl Crowd {
         }
         over || old
     }
+
+    /// Even the least late probe comes late: in the last window, or in this one so far.
+    pub(super) fn is_late(&self) -> bool {
+        !self.lag.is_zero() || (self.seen >= LEAST_SEEN && self.least >= LAG)
+    }
 }
 
 impl Fleet {

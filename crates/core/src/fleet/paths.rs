@@ -10,6 +10,11 @@ impl Fleet {
     /// The connect of a probe was answered after `took`.
     pub(super) fn connected(&mut self, slot: u32, took: Duration) {
         let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
+        let known = self.sites[index].round_trip.smoothed();
+        if self.crowd.is_late() && known.is_some_and(|known| took > known) {
+            // What is longer now is how late we look, not the path. What is shorter is never our doing.
+            return;
+        }
         if !self.sites[index].round_trip.observe(took) {
             return;
         }

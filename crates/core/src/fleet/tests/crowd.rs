@@ -202,3 +202,23 @@ fn a_dead_site_of_many_is_found_though_few_may_be_asked_at_a_time() {
     // Silence holds a place for 80 to 200 ms: 500 to 1,250 a second can be asked, each four times.
     rig.until(ms(10_000), |rig| rig.snapshot.pools[0].members.iter().all(|member| member.health == Health::Down));
 }
+
+#[test]
+fn a_path_is_not_longer_because_checks_are_late() {
+    let mut rig = crowd(1_000);
+    let connects = |rig: &mut Rig, took| (0..50).for_each(|slot| rig.event(Event::Connected { slot, took }));
+    let away = |rig: &Rig| rig.fleet.report(rig.now).sites[0].round_trip_micros;
+    connects(&mut rig, ms(4));
+    rig.fleet.allow_probes(10);
+    rig.run(ms(5_000));
+    assert!(rig.fleet.report(rig.now).checks.behind);
+    let generation = rig.snapshot.generation;
+    connects(&mut rig, ms(300));
+    assert_eq!((away(&rig), rig.snapshot.generation), (Some(4_000), generation));
+    connects(&mut rig, ms(2));
+    assert!(away(&rig).is_some_and(|micros| micros < 2_100), "what is shorter is true: {:?}", away(&rig));
+    rig.fleet.allow_probes(1_000);
+    rig.run(ms(5_000));
+    connects(&mut rig, ms(30));
+    assert!(away(&rig).is_some_and(|micros| micros > 29_000), "it counts again: {:?}", away(&rig));
+}
