@@ -92,4 +92,8 @@ fn prometheus_accepts_its_files() {
             Command::new("promtool").args(["check", what, file]).current_dir(root().join("docker")).output().unwrap();
         assert!(checked.status.success(), "{}", told(&checked));
     }
+    let tested =
+        Command::new("promtool").args(["test", "rules", "tests/house/alerts.yml"]).current_dir(root()).output();
+    let tested = tested.unwrap();
+    assert!(tested.status.success(), "{}", told(&tested));
 }

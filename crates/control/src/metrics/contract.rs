@@ -15,7 +15,7 @@ pub(super) fn families(scrape: &Scrape) -> Vec<MetricFamily> {
         Family::counter("relais_failover_overruns_total", "Failovers that took longer than the contract.");
     let mut holds = Family::gauge(
         "relais_failover_contract_holds",
-        "0: over the measured path of a site the contract cannot hold; `relais status` says why.",
+        "0: over the measured path of a site, or with checks this late, the contract cannot hold; `relais status` says why.",
     );
     let mut lost = Family::counter(
         "relais_requests_lost_total",
