@@ -11,7 +11,7 @@ use crate::time::Instant;
 use crate::verdict::{Evidence, Given, Verdict, verdict};
 
 /// `verified` is written again at most so often while nothing changes.
-const SAVE_EVERY: Duration = Duration::from_secs(20);
+pub(super) const SAVE_EVERY: Duration = Duration::from_secs(20);
 /// Real successes excuse a failing check for so many contracts after the last one.
 const EXCUSED_FOR: u32 = 30;
 /// Silent probes in a row after which the transport of a backend that is down for its silence counts as dead: no haste.
@@ -66,6 +66,7 @@ impl Fleet {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         observe(entry, evidence, now);
         let testified = entry.testifies();
+        let gone = entry.dead || self.sites[entry.site].health == Health::Down;
         let before = entry.counters;
         let Some(entry) = self.entries.get(&slot) else { return };
         let lived = match from {
@@ -98,7 +99,9 @@ impl Fleet {
         if matches!(evidence, Evidence::Request(Err(_))) && (lived || before.failed == 0) {
             self.begin_run(slot);
         }
-        self.learn_loss(slot, before, evidence, lived);
+        if !gone {
+            self.learn_loss(slot, before, evidence, lived);
+        }
         match evidence {
             Evidence::Probe(Ok(())) | Evidence::Request(Ok(())) => self.site_lives(slot, now),
             Evidence::Probe(Err(fault)) | Evidence::Request(Err(fault)) if testified => {

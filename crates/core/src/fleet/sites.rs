@@ -252,7 +252,8 @@ impl Fleet {
         signs_needed(site.loss, floor)
     }
 
-    /// A backend that met silence and then answered, without its transport having been dead: its link loses packets.
+    /// A backend that met silence and then answered, without its transport having been dead (or its site down, until this
+    /// very answer): its link loses packets.
     pub(super) fn learn_loss(&mut self, slot: u32, before: Counters, evidence: Evidence, lived: bool) {
         let Some(entry) = self.entries.get(&slot) else { return };
         let site = &mut self.sites[entry.site];

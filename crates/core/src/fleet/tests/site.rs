@@ -45,6 +45,25 @@ fn a_silent_site_goes_down_as_a_whole_in_one_snapshot_within_the_contract() {
 }
 
 #[test]
+fn a_site_that_was_down_is_not_taken_for_a_lossy_one() {
+    let mut rig = started(two_sites());
+    for _ in 0..2 {
+        rig.said.clear();
+        cut(&mut rig, "a", Some(Fault::ConnectTimeout));
+        rig.until(ms(2_000), |rig| of_site(rig, "a").iter().all(|m| m.health == Health::Down));
+        let whys = rig.notes().into_iter().filter_map(|note| match note {
+            Transition::Site { to: Health::Down, why, .. } => Some(why),
+            _ => None,
+        });
+        let whys: Vec<String> = whys.collect();
+        assert!(whys[0].starts_with("nothing at the site answers, 5 times in a row"), "{whys:?}");
+        rig.run(ms(3_000));
+        cut(&mut rig, "a", None);
+        rig.until(ms(70_000), |rig| of_site(rig, "a").iter().all(|m| m.health == Health::Up));
+    }
+}
+
+#[test]
 fn a_site_with_many_backends_is_judged_faster_than_any_of_them_alone() {
     let mut slowest = Duration::ZERO;
     for offset in 0..30 {
