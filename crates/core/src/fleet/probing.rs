@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use relais_config::{CheckKind, Pace};
+use relais_config::{CheckKind, HealthCheck, Pace};
 
 use super::Fleet;
 use super::agenda::Alarm;
 use super::judging::Source;
-use super::state::{Entry, Outstanding, RECENT};
+use super::state::{Entry, Outstanding, RECENT, ServiceState};
 use crate::effect::{Effect, ProbeOrder};
 use crate::fault::Fault;
 use crate::health::{Admin, Health};
@@ -24,6 +24,10 @@ const FIRST_PROBE_EVERY: Duration = Duration::from_micros(100);
 const GRACE: Duration = Duration::from_secs(2);
 /// Backends of a service that is wholly down are probed faster, but not more than one per this time.
 const CROWD: Duration = Duration::from_millis(5);
+/// However long the contract: so soon after a failed check they are asked again, and so long a connect is waited for (unless
+/// the path is longer). The first one's return is seen in less than 300 ms.
+const ALL_DOWN_EVERY: Duration = Duration::from_millis(80);
+const ALL_DOWN_CONNECT: Duration = Duration::from_millis(200);
 
 impl Fleet {
     /// Probes a backend now, unless a probe is under way.
@@ -183,7 +187,8 @@ impl Fleet {
                 regular
             } else {
                 let crowd = CROWD * u32::try_from(service.members.len()).unwrap_or(u32::MAX);
-                let gap = timers.fast_interval.max(crowd);
+                let pace = if urgent(service) { ALL_DOWN_EVERY } else { Duration::MAX };
+                let gap = timers.fast_interval.min(pace).max(crowd);
                 regular.min(now + gap)
             };
             (at, again)
@@ -220,7 +225,8 @@ impl Fleet {
         } else {
             timers.probe_timeout.max(entry.slowest * 2).max(reach).min(timers.failover_within)
         };
-        let connect = if known { timers.probe_timeout.max(reach) } else { timers.connect }.min(whole);
+        let usual = if urgent(service) { ALL_DOWN_CONNECT.min(timers.probe_timeout) } else { timers.probe_timeout };
+        let connect = if known { usual.max(reach) } else { timers.connect }.min(whole);
         let site = &self.sites[entry.site];
         let accused = site.accusation.is_some();
         let doubted = entry.pressed || entry.counters.silent() > 0 || (accused && !entry.counters.in_doubt());
@@ -254,6 +260,14 @@ impl Fleet {
             }
         }
     }
+}
+
+/// A service has nobody, and how its checks go was left to us: a program to run, or a pace set by hand, is not hurried.
+fn urgent(service: &ServiceState) -> bool {
+    let ours = |health: &HealthCheck| {
+        health.interval.is_none() && health.timeout.is_none() && !matches!(health.kind, CheckKind::Exec(_))
+    };
+    service.available == Some(false) && service.forward.as_ref().is_some_and(|forward| ours(&forward.health))
 }
 
 /// How long the first probes of so many backends take.

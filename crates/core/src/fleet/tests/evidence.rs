@@ -386,17 +386,40 @@ fn nobody_is_held_down_when_nobody_else_is_left() {
 
 #[test]
 fn the_first_return_of_a_dead_service_is_seen_within_300_ms() {
-    for offset in 0..20 {
-        let mut rig = started(two_sites());
-        for address in [A1, A2, B1, B2] {
-            rig.set(address, Err(Fault::ConnectTimeout));
+    for (contract, fault) in [
+        (ms(1_000), Fault::ConnectTimeout),
+        (ms(10_000), Fault::ConnectTimeout),
+        (ms(60_000), Fault::Refused),
+        (ms(60_000), Fault::ConnectTimeout),
+    ] {
+        for offset in 0..20 {
+            let mut rig = started(pair(|forward| forward.failover_within = contract));
+            rig.run(contract);
+            for address in [A1, B1] {
+                rig.set(address, Err(fault));
+            }
+            rig.run(contract * 5 + ms(offset * 17));
+            assert!(rig.snapshot.pools[0].members.iter().all(|m| m.health == Health::Down));
+            rig.set(B1, Ok(()));
+            let took = rig.until(ms(300), |rig| rig.health(B1) == Health::Up);
+            assert!(took < ms(300), "{took:?}");
         }
-        rig.run(ms(5_000 + offset * 17));
-        assert!(rig.snapshot.pools[0].members.iter().all(|m| m.health == Health::Down));
-        rig.set(B2, Ok(()));
-        let took = rig.until(ms(300), |rig| rig.health(B2) == Health::Up);
-        assert!(took < ms(300), "{took:?}");
     }
+}
+
+#[test]
+fn a_pace_set_by_hand_is_kept_when_nobody_is_left() {
+    let mut rig = started(pair(|forward| {
+        forward.failover_within = ms(60_000);
+        forward.health.interval = Some(ms(10_000));
+    }));
+    rig.run(ms(20_000));
+    rig.set(A1, Err(Fault::Refused));
+    rig.set(B1, Err(Fault::Refused));
+    rig.run(ms(60_000));
+    rig.probes.clear();
+    rig.run(ms(20_000));
+    assert!((2..=20).contains(&rig.probes.len()), "{}", rig.probes.len());
 }
 
 #[test]
