@@ -2,7 +2,10 @@
 //!
 //! A line names only what the agent wants changed: what it does not name stays as it said before.
 
+use serde::{Deserialize, Serialize};
+
 use crate::health::Admin;
+use crate::time::Instant;
 
 /// Weights grow to ten times the declared one at most.
 const MOST_PERCENT: u32 = 1000;
@@ -20,7 +23,7 @@ pub(crate) struct AgentLine {
 }
 
 /// Everything an agent has said and not taken back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AgentWords {
     /// Share of the declared weight.
     pub(crate) percent: u32,
@@ -36,6 +39,18 @@ impl Default for AgentWords {
     fn default() -> Self {
         Self { percent: 100, mode: Admin::Enabled, down: None, cap: None }
     }
+}
+
+/// What an agent has said, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentSaid {
+    pub(crate) words: AgentWords,
+    /// The last line.
+    pub(crate) line: String,
+    /// When `words` began to hold.
+    pub(crate) since: Instant,
+    /// When it was last heard.
+    pub(crate) heard: Instant,
 }
 
 impl AgentLine {

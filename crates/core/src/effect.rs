@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::AgentSaid;
 use crate::backend::{Backend, BackendId};
 use crate::certs::{AuthorityRecord, CertOrder, CertificateRecord, OrderFault, RenewalQuestion};
 use crate::event::Target;
@@ -161,6 +162,12 @@ pub struct BackendRecord {
     /// Such times that are not forgotten yet.
     #[serde(default)]
     pub ejections: u32,
+    /// When its share began to grow; `None`: it is whole, as it is one ramp after that.
+    #[serde(default)]
+    pub ramp_from: Option<Instant>,
+    /// What its agent has said.
+    #[serde(default)]
+    pub agent: Option<AgentSaid>,
 }
 
 /// The operator's word as remembered.

@@ -32,6 +32,7 @@ mod verdict;
 
 use relais_config::words;
 
+pub use agent::AgentSaid;
 pub use backend::{Backend, BackendId, InFlight, Overdue};
 pub use budget::Budget;
 pub use effect::{

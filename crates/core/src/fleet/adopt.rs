@@ -44,7 +44,7 @@ impl Fleet {
         let config = Arc::clone(&self.config);
         let difference = self.lay_out(&config, now);
         self.forget_unnamed_words();
-        self.refresh_admin();
+        self.refresh_admin(now);
         let first_probes = probing::first_probes(difference.added.len());
         for &slot in &difference.added {
             let Some(entry) = self.entries.get(&slot) else { continue };
@@ -67,7 +67,7 @@ impl Fleet {
             self.router = Arc::new(Router::new(config));
             self.certs.reload(config, now);
             self.forget_unnamed_words();
-            self.refresh_admin();
+            self.refresh_admin(now);
             let first_probes = probing::first_probes(difference.added.len());
             for &slot in &difference.added {
                 if let Some(entry) = self.entries.get_mut(&slot) {
@@ -113,7 +113,10 @@ impl Fleet {
         let timers = &self.services[entry.service].timers;
         if let Some(record) = record {
             recall(entry, record, timers, now);
+            self.believe_agent(slot);
         }
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        let timers = &self.services[entry.service].timers;
         if entry.is_nowhere() {
             "its name is looked up".clone_into(&mut entry.why);
         }
@@ -163,12 +166,14 @@ fn recall(entry: &mut Entry, record: BackendRecord, timers: &Timers, now: Instan
     let surplus = entry.downs.len().saturating_sub(DOWNS);
     entry.downs.drain(..surplus);
     (entry.ejected_until, entry.ejections) = (record.ejected_until, record.ejections);
+    entry.agent.said = record.agent.filter(|said| said.heard <= now && now.since(said.heard) < TRUSTED);
     let age = now.since(record.verified);
     let fresh = record.verified <= now && age < TRUSTED;
     match record.health {
         Health::Probing => {}
         Health::Up | Health::Suspect if fresh && !entry.is_nowhere() => {
-            believe(entry, Health::Up, record.since, record.verified, record.why, now)
+            entry.ramp_from = record.ramp_from.filter(|from| *from <= now && now.since(*from) < timers.ramp);
+            believe(entry, Health::Up, record.since, record.verified, record.why, now);
         }
         Health::Down if fresh => {
             entry.ejected = record.ejected_until.filter(|until| *until > now);

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::Fleet;
 use super::agenda::Alarm;
-use crate::agent::{AgentLine, AgentWords};
+use super::judging::SAVE_EVERY;
+use crate::agent::{AgentLine, AgentSaid, AgentWords};
 use crate::effect::{AgentOrder, Effect, Transition};
 use crate::fault::Fault;
 use crate::health::Admin;
@@ -18,6 +19,8 @@ const FORGET_AFTER: u32 = 3;
 /// Who asks an agent always answers, but where this edge is starved later than the question may take: so much is left to it.
 /// After that this edge itself was stopped, which says nothing about the agent.
 const GRACE: Duration = Duration::from_secs(2);
+/// But after so many questions in a row that nobody here saw the end of, its words are older than anybody should believe.
+const UNHEARD: u32 = 30;
 /// Letters of a line that are kept for `status`.
 const SHOWN: usize = 200;
 
@@ -28,18 +31,10 @@ pub(super) struct AgentState {
     pub(super) asked: Option<(u64, Instant)>,
     /// Questions in a row without an answer.
     pub(super) missed: u32,
+    /// Questions in a row of which this edge does not know what became.
+    pub(super) unheard: u32,
     /// `None`: nothing, or so long ago that it is forgotten.
     pub(super) said: Option<AgentSaid>,
-}
-
-/// What an agent has said.
-#[derive(Debug)]
-pub(super) struct AgentSaid {
-    pub(super) words: AgentWords,
-    /// The last line.
-    pub(super) line: String,
-    /// When `words` began to hold.
-    pub(super) since: Instant,
 }
 
 impl AgentState {
@@ -86,6 +81,9 @@ impl Fleet {
             return;
         }
         self.agenda.set(Alarm::Agent(slot), now + interval);
+        if lost.is_some() {
+            self.agent_unheard(slot, now);
+        }
         if muzzled {
             // What the operator switched off is left alone, and nothing old is believed when it comes back.
             self.forget_agent(slot, now);
@@ -114,6 +112,7 @@ impl Fleet {
         }
         if line == Err(Fault::Unwatched) {
             // That the edge did not look says nothing about the agent.
+            self.agent_unheard(slot, now);
             return;
         }
         let Some(entry) = self.entries.get_mut(&slot) else { return };
@@ -122,21 +121,33 @@ impl Fleet {
             self.agent_silent(slot, now);
             return;
         };
-        entry.agent.missed = 0;
+        (entry.agent.missed, entry.agent.unheard) = (0, 0);
         let before = entry.agent.words().cloned().unwrap_or_default();
         let words = before.after(line);
         let same = entry.agent.said.as_ref().filter(|_| words == before);
         let since = same.map_or(now, |said| said.since);
         let plain = text.lines().next().unwrap_or_default().trim().chars().take(SHOWN);
         let line: String = plain.map(|letter| if letter.is_control() { '.' } else { letter }).collect();
-        entry.agent.said = Some(AgentSaid { words, line, since });
+        entry.agent.said = Some(AgentSaid { words, line, since, heard: now });
+        if now.since(entry.saved) >= SAVE_EVERY {
+            self.changes.save.insert(slot);
+        }
         self.follow_words(slot, &before, now);
+    }
+
+    fn agent_unheard(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        entry.agent.unheard = entry.agent.unheard.saturating_add(1);
+        if entry.agent.unheard >= UNHEARD {
+            self.forget_agent(slot, now);
+        }
     }
 
     fn agent_silent(&mut self, slot: u32, now: Instant) {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         entry.agent.asked = None;
         entry.agent.missed = entry.agent.missed.saturating_add(1);
+        entry.agent.unheard = 0;
         if entry.agent.missed >= FORGET_AFTER {
             self.forget_agent(slot, now);
         }
@@ -161,6 +172,7 @@ impl Fleet {
         self.changes.services.insert(service);
         // Weights change all the time: that is no news.
         if (words.admin(), &words.down) != (before.admin(), &before.down) {
+            self.changes.save.insert(slot);
             let said = entry.agent.said.as_ref().map(|said| said.line.clone());
             let takes = words.down.is_none() && words.admin() == Admin::Enabled;
             self.changes.notes.push(Transition::Agent { id: entry.backend.id.clone(), said, takes });
@@ -172,6 +184,7 @@ impl Fleet {
             && let Some(entry) = self.entries.get_mut(&slot)
         {
             entry.ramp_from = Some(now);
+            self.changes.save.insert(slot);
         }
     }
 }

@@ -124,6 +124,7 @@ impl Fleet {
         if entry.health() != Health::Down && grown < ramp && grown >= ramp / 5 {
             entry.ramp_from = Some(now);
             self.changes.services.insert(entry.service);
+            self.changes.save.insert(slot);
         }
     }
 

@@ -75,12 +75,30 @@ impl Fleet {
         self.changes.services.insert(entry.service);
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         entry.admin = new;
+        if new == Admin::Draining {
+            entry.drained = Some(now);
+        }
         if new == Admin::Disabled {
             entry.probe = None;
             entry.held_until = None;
             self.agenda.cancel_probing(slot);
         } else if old == Admin::Disabled {
             self.wake(slot, now);
+        } else if new == Admin::Enabled {
+            self.warm_up(slot, now);
+        }
+    }
+
+    /// What came up while it was drained has served nobody yet: its share grows from now on.
+    fn warm_up(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let fresh = entry.usable() && entry.drained.is_some_and(|drained| entry.since > drained);
+        if fresh
+            && self.anyone_usable(entry.service, Some(slot))
+            && let Some(entry) = self.entries.get_mut(&slot)
+        {
+            entry.ramp_from = Some(now);
+            self.changes.save.insert(slot);
         }
     }
 
@@ -113,13 +131,22 @@ impl Fleet {
         self.send_probe(slot, now);
     }
 
+    /// What an agent had said before this edge began holds from its first moment, not from the agent's next word.
+    pub(super) fn believe_agent(&mut self, slot: u32) {
+        let Some(word) = self.entries.get(&slot).map(|entry| self.strictest(entry)) else { return };
+        if let Some(entry) = self.entries.get_mut(&slot) {
+            entry.admin = word;
+        }
+    }
+
     /// Works out every backend's word anew, after a config or the store brought some.
-    pub(super) fn refresh_admin(&mut self) {
+    pub(super) fn refresh_admin(&mut self, now: Instant) {
         let word = |entry: &Entry| (entry.slot(), self.strictest(entry));
         let changed = |entry: &&Entry| entry.admin != self.strictest(entry);
         for (slot, word) in self.entries.values().filter(changed).map(word).collect::<Vec<_>>() {
             if let Some(entry) = self.entries.get_mut(&slot) {
                 entry.admin = word;
+                entry.drained = (word == Admin::Draining).then_some(now).or(entry.drained);
                 self.changes.services.insert(entry.service);
             }
         }

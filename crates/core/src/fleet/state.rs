@@ -99,6 +99,8 @@ pub(super) struct Entry {
     pub(super) ramp_from: Option<Instant>,
     /// Never been up while this process knows it, though others were: it ramps when it comes up.
     pub(super) cold: bool,
+    /// When it was last drained.
+    pub(super) drained: Option<Instant>,
     pub(super) held_until: Option<Instant>,
     pub(super) probe: Option<Outstanding>,
     pub(super) last_sent: Instant,
@@ -173,6 +175,7 @@ impl Entry {
             whole_next: false,
             ramp_from: None,
             cold: false,
+            drained: None,
             held_until: None,
             probe: None,
             last_sent: Instant(0),
@@ -247,6 +250,8 @@ impl Entry {
             addresses: if self.is_named() { self.addresses.to_vec() } else { Vec::new() },
             ejected_until: self.ejected_until,
             ejections: self.ejections,
+            ramp_from: self.ramp_from,
+            agent: self.agent.said.clone(),
         }
     }
 }

@@ -50,6 +50,8 @@ struct Rig {
     answers: BTreeMap<(Instant, u64), Answer>,
     said: Vec<Effect>,
     probes: Vec<(Instant, ProbeOrder)>,
+    /// What was last saved of each backend.
+    saved: BTreeMap<BackendId, Record>,
 }
 
 impl Rig {
@@ -58,16 +60,21 @@ impl Rig {
     }
 
     fn with(config: Config, saved: Saved) -> Self {
-        let mut fleet = Fleet::new(Arc::new(config), saved, START, 7);
+        Self::at(START, config, saved)
+    }
+
+    fn at(now: Instant, config: Config, saved: Saved) -> Self {
+        let mut fleet = Fleet::new(Arc::new(config), saved, now, 7);
         let Some(Effect::Publish(snapshot)) = fleet.poll_effect() else { panic!("the first effect is a Publish") };
         let mut rig = Self {
             fleet,
-            now: START,
+            now,
             snapshot,
             world: BTreeMap::new(),
             answers: BTreeMap::new(),
             said: Vec::new(),
             probes: Vec::new(),
+            saved: BTreeMap::new(),
         };
         rig.take();
         rig
@@ -84,6 +91,9 @@ impl Rig {
                     self.snapshot = Arc::clone(snapshot);
                 }
                 Effect::Probe(order) => self.ask(order),
+                Effect::Save(record @ Record::Backend(of)) => {
+                    self.saved.insert(of.id.clone(), record.clone());
+                }
                 _ => {}
             }
             first = false;
@@ -183,6 +193,11 @@ impl Rig {
     fn saves(&self) -> Vec<Record> {
         let save = |effect: &Effect| if let Effect::Save(record) = effect { Some(record.clone()) } else { None };
         self.said.iter().filter_map(save).collect()
+    }
+
+    /// The same edge after a restart that took so long, with what it had saved.
+    fn reborn(&self, after: Duration, config: Config) -> Rig {
+        Rig::at(self.now + after, config, Saved { records: self.saved.values().cloned().collect() })
     }
 
     fn why(&self, address: &str) -> String {

@@ -176,10 +176,11 @@ fn words_are_forgotten_after_three_intervals_of_silence() {
 fn words_are_kept_while_a_starved_edge_cannot_listen() {
     let mut rig = started(watched(|_| {}));
     rig.agent(A1, Ok("drain"));
-    for _ in 0..10 {
+    for _ in 0..29 {
         rig.agent(A1, Err(Fault::Unwatched));
     }
     assert_eq!(rig.member(A1).admin, Admin::Draining, "nobody could listen");
+    rig.agent(A1, Ok("drain"));
     // Each wait is stretched by a stall: the agent's answer comes after the next question would have been due.
     for _ in 0..10 {
         rig.said.clear();
@@ -192,6 +193,49 @@ fn words_are_kept_while_a_starved_edge_cannot_listen() {
         assert_eq!(rig.member(A1).admin, Admin::Draining);
     }
     assert_eq!(rig.told().len(), 0, "nothing to tell");
+}
+
+#[test]
+fn words_do_not_outlive_whoever_hears_them() {
+    let mut rig = started(watched(|_| {}));
+    rig.agent(A1, Ok("maint"));
+    rig.run(ms(100_000));
+    assert_eq!(rig.member(A1).admin, Admin::Disabled);
+    rig.run(ms(30_000));
+    assert_eq!(rig.member(A1).admin, Admin::Enabled, "thirty questions of which nothing was heard again");
+    rig.agent(A1, Ok("drain"));
+    for _ in 0..30 {
+        assert_eq!(rig.member(A1).admin, Admin::Draining);
+        rig.agent(A1, Err(Fault::Unwatched));
+    }
+    assert_eq!(rig.member(A1).admin, Admin::Enabled);
+}
+
+#[test]
+fn words_hold_from_the_first_moment_after_a_restart() {
+    let mut rig = started(watched(|_| {}));
+    rig.agent(A1, Ok("maint # disks"));
+    rig.agent(A2, Ok("drain 50%"));
+    rig.agent(B1, Ok("down # lag"));
+    let reborn = rig.reborn(ms(1_000), watched(|_| {}));
+    assert_eq!(reborn.member(A1).admin, Admin::Disabled);
+    assert_eq!(reborn.why(A1), "disabled by its agent: maint # disks");
+    assert_eq!((reborn.member(A2).admin, reborn.member(A2).percent), (Admin::Draining, 50));
+    assert_eq!((reborn.health(B1), reborn.why(B1)), (Health::Down, "its agent says down: lag".to_owned()));
+    assert!(reborn.member(B2).usable());
+    let mut old = rig.reborn(ms(61_000), watched(|_| {}));
+    assert_eq!(old.member(A1).admin, Admin::Enabled, "too old to be believed");
+    old.run(ms(500));
+    assert!(old.member(A1).usable());
+    let plain = config(vec![service("api", vec![backend("a", A1, 1), backend("a", A2, 1)], |_| {})]);
+    let mut plain = rig.reborn(ms(1_000), plain);
+    plain.run(ms(500));
+    assert!(plain.member(A1).usable() && plain.member(A2).usable(), "the file names no agent any more");
+    // Who says the same for hours is remembered with it.
+    for _ in 0..40 {
+        rig.agent(A1, Ok("maint # disks"));
+    }
+    assert_eq!(rig.reborn(ms(1_000), watched(|_| {})).member(A1).admin, Admin::Disabled);
 }
 
 #[test]

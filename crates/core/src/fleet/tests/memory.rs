@@ -13,6 +13,8 @@ fn record(site: &str, address: &str, health: Health, age: Duration) -> Record {
         addresses: Vec::new(),
         ejected_until: None,
         ejections: 0,
+        ramp_from: None,
+        agent: None,
     })
 }
 
@@ -123,4 +125,28 @@ fn unchecked_backends_are_trusted_unless_they_were_just_seen_dead() {
     assert_eq!(rig.health(A1), Health::Up);
     rig.served(A1, Err(Fault::Refused));
     assert_eq!(rig.health(A1), Health::Down, "one failure confirms what was known");
+}
+
+#[test]
+fn a_share_that_grew_grows_on_after_a_restart() {
+    let mut rig = started(pair(|_| {}));
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+    rig.set(A1, Ok(()));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Up);
+    let from = rig.member(A1).ramp_from;
+    assert!(from.is_some());
+    rig.run(ms(1_000));
+    let reborn = rig.reborn(ms(500), pair(|_| {}));
+    assert_eq!(reborn.health(A1), Health::Up);
+    assert_eq!(reborn.member(A1).ramp_from, from, "as if nothing had been");
+    assert_eq!(reborn.member(B1).ramp_from, None);
+    // A ramp of five seconds.
+    let reborn = rig.reborn(ms(4_500), pair(|_| {}));
+    assert_eq!(reborn.member(A1).ramp_from, None, "it had grown meanwhile");
+    // A request that fails there lets the growth begin anew, and that is what is remembered.
+    rig.served(A1, Err(Fault::Status(502)));
+    let again = rig.member(A1).ramp_from;
+    assert!(again > from);
+    assert_eq!(rig.reborn(ms(500), pair(|_| {})).member(A1).ramp_from, again);
 }

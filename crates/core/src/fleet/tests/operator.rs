@@ -138,3 +138,22 @@ fn names_are_found_and_wrong_ones_get_a_helpful_sentence() {
     );
     assert_eq!(find("web"), Err("`web` is a service; name a site or one of its backends: web/10.0.1.1:80".to_owned()));
 }
+
+#[test]
+fn who_came_up_while_drained_begins_with_a_small_share() {
+    let mut rig = started(two_sites());
+    rig.order(&format!("api/{A1}"), Admin::Draining);
+    rig.run(ms(10_000));
+    rig.order(&format!("api/{A1}"), Admin::Enabled);
+    assert_eq!(rig.member(A1).ramp_from, None, "it has gone on as it was");
+    rig.order("a", Admin::Draining);
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+    rig.set(A1, Ok(()));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Up);
+    // Long enough for a share to grow that nobody asks for.
+    rig.run(ms(60_000));
+    rig.order("a", Admin::Enabled);
+    assert_eq!(rig.member(A1).ramp_from, Some(rig.now));
+    assert_eq!(rig.member(A2).ramp_from, None);
+}
