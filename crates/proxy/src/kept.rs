@@ -4,9 +4,9 @@
 //! file is created without a name and for its owner only (mode 0600), so nothing is left behind whatever happens, and
 //! it is written and read on the runtime's blocking threads, never on the worker's own.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::future::Future;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -226,7 +226,7 @@ impl Spool {
         self.job = Some(Job::Append(spawn_blocking(move || {
             let file = match known {
                 Some(file) => file,
-                None => Arc::new(tempfile::tempfile_in(folder)?),
+                None => Arc::new(create(&folder)?),
             };
             file.write_all_at(&block, offset)?;
             Ok(file)
@@ -253,6 +253,13 @@ impl Spool {
         self.job = None;
         Poll::Ready(result.ok().and_then(Result::ok))
     }
+}
+
+/// A file without a name, for its owner only: without one the system's mask alone would say for whom.
+fn create(folder: &Path) -> std::io::Result<File> {
+    let file = tempfile::tempfile_in(folder)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -298,6 +305,8 @@ mod tests {
         assert_eq!(replay(&mut kept).await.unwrap(), expected);
         let names = std::fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(names, 0, "the spool must have no name");
+        let file = kept.spool.as_ref().and_then(|spool| spool.file.as_ref()).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "for its owner only");
         let spools = Arc::clone(&kept.allowance.spools);
         assert_eq!(spools.used.load(Relaxed), 270_001);
         drop(kept);
