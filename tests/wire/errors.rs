@@ -42,6 +42,21 @@ fn nobody_left_is_503_with_a_time_to_come_back() {
 }
 
 #[test]
+fn a_backend_that_stays_full_is_503_and_not_taken_for_a_dead_one() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).with("max_inflight = 1\nqueue_timeout = \"100ms\"").start();
+    let mut first = edge.connect();
+    first.send(get("/1"));
+    let (mut upstream, _) = backend.request();
+    let answer = edge.connect().ask(get("/2"));
+    says(&answer, 503, "destination_unavailable");
+    assert!(answer.get("retry-after").is_some());
+    assert!(answer.text().contains("every backend has as many requests as it may have"), "{}", answer.text());
+    upstream.send(crate::support::wire::ok("one"));
+    assert_eq!(first.answer().text(), "one");
+}
+
+#[test]
 fn a_backend_that_closes_before_it_answers_is_502() {
     let backend = Raw::new();
     let edge = Setup::to(&[&backend]).start();

@@ -179,6 +179,8 @@ fn nobody(exchange: &Exchange) -> &'static str {
         "the operator drains every backend"
     } else if is(Admin::Disabled) {
         "the operator has disabled every backend"
+    } else if exchange.pool.members.iter().any(Member::usable) {
+        "every backend has as many requests as it may have"
     } else if exchange.worth_waiting_for() {
         "no backend is up"
     } else {
