@@ -115,14 +115,16 @@ struct Mode {
     code: u16,
     /// Factor of the time a request takes.
     slow: u32,
+    /// Nothing but the health check is answered, until it ends.
+    stuck: bool,
     /// Everything is answered 503 until then.
     cold: Option<Instant>,
 }
 
 impl Mode {
-    const GOOD: Mode = Mode { status: 0, health: 0, errors: 0, code: 500, slow: 1, cold: None };
+    const GOOD: Mode = Mode { status: 0, health: 0, errors: 0, code: 500, slow: 1, stuck: false, cold: None };
 
-    /// `status=503 health=200 errors=3 slow=50 cold=2000` (milliseconds); what is not named is good again.
+    /// `status=503 health=200 errors=3 slow=50 stuck=1 cold=2000` (milliseconds); what is not named is good again.
     fn heed(words: &str) -> Mode {
         let mut mode = Mode::GOOD;
         for (key, value) in words.split_whitespace().filter_map(|word| word.split_once('=')) {
@@ -133,6 +135,7 @@ impl Mode {
                 "health" => mode.health = status,
                 "errors" => mode.errors = number,
                 "slow" => mode.slow = number,
+                "stuck" => mode.stuck = number > 0,
                 "cold" => mode.cold = Some(Instant::now() + Duration::from_millis(number.into())),
                 other => panic!("no such word: {other}"),
             }
@@ -216,6 +219,9 @@ impl State {
                 mode.status.max(200)
             };
             return self.say(conn, status, 0, "", b"").await;
+        }
+        while self.mode.lock().unwrap().stuck {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let id = value("id");
         let refused = mode.is_cold() || mode.status == 503;

@@ -16,7 +16,7 @@ mod row;
 mod scenario;
 mod world;
 
-use scenario::Step::{Again, Behave, Crash, Cut, Forget, Freeze, Kill, Lose, Mend, Reload, Thaw};
+use scenario::Step::{Again, Behave, Crash, Cut, Forget, Freeze, Kill, Lose, LoseLarge, Mend, Reload, Thaw};
 use scenario::{Outage, Scenario};
 use world::Direction::{self, FromSite, ToSite};
 
@@ -32,6 +32,9 @@ const BOTH: &[Direction] = &[ToSite, FromSite];
 
 /// A WebSocket of whatever failed is closed by relais itself.
 const SAID: Option<&[&str]> = Some(&["1012"]);
+
+/// What may have been received is never repeated: it waits for its backend, until its user has had enough.
+const GIVEN_UP: &[&str] = &["http_502", "http_504", "timeout"];
 
 #[test]
 fn the_preferred_site_is_cut_silently() {
@@ -268,6 +271,42 @@ fn a_site_loses_every_fifth_packet() {
         bad: DIJON,
         steps: vec![(0, Lose(0, 20)), (6000, Lose(0, 0))],
         repair: 6000,
+        ..Scenario::default()
+    }
+    .run();
+}
+
+#[test]
+fn the_preferred_site_answers_only_its_checks() {
+    Scenario {
+        name: "preferred site answers only its checks",
+        fast: true,
+        preferred: Some(0),
+        bad: DIJON,
+        // Whoever is stuck there is not lost: it goes on when the fault ends.
+        steps: vec![(0, Behave(DIJON, "stuck=1")), (8000, Behave(DIJON, ""))],
+        repair: 8000,
+        ejected: Some(0),
+        // Of this it is sure after one contract and two looks.
+        ejected_in: 6.0,
+        posts: GIVEN_UP,
+        ..Scenario::default()
+    }
+    .run();
+}
+
+#[test]
+fn the_path_to_the_preferred_site_loses_large_packets() {
+    Scenario {
+        name: "path to the preferred site loses large packets",
+        preferred: Some(0),
+        bad: DIJON,
+        // Checks, connects and small frames of streams pass.
+        steps: vec![(0, LoseLarge(0, 1000)), (8000, Lose(0, 0))],
+        repair: 8000,
+        ejected: Some(0),
+        ejected_in: 6.0,
+        posts: GIVEN_UP,
         ..Scenario::default()
     }
     .run();

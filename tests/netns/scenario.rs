@@ -37,6 +37,8 @@ pub(crate) enum Step {
     Forget(usize),
     /// Percent of the packets of a site, each way; 0 ends it.
     Lose(usize, u64),
+    /// All packets of a site that are longer than so many bytes.
+    LoseLarge(usize, u64),
     Kill(&'static [usize]),
     /// Started again, with how to behave.
     Again(&'static [usize], &'static str),
@@ -289,6 +291,10 @@ impl Stage {
             Step::Lose(site, percent) => {
                 let cannot = |why| format!("this kernel or its tc cannot lose packets at random: {why}");
                 return self.world.lose(site, percent).map_err(cannot);
+            }
+            Step::LoseLarge(site, most) => {
+                let cannot = |why| format!("this kernel or its tc cannot lose packets by their length: {why}");
+                return self.world.lose_large(site, most).map_err(cannot);
             }
             Step::Kill(which) => self.each(which, Backend::kill),
             Step::Again(which, words) => self.each(which, |backend| backend.again(words)),

@@ -154,11 +154,21 @@ impl World {
     pub(crate) fn lose(&self, site: usize, percent: u64) -> Result<(), String> {
         // Load a random number; below the threshold drop (2), else go on (-1).
         let below = (u64::from(u32::MAX) + 1) * percent / 100;
-        let program = format!("4,32 0 0 4294963256,53 1 0 {below},6 0 0 2,6 0 0 4294967295");
+        self.lose_where(site, &format!("4,32 0 0 4294963256,53 1 0 {below},6 0 0 2,6 0 0 4294967295"))
+    }
+
+    /// Loses every frame of a site that is longer than so many bytes, in each direction, and tells nobody: a tunnel inside
+    /// a tunnel whose "too big" does not come through.
+    pub(crate) fn lose_large(&self, site: usize, most: u64) -> Result<(), String> {
+        // Load the length; above the limit drop (2), else go on (-1).
+        self.lose_where(site, &format!("4,128 0 0 0,37 0 1 {most},6 0 0 2,6 0 0 4294967295"))
+    }
+
+    fn lose_where(&self, site: usize, program: &str) -> Result<(), String> {
         let device = SITES[site];
         tc(&self.hub(), &["qdisc", "add", "dev", device, "clsact"])?;
         for hook in ["ingress", "egress"] {
-            tc(&self.hub(), &["filter", "add", "dev", device, hook, "bpf", "da", "bytecode", &program])?;
+            tc(&self.hub(), &["filter", "add", "dev", device, hook, "bpf", "da", "bytecode", program])?;
         }
         Ok(())
     }
