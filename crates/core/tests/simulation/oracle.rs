@@ -420,14 +420,17 @@ impl Oracle {
 
     /// Longest time to `Up` for who has been wholly good since then.
     fn return_bound(&self, id: &BackendId, since: Instant) -> Duration {
-        let own = self.known.get(id).map_or(0, |known| recent(&known.downs, since));
-        let site = self.site_downs.get(&id.site).map_or(0, |downs| recent(downs, since));
         let until = self.known.get(id).and_then(|known| known.ejected_until);
+        // Left for what it had answered before it was well: its wait begins only then.
+        let down = self.known.get(id).and_then(|known| known.downs.last().copied());
+        let left = down.filter(|down| *down > since && until.is_some_and(|until| until > *down)).unwrap_or(since);
+        let own = self.known.get(id).map_or(0, |known| recent(&known.downs, left));
+        let site = self.site_downs.get(&id.site).map_or(0, |downs| recent(downs, left));
         let ejected = until.map_or(Duration::ZERO, |until| until.since(since));
         let rounds = self.timers.rise + 1;
         self.timers.down_interval.mul_f64(1.0 + self.timers.jitter) * rounds
             + self.timers.probe_timeout * 2
-            + self.hold(own.max(site)).max(ejected)
+            + (left.since(since) + self.hold(own.max(site))).max(ejected)
             + self.contract
     }
 
