@@ -37,6 +37,7 @@ pub(crate) struct Ticket {
     pub(crate) method: Method,
     pub(crate) version: Version,
     pub(crate) host: Option<Arc<Asked>>,
+    /// Only kept where it is logged.
     pub(crate) target: Option<PathAndQuery>,
     pub(crate) pool: Option<Arc<Pool>>,
     /// Only kept where they are logged.

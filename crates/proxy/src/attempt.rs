@@ -20,7 +20,7 @@ use crate::exchange::Exchange;
 use crate::forward::{self, Outcome};
 use crate::hedge;
 use crate::obtain;
-use crate::race::Connected;
+use crate::race::{Connected, Link};
 use crate::response_body::ResponseBody;
 
 /// How one attempt ended, for the loop.
@@ -103,8 +103,9 @@ async fn attempts(
             Err(Failure::NoBackend(_)) if !exchange.tried.is_empty() => return Err(failure),
             Err(other) => return Err(other),
         };
-        let (slot, reused) = (connected.member.backend.slot, connected.reused);
-        match one(exchange, forward, connected, ticket).await {
+        let Connected { member, reused, link } = connected;
+        let slot = member.backend.slot;
+        match one(exchange, forward, &member, link, reused, ticket).await {
             Next::Done(response) => return Ok(response),
             Next::GiveUp(reason) => return Err(reason),
             Next::Stale(reason) => {
@@ -131,26 +132,33 @@ async fn attempts(
 }
 
 /// Sends the request on a connection and judges what came of it.
-async fn one(exchange: &mut Exchange, forward: &Forward, connected: Connected, ticket: &mut Box<Ticket>) -> Next {
-    // A kept connection was there at once.
-    if !connected.reused {
-        exchange.now = Instant::now();
-    }
-    let stats = &connected.member.backend.stats;
-    if connected.reused {
+async fn one(
+    exchange: &mut Exchange,
+    forward: &Forward,
+    member: &Member,
+    link: Link,
+    reused: bool,
+    ticket: &mut Box<Ticket>,
+) -> Next {
+    let stats = &member.backend.stats;
+    if reused {
+        // It was there at once.
         stats.reused.inc()
     } else {
+        exchange.now = Instant::now();
         stats.connected.inc()
     }
-    let hedge::Sent { member, reused, outcome, started } = hedge::send(exchange, forward, connected, ticket).await;
+    let sent = hedge::send(exchange, forward, member, link, reused, ticket).await;
+    let hedge::Sent { other, reused, outcome, started } = sent;
+    let member = other.as_deref().unwrap_or(member);
     match outcome {
-        Outcome::Answer(answer) => answered(exchange, forward, &member, answer, started, ticket).await,
+        Outcome::Answer(answer) => answered(exchange, forward, member, answer, started, ticket).await,
         Outcome::Client(fault) => {
-            ticket.attempted(&member, "client", started);
+            ticket.attempted(member, "client", started);
             Next::GiveUp(fault.into())
         }
         Outcome::NotSent => {
-            ticket.attempted(&member, "closed_before_sent", started);
+            ticket.attempted(member, "closed_before_sent", started);
             let failure = Failure::Backend { fault: Fault::Reset, possibly_received: false };
             // A refused HTTP/2 stream may have taken body bytes with it.
             if exchange.body.as_ref().is_none_or(|body| body.replayable()) {
@@ -161,18 +169,18 @@ async fn one(exchange: &mut Exchange, forward: &Forward, connected: Connected, t
         }
         Outcome::Failed(fault) if reused && fault == Fault::Reset && exchange.replayable() => {
             // The race every keep-alive connection has: the backend closed it as we wrote.
-            ticket.attempted(&member, "stale_connection", started);
+            ticket.attempted(member, "stale_connection", started);
             Next::Stale(Failure::Backend { fault, possibly_received: true })
         }
         Outcome::Failed(fault) => {
-            evidence(exchange, &member, Err(fault));
+            evidence(exchange, member, Err(fault));
             if fault == Fault::Unacknowledged {
                 let worker = &exchange.client.worker;
                 worker.connections.slot(&member.backend).distrust(worker.now());
             }
-            failed(exchange, forward, &member, fault, fault.as_str(), started, ticket)
+            failed(exchange, forward, member, fault, fault.as_str(), started, ticket)
         }
-        Outcome::Rescued(fault) => failed(exchange, forward, &member, fault, "rescued", started, ticket),
+        Outcome::Rescued(fault) => failed(exchange, forward, member, fault, "rescued", started, ticket),
     }
 }
 

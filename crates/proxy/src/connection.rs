@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use http::Request;
@@ -227,8 +228,13 @@ async fn drive<S>(
 /// `ClientIo` and `service` see to the end.
 async fn until_done(state: &ConnState, connection: impl Future<Output = hyper::Result<()>>) -> hyper::Result<()> {
     let mut connection = pin!(connection);
+    let mut known: Option<Waker> = None;
     poll_fn(move |cx| {
-        state.register(cx.waker());
+        // Mostly it is the task it was.
+        if !known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            known = Some(cx.waker().clone());
+            state.register(cx.waker());
+        }
         connection.as_mut().poll(cx)
     })
     .await

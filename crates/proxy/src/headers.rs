@@ -59,7 +59,7 @@ impl Present {
                 "cookie" => present.cookie = true,
                 "client-cert" | "client-cert-chain" | "x-client-cert-subject" => present.identity = true,
                 "etag" | "last-modified" => present.validator = true,
-                other => present.underscored |= other.bytes().any(|byte| byte == b'_'),
+                other => present.underscored |= other.contains('_'),
             }
         }
         present

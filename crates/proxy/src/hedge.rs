@@ -12,14 +12,15 @@ use crate::access::Ticket;
 use crate::connector::{self, Goal};
 use crate::exchange::Exchange;
 use crate::forward::{self, Outcome};
-use crate::race::{Connected, Link};
+use crate::race::Link;
 
 /// Answers that must have been seen before their 95th percentile means anything.
 const LEAST_SEEN: u64 = 100;
 
 /// How an attempt, or the better of two, ended.
 pub(crate) struct Sent {
-    pub(crate) member: Member,
+    /// `None`: the one that was asked first.
+    pub(crate) other: Option<Box<Member>>,
     pub(crate) reused: bool,
     pub(crate) outcome: Outcome,
     /// When this attempt began.
@@ -27,7 +28,14 @@ pub(crate) struct Sent {
 }
 
 /// Sends on a connection; beside it, if it takes too long, on another.
-pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Connected, ticket: &mut Ticket) -> Sent {
+pub(crate) async fn send(
+    exchange: &Exchange,
+    forward: &Forward,
+    member: &Member,
+    link: Link,
+    reused: bool,
+    ticket: &mut Ticket,
+) -> Sent {
     let started = exchange.now;
     if forward.retry.hedge
         && exchange.idempotent
@@ -36,32 +44,30 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, connected: Conn
         && let Some(after) = slow_after(&exchange.pool)
     {
         // In a box: few services ask for it, and all would carry the room for it.
-        return Box::pin(hedged(exchange, forward, connected, after, ticket)).await;
+        return Box::pin(hedged(exchange, forward, (member, link, reused), after, ticket)).await;
     }
-    let Connected { member, reused, link } = connected;
-    let outcome = forward::send(exchange, forward, &member, link, started).await;
-    Sent { member, reused, outcome, started }
+    let outcome = forward::send(exchange, forward, member, link, started).await;
+    Sent { other: None, reused, outcome, started }
 }
 
 /// Sends on a connection, and after that time on another one too.
 async fn hedged(
     exchange: &Exchange,
     forward: &Forward,
-    connected: Connected,
+    (member, link, reused): (&Member, Link, bool),
     after: Duration,
     ticket: &mut Ticket,
 ) -> Sent {
-    let Connected { member, reused, link } = connected;
     let started = exchange.now;
-    let mut first = pin!(forward::send(exchange, forward, &member, link, started));
+    let mut first = pin!(forward::send(exchange, forward, member, link, started));
     tokio::select! {
         biased;
-        outcome = &mut first => return Sent { member: member.clone(), reused, outcome, started },
+        outcome = &mut first => return Sent { other: None, reused, outcome, started },
         () = tokio::time::sleep(after) => {}
     }
-    let Some(other) = choose(exchange, forward, &member) else {
+    let Some(other) = choose(exchange, forward, member) else {
         let outcome = first.await;
-        return Sent { member: member.clone(), reused, outcome, started };
+        return Sent { other: None, reused, outcome, started };
     };
     let hedged = Instant::now();
     exchange.pool.stats.retried("hedged");
@@ -70,23 +76,23 @@ async fn hedged(
         outcome = &mut first => {
             if matches!(outcome, Outcome::Answer(_)) {
                 ticket.attempted(&other, "hedge_slower", hedged);
-                return Sent { member: member.clone(), reused, outcome, started };
+                return Sent { other: None, reused, outcome, started };
             }
             let answer = second.await;
             if matches!(answer.outcome, Outcome::Answer(_)) {
-                ticket.attempted(&member, "hedge_failed", started);
+                ticket.attempted(member, "hedge_failed", started);
                 return answer;
             }
-            Sent { member: member.clone(), reused, outcome, started }
+            Sent { other: None, reused, outcome, started }
         }
         answer = &mut second => {
             if matches!(answer.outcome, Outcome::Answer(_)) {
-                ticket.attempted(&member, "hedge_slower", started);
+                ticket.attempted(member, "hedge_slower", started);
                 return answer;
             }
             ticket.attempted(&other, "hedge_failed", hedged);
             let outcome = first.await;
-            Sent { member: member.clone(), reused, outcome, started }
+            Sent { other: None, reused, outcome, started }
         }
     }
 }
@@ -114,7 +120,8 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Sent 
             match connector::connect(worker, goal).await.unwrap_or(Err(Fault::Reset)) {
                 Ok(sender) => (sender, Instant::now()),
                 Err(fault) => {
-                    return Sent { member, reused: false, outcome: Outcome::Failed(fault), started: began };
+                    let outcome = Outcome::Failed(fault);
+                    return Sent { other: Some(Box::new(member)), reused: false, outcome, started: began };
                 }
             }
         }
@@ -122,7 +129,7 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Sent 
     let link = Link { slot, sender, before };
     let outcome = forward::send(exchange, forward, &member, link, started).await;
     // Beside another attempt it is not worth a repetition: what it met is not told apart.
-    Sent { member, reused: false, outcome, started }
+    Sent { other: Some(Box::new(member)), reused: false, outcome, started }
 }
 
 /// The 95th percentile of what the pool's backends needed for a response head.

@@ -39,7 +39,7 @@ pub(crate) async fn handle(
     let mut ticket = Ticket::new(Arc::clone(&snapshot.stats), snapshot.config.log.access, active, id, address);
     ticket.method = request.method().clone();
     ticket.version = request.version();
-    ticket.target = request.uri().path_and_query().cloned();
+    ticket.target = request.uri().path_and_query().filter(|_| snapshot.config.log.access).cloned();
 
     let outcome = match respond(&client, &snapshot, &ready, request, trusted, &mut ticket) {
         Ok(Reply::Ours(response)) => Ok(response),
