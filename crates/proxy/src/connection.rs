@@ -206,8 +206,7 @@ async fn drive<S>(
         Box::pin(h2_server::serve(io, client, limit)).await.map_err(|error| error.to_string())
     } else {
         let service = service_fn(move |request: Request<Incoming>| {
-            // hyper keeps the room for a request, and it is large: it is only there while there is one.
-            Box::pin(service::handle(Arc::clone(&client), request.map(RequestBody::H1)))
+            service::handle(Arc::clone(&client), request.map(RequestBody::H1))
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.max_buf_size(limit.header_bytes.max(8192) + (16 << 10));

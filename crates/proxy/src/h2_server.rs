@@ -17,7 +17,6 @@ use crate::alive::Watch;
 use crate::client_io::{ClientIo, ClientStream};
 use crate::connection::Client;
 use crate::request_body::RequestBody;
-use crate::service;
 use crate::stream_body::REMEMBERED;
 use crate::streams::{self, Reply};
 
@@ -93,7 +92,7 @@ fn start(client: &Arc<Client>, request: Request<RecvStream>, respond: SendRespon
     let reply = Reply::new(respond);
     let (head, receive) = request.into_parts();
     let body = RequestBody::on_stream(receive, &head.headers, &reply);
-    // In a box of its own: it is large, would be copied on its way into the task, and is free as soon as the head is there.
-    let handling = Box::pin(service::handle(Arc::clone(client), Request::from_parts(head, body)));
-    tokio::spawn(streams::serve(Arc::clone(&client.state), handling, reply));
+    // In a box: it would be copied on its way into the task.
+    let request = Box::new(Request::from_parts(head, body));
+    tokio::spawn(streams::serve(Arc::clone(client), request, reply));
 }

@@ -4,6 +4,8 @@
 //! forwards, the attempts (`attempt::run`). Failures become answers in one place, at the end of `handle`.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -24,11 +26,15 @@ use crate::request_body::RequestBody;
 use crate::response_body::ResponseBody;
 use crate::upgrade;
 
-/// Serves one request.
-pub(crate) async fn handle(
+/// What hyper is to send.
+pub(crate) type Served = Result<Response<ResponseBody>, Infallible>;
+
+/// Serves one request. What need not wait is done at once; the rest is in a box, as it is large and there only while there is
+/// a request.
+pub(crate) fn handle(
     client: Arc<Client>,
     request: Request<RequestBody>,
-) -> Result<Response<ResponseBody>, Infallible> {
+) -> Pin<Box<impl Future<Output = Served> + Send>> {
     let active = client.state.enter();
     let snapshot = client.worker.shared.snapshot.load_full();
     let edge = &snapshot.config.edge;
@@ -41,10 +47,31 @@ pub(crate) async fn handle(
     ticket.version = request.version();
     ticket.target = request.uri().path_and_query().filter(|_| snapshot.config.log.access).cloned();
 
-    let outcome = match respond(&client, &snapshot, &ready, request, trusted, &mut ticket) {
-        Ok(Reply::Ours(response)) => Ok(response),
-        Ok(Reply::Asked(exchange)) => attempt::run(exchange, &mut ticket).await,
-        Err(failure) => Err(failure),
+    let (exchange, known) = match respond(&client, &snapshot, &ready, request, trusted, &mut ticket) {
+        Ok(Reply::Asked(exchange)) => (Some(exchange), None),
+        Ok(Reply::Ours(response)) => (None, Some(Box::new(Ok(response)))),
+        Err(failure) => (None, Some(Box::new(Err(failure)))),
+    };
+    // The room first, and nothing but pointers to begin with: so the future is made in its room. Else all of its kilobytes
+    // would be put together on the stack and copied.
+    let room = Box::new_uninit();
+    Box::into_pin(Box::write(room, conclude(client, snapshot, ready, ticket, exchange, known)))
+}
+
+/// The answer of the backend that is asked, or the one that is `known`.
+async fn conclude(
+    client: Arc<Client>,
+    snapshot: Arc<Snapshot>,
+    ready: Arc<Ready>,
+    mut ticket: Box<Ticket>,
+    exchange: Option<Box<Exchange>>,
+    known: Option<Box<Result<Response<ResponseBody>, Failure>>>,
+) -> Served {
+    let edge = &snapshot.config.edge;
+    let outcome = match (exchange, known) {
+        (Some(exchange), _) => attempt::run(exchange, &mut ticket).await,
+        (None, Some(known)) => *known,
+        (None, None) => Err(Failure::NoRoute),
     };
     let mut response = outcome.unwrap_or_else(|failure| answer::failure(failure, &edge.name));
     if ticket.method == Method::CONNECT && ticket.tunnel.is_none() && response.status().is_success() {

@@ -1,9 +1,7 @@
 //! One HTTP/2 stream of a client: a task of its own, from the head of its request to the last byte of its answer. What a
 //! client does not take in time ends its stream; what it resets ends here and at the backend.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -12,15 +10,18 @@ use bytes::Bytes;
 use h2::Reason;
 use h2::server::SendResponse;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use parking_lot::Mutex;
 
 use crate::conn_state::ConnState;
+use crate::connection::Client;
 use crate::date;
 use crate::headers::{self, Present};
 use crate::outgoing::Outgoing;
+use crate::request_body::RequestBody;
 use crate::response_body::ResponseBody;
+use crate::service;
 use crate::timer::LazyTimer;
 
 /// Pieces in which an answer is given to an HTTP/2 stream: the least that a client must take within its deadline.
@@ -78,17 +79,15 @@ fn strip(fields: &mut HeaderMap) {
 }
 
 /// Serves one stream to its end. A stream that is dropped before its end is reset.
-/// `handling` makes the answer.
-pub(crate) async fn serve(
-    state: Arc<ConnState>,
-    mut handling: Pin<Box<impl Future<Output = Result<Response<ResponseBody>, Infallible>>>>,
-    reply: Arc<Reply>,
-) {
+pub(crate) async fn serve(client: Arc<Client>, request: Box<Request<RequestBody>>, reply: Arc<Reply>) {
+    let state = Arc::clone(&client.state);
+    let mut handling = service::handle(client, *request);
     let response = poll_fn(|cx| match handling.as_mut().poll(cx) {
         Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
         Poll::Pending => reply.poll_reset(cx).map(|()| None),
     })
     .await;
+    // It is large, and its room is free as soon as the head is there.
     drop(handling);
     let respond = reply.close();
     let (Some(response), Some(mut respond)) = (response, respond) else { return };
