@@ -40,7 +40,7 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const NUDGE: Duration = Duration::from_millis(500);
 
 /// Where an answer is waited for a line may be silent for so long at least: two questions have had their time by then.
-const LEAST_SILENCE: Duration = Duration::from_millis(1_750);
+const LEAST_SILENCE: Duration = Duration::from_secs(2);
 
 /// An answer that has been waited for so many times longer than a dead line would be is waited for like any silence.
 const HURRY: u32 = 3;
@@ -138,10 +138,11 @@ impl Line {
             }
             let moved = std::mem::take(&mut self.moved);
             self.silent = if moved { Duration::ZERO } else { self.silent + every };
-            if !self.silent.is_zero() && self.hurries() {
+            // What was sent last had its time then: it is acknowledged, or this connection has ended.
+            let arrived = self.silent >= self.patience;
+            if !self.silent.is_zero() && (arrived || self.patience >= LEAST_SILENCE) && self.hurries() {
                 self.ask(Asking::Hurried);
-            } else if self.silent >= self.patience {
-                // What was sent last had its time: it is acknowledged, or this connection has ended.
+            } else if arrived {
                 self.look = None;
                 self.ask(Asking::Calm);
                 return;
@@ -375,12 +376,13 @@ mod tests {
 
     #[tokio::test]
     async fn where_an_answer_is_waited_for_the_questions_come_early_and_not_for_ever() {
-        for patience in [EVERY, LEAST_SILENCE * 2] {
+        // Nothing is asked before its time where that would lengthen the wait for what may not have arrived.
+        for (patience, from) in [(EVERY, EVERY), (EVERY * 5, EVERY * 5), (LEAST_SILENCE * 2, EVERY)] {
             let (_there, mut line) = pair(Carries::Requests(Some(AGAIN))).await;
             line.patience = patience;
             line.write_all(&[0]).await.unwrap();
             reads_until(&mut line, |line| line.asking != Asking::No).await;
-            assert_eq!((line.asking, line.silent), (Asking::Hurried, EVERY), "at the first look that finds it silent");
+            assert_eq!((line.asking, line.silent), (Asking::Hurried, from));
             assert_eq!((timeout(&line), first_question(&line)), (Some(patience.max(LEAST_SILENCE)), ASK_SOON));
             let enough = patience.max(LEAST_SILENCE) * HURRY;
             line.silent = enough - NUDGE * 2;
