@@ -40,7 +40,10 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const NUDGE: Duration = Duration::from_millis(500);
 
 /// Where an answer is waited for a line may be silent for so long at least: two questions have had their time by then.
-const LEAST_SILENCE: Duration = Duration::from_secs(2);
+const LEAST_SILENCE: Duration = Duration::from_secs(3);
+
+/// The kernel ends a connection so much later than it was told to, at most: it looks when it sends again.
+const LATE: Duration = Duration::from_secs(1);
 
 /// An answer that has been waited for so many times longer than a dead line would be is waited for like any silence.
 const HURRY: u32 = 3;
@@ -139,7 +142,7 @@ impl Line {
             let moved = std::mem::take(&mut self.moved);
             self.silent = if moved { Duration::ZERO } else { self.silent + every };
             // What was sent last had its time then: it is acknowledged, or this connection has ended.
-            let arrived = self.silent >= self.patience;
+            let arrived = self.silent >= self.patience + LATE;
             if !self.silent.is_zero() && (arrived || self.patience >= LEAST_SILENCE) && self.hurries() {
                 self.ask(Asking::Hurried);
             } else if arrived {
@@ -377,7 +380,7 @@ mod tests {
     #[tokio::test]
     async fn where_an_answer_is_waited_for_the_questions_come_early_and_not_for_ever() {
         // Nothing is asked before its time where that would lengthen the wait for what may not have arrived.
-        for (patience, from) in [(EVERY, EVERY), (EVERY * 5, EVERY * 5), (LEAST_SILENCE * 2, EVERY)] {
+        for (patience, from) in [(EVERY, EVERY + LATE), (EVERY * 5, EVERY * 5 + LATE), (LEAST_SILENCE * 2, EVERY)] {
             let (_there, mut line) = pair(Carries::Requests(Some(AGAIN))).await;
             line.patience = patience;
             line.write_all(&[0]).await.unwrap();
