@@ -69,6 +69,39 @@ fn being_much_slower_than_the_others_is_enough() {
     is_left(&bad, "slow", "answers take");
 }
 
+/// Most of the pool fails, so that the bad are no outliers, and the limit of what it can lose would keep one of them.
+#[test]
+fn two_of_three_that_only_fail_are_left_however_many_they_are() {
+    for status in [503, 500] {
+        let failing = move || {
+            Plain::new(move |seen| match seen.head.target() {
+                "/health" => ok("x").into_bytes(),
+                _ => format!("HTTP/1.1 {status} Oh No\r\nContent-Length: 0\r\n\r\n").into_bytes(),
+            })
+        };
+        let (one, two, good) = (failing(), failing(), Plain::saying("x"));
+        let edge = Setup::services(&format!(
+            "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\noutlier.hold = \"5m\"\nbackends = [\"{}\", \"{}\", \"{}\"]\n",
+            one.address(),
+            two.address(),
+            good.address()
+        ))
+        .start();
+        [&one, &two, &good].iter().for_each(|backend| edge.wait_for_health(*backend, "up"));
+        let mut client = edge.connect();
+        wait_for("both are left", || {
+            let answer = client.ask(get("/"));
+            // What is worth another attempt gets it.
+            assert!(status == 500 || answer.status() == 200, "{}", answer.status());
+            [&one, &two].iter().all(|backend| edge.backend(*backend)["health"] == "down")
+        });
+        (0..50).for_each(|_| assert_eq!(client.ask(get("/")).status(), 200));
+        let why = [&one, &two].map(|backend| edge.backend(backend)["why"].as_str().unwrap().to_owned());
+        assert!(why.iter().any(|why| why.contains("while another answers well")), "{why:?}");
+        assert_eq!(edge.sample("relais_site_up", &[]), 1.0, "their answers accuse no site");
+    }
+}
+
 /// Where clients stay with their backend nobody is compared; one that only ever breaks off is left all the same.
 #[test]
 fn a_backend_that_breaks_off_every_body_is_left_without_comparison() {

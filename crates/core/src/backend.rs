@@ -100,6 +100,12 @@ impl Backend {
         if stream { self.streams() } else { self.inflight().saturating_sub(self.streams()) }
     }
 
+    /// The last request it was asked went wrong.
+    #[must_use]
+    pub(crate) fn fails(&self) -> bool {
+        self.stats.streak.get() != 0
+    }
+
     /// Counts an attempt in; it is counted out when the guard drops.
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> InFlight {

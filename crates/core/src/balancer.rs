@@ -12,6 +12,8 @@
 //! 5. with `fail_open` and no usable member at all: members that are `Down`, by weight;
 //! 6. nobody.
 //!
+//! A second attempt prefers, among those that are `Up`, who answered the last request rightly.
+//!
 //! Members that are `Draining` or `Disabled`, already tried, or at `max_inflight` are never picked. The cap is not a
 //! lock: workers that pick in the same instant may exceed it by their number.
 //!
@@ -76,11 +78,13 @@ struct Picker<'a, 'k> {
     forward: &'a Forward,
     ask: &'k Ask<'k>,
     dice: Dice,
+    /// Who failed the last request is not to be taken.
+    careful: bool,
 }
 
 impl<'a, 'k> Picker<'a, 'k> {
     fn new(pool: &'a Pool, forward: &'a Forward, ask: &'k Ask<'k>) -> Self {
-        Self { pool, forward, ask, dice: Dice::new(ask.roll) }
+        Self { pool, forward, ask, dice: Dice::new(ask.roll), careful: false }
     }
 
     fn pick(mut self) -> Choice<'a> {
@@ -89,7 +93,8 @@ impl<'a, 'k> Picker<'a, 'k> {
             return Choice::Take(member);
         }
         let start = self.tier(&order.up);
-        match self.among(&order.up, start).or_else(|| self.among(&order.suspect, 0)) {
+        let well = if self.ask.tried.is_empty() { None } else { self.well(&order.up, start) };
+        match well.or_else(|| self.among(&order.up, start)).or_else(|| self.among(&order.suspect, 0)) {
             Some(member) => Choice::Take(member),
             None => self.without_usable(),
         }
@@ -139,7 +144,18 @@ impl<'a, 'k> Picker<'a, 'k> {
             Some(site) => in_order.clone().find_map(|group| self.choose(group, Some(site))),
             None => None,
         };
-        elsewhere.or_else(|| in_order.clone().find_map(|group| self.choose(group, None)))
+        // Who has just failed is better than the site to avoid.
+        let anywhere = self.ask.avoid_site.is_none() || !self.careful;
+        elsewhere.or_else(|| in_order.clone().find_map(|group| self.choose(group, None)).filter(|_| anywhere))
+    }
+
+    /// The same, of those that answered their last request rightly: where one has just failed others may fail alike, and a
+    /// request has few attempts.
+    fn well(&mut self, groups: &'a [Group], start: usize) -> Option<&'a Member> {
+        self.careful = true;
+        let member = self.among(groups, start);
+        self.careful = false;
+        member
     }
 
     /// No usable member can be taken: says whether waiting may help.
@@ -164,7 +180,8 @@ impl<'a, 'k> Picker<'a, 'k> {
 
     /// Whether this attempt may go to the member, its health aside.
     fn admits(&self, member: &Member, avoid: Option<&str>) -> bool {
-        !self.ask.tried.contains(&member.backend.slot)
+        let tried = self.ask.tried;
+        (tried.is_empty() || !(tried.contains(&member.backend.slot) || self.careful && member.backend.fails()))
             && self.forward.max_inflight.is_none_or(|cap| member.backend.inflight() < cap)
             && member.cap.is_none_or(|cap| member.backend.inflight() < cap)
             && avoid.is_none_or(|site| *member.backend.id.site != *site)

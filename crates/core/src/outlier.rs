@@ -14,12 +14,16 @@ use crate::words::short;
 /// The likelihood ratio (natural logarithm) that tells two shares apart: by chance alone hardly one judgement in a
 /// hundred thousand goes beyond, however the whole pool fares.
 const SURE: f64 = 12.0;
+/// The same where one is held against whoever does best of many, and at each of its answers.
+const SURER: f64 = 16.0;
 /// A share must be so many times the median of the others.
 const TIMES: f64 = 2.0;
 /// A backend is slow when more than this share of its answers is, and useless when more than this share is wrong.
 const MOST: f64 = 0.5;
 /// Answers of another backend from which on it counts as one of the others.
 const LEAST: u64 = 3;
+/// Whoever does well answers fewer wrongly than one in so many.
+const FEW: u64 = 20;
 /// Medians below this are not told apart, microseconds.
 const FASTEST: u64 = 1_000;
 
@@ -84,6 +88,11 @@ impl Tally {
     /// More than half of the attempts went wrong.
     pub(crate) fn mostly_wrong(&self) -> bool {
         self.errors().part() > MOST
+    }
+
+    /// Hardly any attempt went wrong.
+    pub(crate) fn does_well(&self) -> bool {
+        self.errors.saturating_mul(FEW) <= self.attempts
     }
 
     /// Heads that took longer than this for sure.
@@ -257,6 +266,12 @@ pub(crate) fn judge(own: &Tally, pool: &mut Crowd, terms: &Terms<'_>) -> Option<
 pub(crate) fn differs(own: &Tally, others: &Tally) -> bool {
     let others = others.errors();
     own.errors().apart(others.part(), others.of) >= SURE
+}
+
+/// Whether one that does well surely does better than one of which most attempts go wrong, whatever all the others do.
+pub(crate) fn outdoes(well: &Tally, own: &Tally) -> bool {
+    let other = well.errors();
+    own.mostly_wrong() && well.does_well() && own.errors().apart(other.part(), other.of) >= SURER
 }
 
 fn many_wrong(own: &Tally, rule: &Outlier) -> bool {

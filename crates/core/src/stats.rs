@@ -23,6 +23,10 @@ impl Counter {
     pub fn dec(&self) {
         self.0.fetch_sub(1, Relaxed);
     }
+    /// Begins at zero again.
+    fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
     /// The value.
     #[must_use]
     pub fn get(&self) -> u64 {
@@ -118,6 +122,8 @@ pub struct BackendStats {
     pub errors: Counter,
     /// Requests that wait there now for the head of an answer, and have for longer than the contract. A gauge.
     pub overdue: Counter,
+    /// Failed attempts and answers of 500 and more since the last right one. Workers that count at once may lose one.
+    pub streak: Counter,
     /// Times it was left for being much worse than its pool, by reason: see [`EJECTION_REASONS`].
     pub ejections: [Counter; EJECTION_REASONS.len()],
     /// Attempts on a fresh connection.
@@ -131,6 +137,7 @@ impl BackendStats {
     /// Counts an attempt that failed.
     pub fn fail(&self, fault: Fault) {
         self.failed.inc();
+        self.streak.inc();
         if fault.is_gray() {
             self.errors.inc();
         }
@@ -141,6 +148,9 @@ impl BackendStats {
         self.succeeded.inc();
         if status >= 500 {
             self.errors.inc();
+            self.streak.inc();
+        } else if self.streak.get() != 0 {
+            self.streak.clear();
         }
     }
 }

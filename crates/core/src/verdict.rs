@@ -73,6 +73,8 @@ pub(crate) struct Given<'a> {
     pub(crate) spare: bool,
     /// The others of the pool fail in the same way meanwhile.
     pub(crate) shared: bool,
+    /// Another one answers well meanwhile, which is no chance.
+    pub(crate) outdone: bool,
     /// Nothing else of the service is usable.
     pub(crate) needed: bool,
     /// The probe had only the short, confirming deadline.
@@ -88,6 +90,8 @@ pub(crate) struct Verdict {
     pub(crate) counters: Counters,
     /// `Down`, and good enough to come back; when is the governor's word.
     pub(crate) ready: bool,
+    /// It goes `Down` for another that answers well, although the service cannot spare it, or others fail, too.
+    pub(crate) outdone: bool,
     /// In words, when health changed or a bad sign was overruled.
     pub(crate) why: Option<String>,
 }
@@ -109,7 +113,7 @@ fn good_probe(before: Counters, given: &Given<'_>) -> Verdict {
     match before.health {
         Health::Down => {
             let ready = given.needed || good >= given.timers.rise;
-            Verdict { counters: after, ready, why: ready.then(|| passed(good)) }
+            Verdict { counters: after, ready, outdone: false, why: ready.then(|| passed(good)) }
         }
         Health::Up => keep(after, None),
         Health::Probing | Health::Suspect => {
@@ -128,7 +132,7 @@ fn good_request(before: Counters, given: &Given<'_>) -> Verdict {
         after.health = Health::Up;
     }
     let why = (ready || after.health != before.health).then(|| "a request was answered".to_owned());
-    Verdict { counters: after, ready, why }
+    Verdict { counters: after, ready, outdone: false, why }
 }
 
 fn bad_probe(before: Counters, fault: Fault, given: &Given<'_>) -> Verdict {
@@ -188,13 +192,19 @@ fn bad_request(before: Counters, fault: Fault, given: &Given<'_>) -> Verdict {
     if !enough || before.health == Health::Probing {
         return keep(after, None);
     }
-    if given.shared {
-        return keep(after, Some(format!("requests fail ({fault}) but so they do at the others: kept")));
+    let why = format!("{fault}, {} in a row", count(after.failed, "request"));
+    let kept = if given.shared {
+        Some("so they do at the others")
+    } else {
+        (fault != Fault::Refused && !given.spare).then_some("the service cannot spare it")
+    };
+    match kept {
+        None => down(after, why),
+        Some(_) if given.outdone => {
+            Verdict { outdone: true, ..down(after, format!("{why}, while another answers well")) }
+        }
+        Some(reason) => keep(after, Some(format!("requests fail ({fault}) but {reason}: kept"))),
     }
-    if fault != Fault::Refused && !given.spare {
-        return keep(after, Some(format!("requests fail ({fault}) but the service cannot spare it: kept")));
-    }
-    down(after, format!("{fault}, {} in a row", count(after.failed, "request")))
 }
 
 /// No answer of any kind came: a lost packet, a pause or a dead site look like this.
@@ -233,11 +243,11 @@ fn lives(mut after: Counters, before: Health, why: &str) -> Verdict {
 fn down(mut after: Counters, why: String) -> Verdict {
     after.health = Health::Down;
     after.good = 0;
-    Verdict { counters: after, ready: false, why: Some(why) }
+    Verdict { counters: after, ready: false, outdone: false, why: Some(why) }
 }
 
 fn keep(counters: Counters, why: Option<String>) -> Verdict {
-    Verdict { counters, ready: false, why }
+    Verdict { counters, ready: false, outdone: false, why }
 }
 
 fn passed(good: u32) -> String {

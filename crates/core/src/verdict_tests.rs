@@ -18,6 +18,7 @@ fn given(timers: &Timers) -> Given<'_> {
         lived: false,
         excused: false,
         shared: false,
+        outdone: false,
         spare: true,
         needed: false,
         short: false,

@@ -301,8 +301,8 @@ pub struct Outlier {
     pub hold: Duration,
     /// The longest ejection, at least `hold`. Default 5 min. So long without one, and one is forgotten.
     pub max_hold: Duration,
-    /// Nobody is ejected when more than this share of the enabled backends would be out, for whatever reason, percent.
-    /// The last one never is. Default 50.
+    /// Nobody is ejected when more than this share of the enabled backends would be out, for whatever reason, percent; those
+    /// that were left for one that does well are not counted, nor kept by it. The last one never is. Default 50.
     pub max_ejected_percent: u32,
 }
 

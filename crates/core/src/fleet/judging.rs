@@ -7,6 +7,7 @@ use super::state::{DOWNS, Entry, Outstanding};
 use crate::effect::Transition;
 use crate::fault::Fault;
 use crate::health::{Admin, Health};
+use crate::outlier::{Accused, Reason};
 use crate::time::Instant;
 use crate::verdict::{Evidence, Given, Verdict, verdict};
 
@@ -82,6 +83,11 @@ impl Fleet {
             }
             _ => false,
         };
+        let run = if lived { 1 } else { before.failed.saturating_add(1) };
+        let outdone = match evidence {
+            Evidence::Request(Err(fault)) if !fault.is_silence() => self.is_outdone(entry, run, now),
+            _ => false,
+        };
         let given = Given {
             timers: &self.services[entry.service].timers,
             patience: self.patience(entry),
@@ -89,6 +95,7 @@ impl Fleet {
             excused: failed && self.excused(entry, now),
             spare: matches!(evidence, Evidence::Request(Err(_))) && self.spare(entry),
             shared,
+            outdone,
             needed: before.health == Health::Down && !failed && !self.anyone_usable(entry.service, Some(slot)),
             short: probe.is_some_and(|probe| probe.short),
             said: probe.and(entry.recent.back()).and_then(|probe| probe.said.as_deref()),
@@ -98,6 +105,8 @@ impl Fleet {
         self.carry_out(slot, evidence, said, now);
         if matches!(evidence, Evidence::Request(Err(_))) && (lived || before.failed == 0) {
             self.begin_run(slot);
+        } else if matches!(evidence, Evidence::Request(Err(_))) && self.lacks_witnesses(slot) {
+            self.call_witnesses(slot);
         }
         if !gone {
             self.learn_loss(slot, before, evidence, lived);
@@ -126,6 +135,12 @@ impl Fleet {
         entry.verified = now;
         if to != from {
             entry.overruled = false;
+            if let (true, Some(rule)) = (said.outdone, self.rule_of(slot)) {
+                let why = said.why.unwrap_or_default();
+                let accused = Accused { reason: Reason::Errors, why, weight: 0.0 };
+                self.leave_for_better(slot, accused, &rule, now);
+                return;
+            }
             self.turn(slot, to, said.why.unwrap_or_default(), now);
             return;
         }
@@ -185,7 +200,7 @@ impl Fleet {
             after: now.since(entry.since),
         });
         entry.counters.health = to;
-        (entry.stalled, entry.left_with_tier) = (false, false);
+        (entry.stalled, entry.left_for_better) = (false, false);
         entry.since = now;
         entry.why = why;
         self.changes.save.insert(slot);

@@ -235,6 +235,7 @@ fn service_state(config: &Config, service: &Arc<Service>, old: Option<ServiceSta
             forward,
             timers,
             trouble: Vec::new(),
+            breathes_until: Instant::default(),
             slice_from: now,
             episode: None,
             members: Vec::new(),

@@ -3,8 +3,8 @@
 //! Events and the passing of time go in, effects come out; nothing here does I/O or reads a clock. The rooms below:
 //! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload),
 //! `probing` asking, `crowd` asking very many, `judging` evidence becomes health, `sites` the verdict about a whole site,
-//! `comeback` the governed return, `outliers` those much worse than their pool, `stalls` those that nobody can be compared
-//! with, `failover` the time each one took, `paths` measured round trips,
+//! `comeback` the governed return, `outliers` those much worse than their pool, `outdone` those that fail while
+//! another does well, `stalls` those that nobody can be compared with, `failover` the time each one took, `paths` measured round trips,
 //! `tunnels` WireGuard handshakes, `drill` cuts made on purpose, `operator` admin words, `agents` those of programs beside
 //! backends, `names` where backends are, `certificates` those of CAs, `publish` state becomes a snapshot and records,
 //! `status` the report.
@@ -22,6 +22,7 @@ mod judging;
 mod layout;
 mod names;
 mod operator;
+mod outdone;
 mod outliers;
 mod paths;
 mod probing;

@@ -10,6 +10,7 @@ use relais_config::Outlier;
 use super::Fleet;
 use super::agenda::Alarm;
 use super::layout::index_u32;
+use super::outdone::Witness;
 use super::state::Entry;
 use crate::health::{Admin, Health};
 use crate::outlier::{Accused, Crowd, Reason, Tally, Terms, differs, judge, suspicious};
@@ -45,9 +46,16 @@ pub(super) struct Recently {
     seen: Tally,
     /// Attempts and errors of the others when the present run of failed requests began.
     others: (u64, u64),
+    /// Some of the others, as they stood then.
+    pub(super) witnesses: Vec<Witness>,
 }
 
 impl Recently {
+    /// How many slices are remembered.
+    pub(super) fn slices(&self) -> usize {
+        self.slices
+    }
+
     fn look(&mut self, now: Tally) {
         let grown = now.since(&self.seen);
         self.slices = self.slices.max(1);
@@ -113,6 +121,11 @@ impl Fleet {
         (rule.is_on() && service.members.len() > 1).then(|| rule.clone())
     }
 
+    /// The rule of a backend's service.
+    pub(super) fn rule_of(&self, slot: u32) -> Option<Outlier> {
+        self.outlier_rule(self.entries.get(&slot)?.service)
+    }
+
     /// The rule is gone: whoever is ejected comes back as soon as its checks pass; at once where there are none, or
     /// nobody else.
     fn pardon(&mut self, index: usize, now: Instant) {
@@ -149,7 +162,9 @@ impl Fleet {
                 self.eject(slot, accused, &rule, now);
             }
         }
+        self.leave_outdone(index, &rule, now);
         self.leave_useless(index, &rule, now);
+        self.follow_better(index, &rule, now);
         self.end_slice(index, now);
     }
 
@@ -208,7 +223,8 @@ impl Fleet {
     /// Whether more of a service's enabled backends are out than the rule allows when so many are usable.
     fn too_few(&self, service: usize, usable: usize, rule: &Outlier) -> bool {
         let members = self.services[service].members.iter().filter_map(|slot| self.entries.get(slot));
-        let enabled = members.filter(|entry| entry.admin == Admin::Enabled).count();
+        // Who was left for a better one is not missed.
+        let enabled = members.filter(|entry| entry.admin == Admin::Enabled && !entry.left_for_better).count();
         let most = usize::try_from(rule.max_ejected_percent).unwrap_or_default();
         enabled.saturating_sub(usable) * 100 > enabled * most
     }
@@ -239,14 +255,14 @@ impl Fleet {
         entry.recently.forget(read);
     }
 
-    /// Others went down since: when more are out than may be, those that at least answer come back, one by one; of a tier
-    /// that was left as a whole only when nobody else is left.
+    /// Others went down since: when more are out than may be, those that at least answer come back, one by one; those that
+    /// were left for a better one only when nobody else is left.
     pub(super) fn readmit(&mut self, index: usize, now: Instant) {
         let Some(rule) = self.outlier_rule(index) else { return };
         loop {
             let members = self.services[index].members.iter().filter_map(|slot| self.entries.get(slot));
             let usable = members.clone().filter(|entry| entry.usable()).count();
-            let stays = |entry: &Entry| usable > 0 && entry.left_with_tier;
+            let stays = |entry: &Entry| usable > 0 && entry.left_for_better;
             let ejected = members.filter(|entry| entry.is_ejected() && entry.answers() && !stays(entry));
             let Some((_, slot)) = ejected.map(|entry| (entry.ejected, entry.slot())).min() else { return };
             if usable > 0 && !self.too_few(index, usable, &rule) {
@@ -263,6 +279,7 @@ impl Fleet {
         if let Some(entry) = self.entries.get_mut(&slot) {
             entry.recently.others = others;
         }
+        self.call_witnesses(slot);
     }
 
     /// Whether the others of the pool fail like this one since its requests began to fail in a row: then it is what

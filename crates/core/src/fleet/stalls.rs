@@ -32,7 +32,7 @@ pub(super) struct Stall {
     /// Requests that waited for longer than the contract when a head last came, or while it was out: what is usual there.
     usual: u64,
     /// How many looks in a row found requests waiting and no head.
-    looks: u32,
+    pub(super) looks: u32,
 }
 
 impl Entry {
@@ -58,6 +58,18 @@ impl Entry {
         let life = Tally::read(&self.backend.stats);
         let known = life.answers() >= u64::from(rule.volume) && life.seldom_slower_than(contract, FEW);
         self.stall.looks >= LOOKS && self.usable() && known
+    }
+
+    /// Takes requests, and answers them.
+    fn answers_requests(&self) -> bool {
+        let (heads, lately) = (Tally::read(&self.backend.stats).answers(), self.recently.over(1));
+        let answers = heads > self.stall.heads || lately.answers() >= LEAST;
+        self.stall.looks == 0 && answers && self.is_sound(1)
+    }
+
+    /// Is worth it that others were left for it.
+    pub(super) fn is_better(&self) -> bool {
+        self.is_sound(LOOKS)
     }
 
     /// Can take requests, and is not known to answer none of them (at so many looks) or most of them wrongly.
@@ -87,29 +99,27 @@ impl Fleet {
             let Some(entry) = self.entries.get(&slot) else { continue };
             let with_tier = whole && entry.tier == tier;
             let better = !stalls || self.others(entry).any(|other| other.usable() && other.stall.looks == 0);
-            let spared = !better || !self.can_lose(slot, rule);
+            let answering = stalls && self.others(entry).any(Entry::answers_requests);
+            let spared = !better || !(answering || self.can_lose(slot, rule));
             if spared && !with_tier {
                 continue;
             }
             self.eject(slot, accused, rule, now);
             if let Some(entry) = self.entries.get_mut(&slot) {
                 entry.stalled = stalls;
+                entry.left_for_better = answering;
             }
         }
-        self.follow_left_tiers(index, whole.then_some(tier));
+        if whole {
+            self.forgo_tier(index, tier);
+        }
     }
 
-    /// A tier that was left as a whole does not come back for the sake of the limit, nor do those of it that were left before;
-    /// unless nobody else is known to be better.
-    fn follow_left_tiers(&mut self, index: usize, left: Option<u32>) {
-        let stays = self.usable(index).any(|entry| entry.is_sound(LOOKS));
+    /// A tier was left as a whole: nobody of it is missed, nor those of it that were left before.
+    fn forgo_tier(&mut self, index: usize, tier: u32) {
         for slot in &self.services[index].members {
             let Some(entry) = self.entries.get_mut(slot) else { continue };
-            if stays {
-                entry.left_with_tier |= entry.is_ejected() && left.is_some_and(|tier| entry.tier <= tier);
-            } else if std::mem::take(&mut entry.left_with_tier) {
-                self.changes.services.insert(index);
-            }
+            entry.left_for_better |= entry.is_ejected() && entry.tier <= tier;
         }
     }
 
@@ -159,7 +169,7 @@ impl Fleet {
         asked.iter().map(|entry| (entry.slot(), accused())).collect()
     }
 
-    fn usable(&self, index: usize) -> impl Iterator<Item = &Entry> {
+    pub(super) fn usable(&self, index: usize) -> impl Iterator<Item = &Entry> {
         let members = self.services[index].members.iter().filter_map(|slot| self.entries.get(slot));
         members.filter(|entry| entry.usable())
     }

@@ -88,8 +88,8 @@ pub(super) struct Entry {
     pub(super) hung: bool,
     /// Went down because it answers its checks and no requests.
     pub(super) stalled: bool,
-    /// Was ejected when all of its tier was left: it does not come back because too few are left.
-    pub(super) left_with_tier: bool,
+    /// Was ejected for others that do well: it does not come back because too few are left.
+    pub(super) left_for_better: bool,
     /// How many looks in a row found that.
     pub(super) stall: Stall,
     /// A worker waits there longer than usual: the next probe only asks whether anything answers at all.
@@ -169,7 +169,7 @@ impl Entry {
             mute: false,
             hung: false,
             stalled: false,
-            left_with_tier: false,
+            left_for_better: false,
             stall: Stall::default(),
             pressed: false,
             whole_next: false,
@@ -336,6 +336,8 @@ pub(super) struct ServiceState {
     pub(super) timers: Timers,
     /// Why the contract cannot hold, as far as paths were measured.
     pub(super) trouble: Vec<String>,
+    /// Nobody is left for a better one before then: there was one, and it could not carry what it took over.
+    pub(super) breathes_until: Instant,
     /// When the present slice of what its backends are compared by began.
     pub(super) slice_from: Instant,
     /// The failover under way.

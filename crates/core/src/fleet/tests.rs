@@ -23,6 +23,7 @@ mod failover;
 mod memory;
 mod names;
 mod operator;
+mod outdone;
 mod outliers;
 mod paths;
 mod reload;

@@ -250,9 +250,10 @@ impl Oracle {
         });
         let Some(published) = self.published.clone() else { return };
         let Some(pool) = published.pools.iter().find(|pool| pool.service.name == record.id.service) else { return };
-        self.demand("no more are ejected than the pool can lose", !too_few(&pool.members, None), || {
-            record.id.to_string()
-        });
+        // Whoever does well may be left alone with it.
+        let well = |member: &Member| member.usable() && world.clean_since(&member.backend.id.address).is_some();
+        let kept = !too_few(&pool.members, None) || pool.members.iter().any(well);
+        self.demand("no more are ejected than the pool can lose", kept, || record.id.to_string());
         let process = |member: &Member| world.machines[&member.backend.id.address].process;
         let all = pool.members.iter().all(|member| {
             let since = world.sick_since(&member.backend.id.address);
@@ -283,6 +284,10 @@ impl Oracle {
         let answers = known.answers;
         let due = answers >= ANSWERS && since.max(known.counted_from) + SECONDS <= now;
         let settled = |id: &BackendId| {
+            if world.was_sick(&id.address, now - STALE) {
+                // Two that failed like it a moment ago hide it.
+                return false;
+            }
             let up = self.known.get(id).map_or(now, |known| known.counted_from);
             self.joined(id).max(up) + SECONDS <= now
         };

@@ -144,3 +144,30 @@ fn a_pool_without_members_has_nobody() {
         assert_eq!(empty.says(&Ask { sticky: Some(1), avoid_site: Some("dijon"), ..client(1) }), "nobody");
     }
 }
+
+#[test]
+fn a_second_attempt_prefers_who_answered_the_last_request_rightly() {
+    for balance in EVERY {
+        let pool = pool(balance.clone(), "1 dijon a, 1 dijon b, 1 dijon c, 1 thory d, 2 ovh e");
+        let fails = |address: &str| pool.named(address).backend.stats.fail(crate::Fault::Status(503));
+        fails("b");
+        pool.named("c").backend.stats.succeed(500);
+        for i in 0..500 {
+            let first = Shares::of(&pool, 1, |_| client(i)).at("b");
+            assert!((0.0..=1.0).contains(&first));
+            assert_eq!(pool.says(&Ask { tried: &[0], ..client(i) }), "d", "{balance:?}");
+            assert_eq!(pool.says(&Ask { tried: &[0, 3], ..client(i) }), "e", "{balance:?}: whatever the tier");
+            let left = pool.says(&Ask { tried: &[0, 3, 4], ..client(i) });
+            assert!(["b", "c"].contains(&left), "{balance:?}: those that fail before nobody");
+            let away = pool.says(&Ask { tried: &[3], avoid_site: Some("ovh"), ..client(i) });
+            assert_eq!(away, "a", "{balance:?}");
+            let dark = pool.says(&Ask { tried: &[3, 4], avoid_site: Some("dijon"), ..client(i) });
+            assert!(["a", "b", "c"].contains(&dark), "{balance:?}");
+        }
+        let shares = Shares::of(&pool, 2_000, client);
+        assert!(shares.at("b") > 0.1, "{balance:?}: first attempts are not kept from anybody");
+        pool.named("b").backend.stats.succeed(200);
+        let shares = Shares::of(&pool, 2_000, |i| Ask { tried: &[0, 3, 4], ..client(i) });
+        assert_eq!(shares.at("b"), 1.0, "{balance:?}: one right answer is enough");
+    }
+}

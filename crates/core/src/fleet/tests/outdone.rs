@@ -1,0 +1,164 @@
+//! Who fails all that it is asked while another answers well, however many they are.
+
+use super::*;
+
+const C1: &str = "10.0.3.1:80";
+const THREE: [&str; 3] = [A1, B1, C1];
+const WRONG: Result<(), Fault> = Err(Fault::Status(503));
+
+/// Three sites with one backend each.
+fn three(edit: impl FnOnce(&mut relais_config::Forward)) -> Config {
+    let backends = vec![backend("a", A1, 1), backend("b", B1, 1), backend("c", C1, 1)];
+    config(vec![service("api", backends, edit)])
+}
+
+impl Rig {
+    /// One request after the other as workers send them: to each usable one in turn, and on to the next while it fails at
+    /// the `bad`; who has just failed comes last. Ends at the latest after so many; says how many each got.
+    fn ask_in_turn(&mut self, requests: usize, pause: Duration, bad: &[&str], good: &[&str]) -> [usize; 3] {
+        let mut asked = [0; 3];
+        for n in 0..requests {
+            let mut order: Vec<usize> = (0..3).map(|step| (n + step) % 3).collect();
+            order[1..].sort_by_key(|place| self.member(THREE[*place]).backend.fails());
+            for place in order.into_iter().filter(|place| self.member(THREE[*place]).usable()).collect::<Vec<_>>() {
+                let address = THREE[place];
+                asked[place] += 1;
+                let fails = bad.contains(&address);
+                self.member(address).backend.stats.latency.observe(ms(5));
+                self.served(address, if fails { WRONG } else { Ok(()) });
+                if !fails {
+                    assert!(good.contains(&address));
+                    break;
+                }
+            }
+            self.run(pause);
+        }
+        asked
+    }
+
+    fn out(&self) -> Vec<&str> {
+        THREE.into_iter().filter(|address| self.health(address) == Health::Down).collect()
+    }
+}
+
+#[test]
+fn two_of_three_that_only_fail_are_left_after_a_handful_of_requests_each() {
+    for (pause, past) in [(ms(1), 0), (ms(1), 300), (ms(10), 300), (ms(1_000), 0), (ms(1_000), 60)] {
+        let mut rig = started(three(|forward| forward.outlier.hold = ms(300_000)));
+        rig.ask_in_turn(past, pause, &[], &THREE);
+        let asked = rig.ask_in_turn(40, pause, &[A1, B1], &[C1]);
+        assert_eq!(rig.out(), [A1, B1], "{pause:?} after {past}");
+        assert!(asked[0] <= 16 && asked[1] <= 16, "{asked:?} every {pause:?} after {past}");
+        assert!(rig.fleet.report(rig.now).sites.iter().all(|site| site.health == Health::Up), "it accuses no site");
+        // It lasts, though less than half of the pool is left.
+        let asked = rig.ask_in_turn(50, ms(100), &[A1, B1], &[C1]);
+        assert_eq!(asked, [0, 0, 50]);
+    }
+}
+
+#[test]
+fn what_all_fail_alike_leaves_nobody() {
+    for pause in [ms(1), ms(100), ms(1_000)] {
+        for past in [0, 300] {
+            let mut rig = started(three(|_| {}));
+            rig.ask_in_turn(past, pause, &[], &THREE);
+            rig.ask_in_turn(100, pause, &THREE, &[]);
+            assert!(rig.out().is_empty(), "{pause:?}, {past}: {:?}", rig.notes());
+        }
+    }
+}
+
+/// Each fails three in ten, in every order, so that some fail often in a row.
+#[test]
+fn a_run_of_bad_luck_leaves_nobody() {
+    for share in [3, 5] {
+        let mut random = Random::new(share);
+        let mut rig = started(three(|forward| forward.outlier.hold = ms(300_000)));
+        for _ in 0..20_000 {
+            let (who, luck) = (random.next() % 3, random.next() % 10);
+            rig.served(THREE[usize::try_from(who).unwrap()], if luck < share { WRONG } else { Ok(()) });
+            rig.run(ms(5));
+        }
+        assert!(rig.notes().is_empty(), "{share} in ten: {:?}", rig.notes());
+    }
+}
+
+#[test]
+fn answers_that_are_not_tried_elsewhere_tell_too() {
+    let mut rig = started(three(|_| {}));
+    for wrong in [0, 60, 60] {
+        for address in THREE {
+            rig.answers(
+                address,
+                if address == C1 { 60 } else { 60 - wrong },
+                if address == C1 { 0 } else { wrong },
+                ms(5),
+            );
+        }
+        rig.run(ms(1_000));
+    }
+    assert_eq!(rig.out(), [A1, B1]);
+    assert_eq!(rig.why(A1), "60 of 60 answers were errors, while another answers well");
+    // Half is not most: by comparison with the median they are no outliers.
+    let mut rig = started(three(|_| {}));
+    for _ in 0..20 {
+        rig.answers(A1, 30, 30, ms(5));
+        rig.answers(B1, 30, 30, ms(5));
+        rig.answers(C1, 60, 0, ms(5));
+        rig.run(ms(1_000));
+    }
+    assert!(rig.out().is_empty(), "{:?}", rig.out());
+}
+
+#[test]
+fn they_come_back_when_the_good_one_cannot_carry_the_load() {
+    for slow in [false, true] {
+        let mut rig = started(three(|_| {}));
+        rig.ask_in_turn(300, ms(10), &[], &THREE);
+        rig.ask_in_turn(40, ms(10), &[A1, B1], &[C1]);
+        assert_eq!(rig.out(), [A1, B1]);
+        if slow {
+            rig.answers(C1, 100, 0, ms(4_000));
+        } else {
+            rig.answers(C1, 70, 30, ms(5));
+        }
+        rig.until(ms(2_100), |rig| rig.out().len() < 2);
+        let told = [A1, B1].map(|address| rig.why(address));
+        assert!(told.contains(&"ejected, but too few others are left".to_owned()), "slow: {slow}: {told:?}");
+        // For a while nobody is left for it; then once more.
+        rig.ask_in_turn(40, ms(10), &[A1, B1], &[C1]);
+        assert!(rig.out().len() < 2, "slow: {slow}");
+        for _ in 0..100 {
+            rig.ask_in_turn(10, ms(10), &[A1, B1], &[C1]);
+        }
+        assert_eq!(rig.out(), [A1, B1], "slow: {slow}");
+    }
+}
+
+#[test]
+fn they_come_back_when_the_good_one_dies_or_fails_too() {
+    let mut rig = started(three(|_| {}));
+    rig.ask_in_turn(40, ms(10), &[A1, B1], &[C1]);
+    assert_eq!(rig.out(), [A1, B1]);
+    rig.set(C1, Err(Fault::Refused));
+    (0..3).for_each(|_| rig.served(C1, Err(Fault::Refused)));
+    rig.until(ms(1_500), |rig| rig.health(C1) == Health::Down && rig.member(A1).usable());
+
+    let mut rig = started(three(|_| {}));
+    rig.ask_in_turn(40, ms(10), &[A1, B1], &[C1]);
+    rig.ask_in_turn(400, ms(10), &THREE, &[]);
+    assert_ne!(rig.out(), [A1, B1], "all fail: nobody is left for another");
+}
+
+#[test]
+fn the_operator_can_switch_it_off() {
+    for edit in [
+        (|forward| forward.outlier.errors_percent = 0) as fn(&mut relais_config::Forward),
+        |forward| forward.outlier.max_ejected_percent = 0,
+        |forward| forward.passive_fall = Some(0),
+    ] {
+        let mut rig = started(three(edit));
+        rig.ask_in_turn(9, ms(10), &[A1, B1], &[C1]);
+        assert!(rig.out().len() < 2, "{:?}", rig.out());
+    }
+}
