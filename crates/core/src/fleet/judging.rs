@@ -283,7 +283,10 @@ fn observe(entry: &mut Entry, evidence: Evidence, now: Instant) {
     let succeeded = entry.succeeded();
     if succeeded > entry.seen_mark {
         entry.seen_mark = succeeded;
-        entry.lived_at = Some(now);
+        // What succeeded before the check was sent says nothing against what that met.
+        if succeeded > entry.probe_mark || !matches!(evidence, Evidence::Probe(Err(_))) {
+            entry.lived_at = Some(now);
+        }
     }
     match evidence {
         Evidence::Probe(Ok(())) => {

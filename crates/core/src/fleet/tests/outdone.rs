@@ -162,3 +162,18 @@ fn the_operator_can_switch_it_off() {
         assert!(rig.out().len() < 2, "{:?}", rig.out());
     }
 }
+
+/// What was answered before the stop is no sign that requests go on being answered.
+#[test]
+fn when_all_stop_to_answer_nobody_is_kept_for_what_it_answered_before() {
+    for offset in 0..20 {
+        let mut rig = started(three(|_| {}));
+        rig.ask_in_turn(100, ms(10), &[], &THREE);
+        rig.run(ms(offset * 13));
+        rig.ask_in_turn(1, ms(0), &[], &THREE);
+        THREE.iter().for_each(|address| rig.set(address, Err(Fault::ResponseTimeout)));
+        rig.until(ms(4_000), |rig| rig.out() == THREE);
+        THREE.iter().for_each(|address| rig.set(address, Ok(())));
+        rig.until(ms(300), |rig| rig.out().len() < 3);
+    }
+}
