@@ -242,7 +242,11 @@ impl Fleet {
         // It answers: what waits there may finish, and its transport is not dead, whatever was met before.
         entry.last_fault = None;
         entry.backend.stats.ejections[reason.index()].inc();
+        let silent = entry.keeps_silent();
         self.turn(slot, Health::Down, why, now);
+        if let Some(entry) = self.entries.get_mut(&slot) {
+            entry.stalled = silent;
+        }
     }
 
     /// A backend is up again: its past is not held against it, but for the length of the next ejection.

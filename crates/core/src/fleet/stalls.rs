@@ -67,6 +67,13 @@ impl Entry {
         self.stall.looks == 0 && answers && self.is_sound(1)
     }
 
+    /// Lets requests wait, and has answered none lately: whatever it is left for, they need not wait there.
+    pub(super) fn keeps_silent(&self) -> bool {
+        let newest = self.recently.over(1);
+        let answered = self.stall.looks == 0 && (newest.attempts == 0 || newest.answers() > 0);
+        !answered && self.backend.stats.overdue.get() > 0
+    }
+
     /// Is worth it that others were left for it.
     pub(super) fn is_better(&self) -> bool {
         self.is_sound(LOOKS)
@@ -106,7 +113,7 @@ impl Fleet {
             }
             self.eject(slot, accused, rule, now);
             if let Some(entry) = self.entries.get_mut(&slot) {
-                entry.stalled = stalls;
+                entry.stalled |= stalls;
                 entry.left_for_better = answering;
             }
         }

@@ -47,6 +47,20 @@ impl Rig {
 }
 
 #[test]
+fn what_waits_at_a_backend_that_is_left_for_answers_that_came_too_late_is_moved() {
+    let mut rig = with_past(|_| {}, ms(20));
+    // Too few for a stall: the others were asked for elsewhere in time, which counts as errors.
+    let _waiting = (rig.wait_at(A1, 1), rig.wait_at(A2, 1));
+    rig.until(ms(3_000), |rig| {
+        for address in [A1, A2] {
+            (0..30).for_each(|_| rig.member(address).backend.stats.fail(Fault::ResponseTimeout));
+        }
+        rig.fallen() == [A1, A2]
+    });
+    assert!([A1, A2].iter().all(|address| rig.member(address).stalled), "{}", rig.why(A1));
+}
+
+#[test]
 fn a_preferred_site_that_answers_nothing_but_its_checks_is_left() {
     let mut rig = with_past(|_| {}, ms(20));
     let _waiting = (rig.wait_at(A1, 3), rig.wait_at(A2, 3));
