@@ -28,6 +28,7 @@ mod reuse;
 mod smuggling;
 mod spares;
 mod streaming;
+mod unheard;
 mod upgrade;
 mod websocket_h2;
 mod whole;

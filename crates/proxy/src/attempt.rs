@@ -181,6 +181,12 @@ async fn one(
             failed(exchange, forward, member, fault, fault.as_str(), started, ticket)
         }
         Outcome::Rescued(fault) => failed(exchange, forward, member, fault, "rescued", started, ticket),
+        Outcome::Overtaken(by) => {
+            ticket.attempted(member, "hedge_slower", started);
+            // Too late, as its pool shows. No more than that: it may only have paused.
+            member.backend.stats.fail(Fault::ResponseTimeout);
+            answered(exchange, forward, &by.member, by.answer, by.started, ticket).await
+        }
     }
 }
 
@@ -224,11 +230,7 @@ fn failed(
 /// Retries after application faults cost budget, so that an overloaded service is not fed its own failures. A retry
 /// off a dead transport is free: the load it moves is load that left a backend.
 fn spend(exchange: &Exchange, forward: &Forward) -> bool {
-    let granted = exchange.pool.shared.budget.spend(forward.retry.budget_floor, exchange.clock());
-    if !granted {
-        exchange.pool.stats.budget_exhausted.inc();
-    }
-    granted
+    exchange.afford(forward, exchange.now)
 }
 
 /// A response head is here: passed on, unless its status says "elsewhere" and there is an elsewhere.
@@ -315,6 +317,7 @@ async fn whole(
             return None;
         }
         ticket.attempted(member, "late", started);
+        exchange.client.worker.fell_silent(&member.backend);
         exchange.pool.stats.retried("late");
         exchange.avoid_site = Some(Arc::clone(&member.backend.id.site));
         return Some(Next::Again(Failure::Backend { fault, possibly_received: false }));

@@ -179,11 +179,26 @@ impl Exchange {
         }
     }
 
-    /// Whether now, in the newest picture, another backend than this one is usable that the request was not sent to.
-    pub(crate) fn has_elsewhere(&self, slot: u32) -> bool {
+    /// Takes a retry out of the service's budget at `now`, if there is one.
+    pub(crate) fn afford(&self, forward: &Forward, now: Instant) -> bool {
+        let now = self.client.worker.shared.anchor.at(now);
+        let granted = self.pool.shared.budget.spend(forward.retry.budget_floor, now);
+        if !granted {
+            self.pool.stats.budget_exhausted.inc();
+        }
+        granted
+    }
+
+    /// The newest picture of the pool.
+    pub(crate) fn newest(&self) -> Arc<Pool> {
         let snapshot = self.client.worker.shared.snapshot.load();
         let pool = snapshot.route(&self.host.name, routed_path(&self.head.uri));
-        let pool = pool.filter(|pool| pool.service.name == self.service.name).unwrap_or(&self.pool);
+        Arc::clone(pool.filter(|pool| pool.service.name == self.service.name).unwrap_or(&self.pool))
+    }
+
+    /// Whether now, in the newest picture, another backend than this one is usable that the request was not sent to.
+    pub(crate) fn has_elsewhere(&self, slot: u32) -> bool {
+        let pool = self.newest();
         let mut others = pool.members.iter().filter(|member| member.backend.slot != slot && member.usable());
         others.any(|member| !self.tried.contains(&member.backend.slot))
     }

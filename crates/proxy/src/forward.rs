@@ -19,6 +19,7 @@ use crate::body::{BodyFault, SendBody};
 use crate::exchange::Exchange;
 use crate::from_backend::{FromBackend, Timing};
 use crate::headers::{self, Present};
+use crate::hedge::Better;
 use crate::interim::{Gate, Hear};
 use crate::pool::{Slot, Verdicts};
 use crate::race::Link;
@@ -40,6 +41,8 @@ pub(crate) enum Outcome {
     Rescued(Fault),
     /// The client's body failed.
     Client(BodyFault),
+    /// Another backend, asked beside this one, was faster.
+    Overtaken(Box<Better>),
 }
 
 /// A response head and what its body hangs on.
@@ -71,7 +74,7 @@ impl Answer {
 
 /// Sends the request at `now` and waits for the response head.
 pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member, link: Link, now: Instant) -> Outcome {
-    let Link { slot, sender, before } = link;
+    let Link { slot, sender, before, beside } = link;
     let inflight = member.backend.enter().as_stream(exchange.stream);
     let h2 = sender.is_h2();
     let mut gate: Option<Gate> = None;
@@ -91,6 +94,9 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member
     let sending = sender.send(request, Hear::of(exchange, gate.as_ref()));
     tokio::pin!(sending);
     let mut wait = Wait::new(exchange, forward, &member.backend, &slot, before, gate.as_ref(), now);
+    if beside {
+        wait.as_second();
+    }
     let result = tokio::select! {
         biased;
         result = &mut sending => result,

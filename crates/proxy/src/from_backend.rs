@@ -70,6 +70,8 @@ pub(crate) struct Timing {
     verdict: Option<Pin<Box<OwnedNotified>>>,
     /// When a drained event stream ends.
     drained_at: Option<Instant>,
+    /// When nobody else could be asked for the rest.
+    unasked: Option<Instant>,
     /// Nobody else has the rest: only this connection's own end, or a verdict, ends the wait.
     alone: bool,
     /// What came while the answer was held back.
@@ -111,7 +113,8 @@ impl std::fmt::Display for Cut {
 impl std::error::Error for Cut {}
 
 impl Cut {
-    /// Nothing has come for a contract on a connection that may be dead, as another one like it was.
+    /// Nothing has come for a contract on a connection that may be dead, as another one like it was; or for longer, where
+    /// what is on the way may be lost again and again.
     const DOUBT: &str = "backend_doubted";
 
     /// A small answer was not whole when it could be held back no longer. Nothing is lost.
@@ -265,13 +268,31 @@ impl FromBackend {
             self.timing.verdict = None;
         }
         let since = *self.timing.blocked.get_or_insert_with(Instant::now);
+        loop {
+            let (at, reason) = self.limit(since);
+            ready!(self.timing.timer.poll_expired(cx, at));
+            if reason == Cut::DOUBT && !self.may_ask_elsewhere(since) {
+                self.timing.unasked = Some(Instant::now());
+                continue;
+            }
+            // Other silence is the transport's, or not the backend's own.
+            let own = reason == "backend_stalled" && !self.events && !self.over_time();
+            if own && self.upload.as_ref().is_none_or(|body| body.is_read()) {
+                self.worker.fell_silent(&self.backend);
+            }
+            return Poll::Ready(Cut(reason));
+        }
+    }
+
+    /// When waiting for the next frame has lost its point, and why.
+    fn limit(&self, since: Instant) -> (Instant, &'static str) {
         let until = self.deadline.into_iter().fold(since + self.patience, Instant::min);
         let hung_until = (self.events && self.slot.is_hung()).then(|| self.silent_until(since));
-        // What can be continued elsewhere, if there is one, does not wait on a connection whose neighbour was found dead.
-        let doubted = !self.timing.alone
-            && self.neighbour_died(since)
-            && self.exchange.as_ref().is_some_and(|exchange| exchange.has_elsewhere(self.backend.slot));
-        let dead_until = doubted.then(|| since + self.contract);
+        // What can be continued elsewhere does not wait on a connection whose neighbour was found dead, nor for long on any.
+        let dead_until = (self.exchange.is_some() && !self.timing.alone).then(|| {
+            let patience = if self.neighbour_died(since) { self.contract } else { self.contract.max(HELD_FOR) };
+            self.timing.unasked.map_or(since, |at| at.max(since)) + patience
+        });
         let reasons = [
             (self.timing.drained_at, "drained"),
             (hung_until, "backend_down"),
@@ -280,14 +301,23 @@ impl FromBackend {
             (Some(until), "backend_stalled"),
         ];
         let first = reasons.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min_by_key(|(at, _)| *at);
-        let (at, reason) = first.unwrap_or((until, "backend_stalled"));
-        ready!(self.timing.timer.poll_expired(cx, at));
-        // Other silence is the transport's, or not the backend's own.
-        if at == until && !self.events && !self.over_time() && self.upload.as_ref().is_none_or(|body| body.is_read()) {
-            self.backend.stats.errors.inc();
-            self.worker.report(Event::BrokeOff { slot: self.backend.slot, fault: Fault::ResponseTimeout });
+        first.unwrap_or((until, "backend_stalled"))
+    }
+
+    /// Whether another backend may be asked for the rest, and it can be afforded where nothing is known to be dead.
+    fn may_ask_elsewhere(&self, since: Instant) -> bool {
+        let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.has_elsewhere(self.backend.slot)) else {
+            return false;
+        };
+        let relais_core::config::Action::Forward(forward) = &exchange.service.action else { return false };
+        self.neighbour_died(since) || exchange.afford(forward, Instant::now())
+    }
+
+    /// Another backend had the rest, which was waited for here in vain.
+    pub(crate) fn overtaken(&self) {
+        if self.timing.blocked.is_some_and(|since| !self.neighbour_died(since)) {
+            self.worker.fell_silent(&self.backend);
         }
-        Poll::Ready(Cut(reason))
     }
 
     /// Whether another connection to this backend was found dead, since this one fell silent or not long before: what its

@@ -1,21 +1,76 @@
-//! Hedging, for services that ask for it: a request slower than 95 % of its kind is sent to a second backend as well,
-//! and the first answer wins. Only what may be sent twice, has no body and fits into the retry budget.
+//! Hedging: a slow request is sent to a second backend as well, and the first answer wins. Only what has no body and fits into
+//! the retry budget.
+//!
+//! For services that ask for it: what may be sent twice, when it is slower than 95 % of its kind. For all others: what changes
+//! nothing, when it has waited for longer than the contract and than practically any answer of its kind ever took. Then it is
+//! hardly slow: its answer does not arrive, as where a path loses all large packets.
 
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use relais_core::config::Forward;
 use relais_core::stats::BUCKETS;
-use relais_core::{Choice, Fault, Member, Pool};
+use relais_core::{Backend, Choice, Fault, Member, Pool};
 
 use crate::access::Ticket;
 use crate::connector::{self, Goal};
 use crate::exchange::Exchange;
-use crate::forward::{self, Outcome};
+use crate::forward::{self, Answer, Outcome};
 use crate::race::Link;
 
 /// Answers that must have been seen before their 95th percentile means anything.
 const LEAST_SEEN: u64 = 100;
+
+/// One answer in so many may have been slower than what counts as the slowest.
+const RARE: u64 = 10_000;
+
+/// An answer that came while another one was waited for.
+pub(crate) struct Better {
+    pub(crate) member: Box<Member>,
+    pub(crate) answer: Box<Answer>,
+    pub(crate) started: Instant,
+}
+
+/// What may become of asking elsewhere.
+pub(crate) type Second<'a> = Pin<Box<dyn Future<Output = Option<Better>> + Send + 'a>>;
+
+/// After how long a wait for the head of an answer another backend is asked beside. `None`: never.
+pub(crate) fn unusual_after(exchange: &Exchange, forward: &Forward) -> Option<Duration> {
+    let harmless = exchange.head.method.is_safe() && exchange.body.is_none() && !exchange.stream;
+    if !harmless || forward.retry.hedge || !exchange.has_attempts(forward) {
+        return None;
+    }
+    let slowest = slowest(&heads(&exchange.pool)).map(Duration::from_micros)?;
+    // Not before a dead connection has shown itself: that it is dead others must know.
+    Some(slowest.max(exchange.pool.timers.failover_within * 3 / 2))
+}
+
+/// Asks another backend than this one, at another site if there is one. `None`: there is nobody, or no budget for it, or it
+/// lets others wait as well.
+pub(crate) fn elsewhere<'a>(exchange: &'a Exchange, forward: &'a Forward, first: &Backend) -> Option<Second<'a>> {
+    let mut tried = exchange.tried.clone();
+    tried.push(first.slot);
+    let pool = exchange.newest();
+    let Choice::Take(member) = pool.pick(&exchange.ask(&tried, Some(&first.id.site))) else { return None };
+    // A pool that is slow as a whole shall not have to do its work twice.
+    let struggles = member.backend.stats.overdue.get() * 2 > first.stats.overdue.get();
+    if struggles || !exchange.afford(forward, Instant::now()) {
+        return None;
+    }
+    exchange.pool.stats.retried("hedged");
+    let member = member.clone();
+    Some(Box::pin(async move {
+        let Sent { other, outcome, started, .. } = beside(exchange, forward, member).await;
+        // What is wrong there may be right here.
+        match (other, outcome) {
+            (Some(member), Outcome::Answer(answer)) if !answer.response.status().is_server_error() => {
+                Some(Better { member, answer, started })
+            }
+            _ => None,
+        }
+    }))
+}
 
 /// How an attempt, or the better of two, ended.
 pub(crate) struct Sent {
@@ -102,8 +157,7 @@ fn choose(exchange: &Exchange, forward: &Forward, first: &Member) -> Option<Memb
     let mut tried = exchange.tried.clone();
     tried.push(first.backend.slot);
     let Choice::Take(member) = exchange.pool.pick(&exchange.ask(&tried, None)) else { return None };
-    let now = exchange.client.worker.now();
-    exchange.pool.shared.budget.spend(forward.retry.budget_floor, now).then(|| member.clone())
+    exchange.afford(forward, Instant::now()).then(|| member.clone())
 }
 
 /// The second attempt, on a kept or a fresh connection. It is charged from when it is sent, as the first one is.
@@ -126,7 +180,7 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Sent 
             }
         }
     };
-    let link = Link { slot, sender, before };
+    let link = Link { slot, sender, before, beside: true };
     let outcome = forward::send(exchange, forward, &member, link, started).await;
     // Beside another attempt it is not worth a repetition: what it met is not told apart.
     Sent { other: Some(Box::new(member)), reused: false, outcome, started }
@@ -134,6 +188,11 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Sent 
 
 /// The 95th percentile of what the pool's backends needed for a response head.
 fn slow_after(pool: &Pool) -> Option<Duration> {
+    percentile(&heads(pool), 95).map(Duration::from_micros)
+}
+
+/// What the pool's backends needed for a response head.
+fn heads(pool: &Pool) -> [u64; BUCKETS.len() + 1] {
     let mut counts = [0_u64; BUCKETS.len() + 1];
     for member in &pool.members {
         let (buckets, _) = member.backend.stats.latency.read();
@@ -141,7 +200,20 @@ fn slow_after(pool: &Pool) -> Option<Duration> {
             *sum += count;
         }
     }
-    percentile(&counts, 95).map(Duration::from_micros)
+    counts
+}
+
+/// The bound of a histogram, in microseconds, that practically nothing was above; `None` with too few answers, or where much
+/// is above the last bound.
+fn slowest(counts: &[u64; BUCKETS.len() + 1]) -> Option<u64> {
+    let total: u64 = counts.iter().sum();
+    let mut above = total;
+    let mut bounds = counts.iter().zip(BUCKETS);
+    let bound = bounds.find(|(count, _)| {
+        above -= **count;
+        above <= total / RARE
+    });
+    bound.filter(|_| total >= LEAST_SEEN).map(|(_, bound)| bound)
 }
 
 /// A percentile of a histogram in microseconds: linear inside its bucket; `None` with too few answers, or above the last bound.
@@ -165,6 +237,21 @@ fn percentile(counts: &[u64; BUCKETS.len() + 1], percent: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_slowest_answer_counts_and_one_in_ten_thousand_does_not() {
+        let mut counts = [0; BUCKETS.len() + 1];
+        counts[0] = 99;
+        assert_eq!(slowest(&counts), None, "too few answers");
+        counts[0] = 9_998;
+        assert_eq!(slowest(&counts), Some(BUCKETS[0]));
+        counts[9] = 1;
+        assert_eq!(slowest(&counts), Some(BUCKETS[9]), "one of 9,999");
+        counts[0] = 20_000;
+        assert_eq!(slowest(&counts), Some(BUCKETS[0]));
+        counts[BUCKETS.len()] = 3;
+        assert_eq!(slowest(&counts), None);
+    }
 
     #[test]
     fn the_percentile_lies_in_the_right_bucket() {

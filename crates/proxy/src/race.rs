@@ -33,6 +33,8 @@ pub(crate) struct Link {
     pub(crate) sender: Sender,
     /// Verdicts on the backend when it was chosen: whatever comes after is news for this attempt.
     pub(crate) before: Verdicts,
+    /// The same request waits elsewhere too.
+    pub(crate) beside: bool,
 }
 
 /// Which kept connections may be used.
@@ -74,7 +76,7 @@ pub(crate) async fn connect(
             Ok((runner, Ok(sender))) => {
                 overtaken(exchange, &runners, runner.since);
                 let Runner { member, slot, before, .. } = runner;
-                return Ok(Connected { member, reused: false, link: Link { slot, sender, before } });
+                return Ok(Connected { member, reused: false, link: Link { slot, sender, before, beside: false } });
             }
             Ok((runner, Err(fault))) => {
                 ticket.attempted(&runner.member, fault.as_str(), runner.since);
@@ -128,7 +130,7 @@ pub(crate) fn kept(
     let kept = kept.filter(|_| exchange.upgrade.is_none());
     let kept = kept.or_else(|| if reuse.h1 { slot.take_idle(forward.keep_idle_for, exchange.now) } else { None });
     match kept {
-        Some(sender) => Ok(Link { slot, sender, before }),
+        Some(sender) => Ok(Link { slot, sender, before, beside: false }),
         None => Err((slot, before)),
     }
 }

@@ -178,6 +178,7 @@ impl ResponseBody {
                     match (found, doubted.take()) {
                         (Ok(body), old) => {
                             if let Some(old) = old {
+                                old.overtaken();
                                 leave(&old, Left::Rescued);
                             }
                             self.kind = Kind::Backend(body);

@@ -164,13 +164,20 @@ async fn find(
         let Connected { member, link, .. } = connected;
         left = left.saturating_sub(1);
         exchange.tried.push(member.backend.slot);
-        match forward::send(exchange, rule, &member, link, started).await {
+        let (member, outcome) = match forward::send(exchange, rule, &member, link, started).await {
+            Outcome::Overtaken(by) => {
+                ticket.attempted(&member, "hedge_slower", started);
+                (*by.member, Outcome::Answer(by.answer))
+            }
+            outcome => (member, outcome),
+        };
+        match outcome {
             Outcome::Answer(answer) if plan.fits(answer.response.status(), answer.response.headers()) => {
                 ticket.attempted(&member, "resumed", started);
                 return Ok((member, *answer));
             }
             // Another version there, or no ranges: the next one may have what is missing.
-            Outcome::Answer(_) => ticket.attempted(&member, "not_resumable", started),
+            Outcome::Answer(_) | Outcome::Overtaken(_) => ticket.attempted(&member, "not_resumable", started),
             Outcome::Failed(fault) | Outcome::Rescued(fault) => ticket.attempted(&member, fault.as_str(), started),
             Outcome::NotSent => ticket.attempted(&member, "closed_before_sent", started),
             Outcome::Client(fault) => return Err(fault.into()),

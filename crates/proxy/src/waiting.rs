@@ -1,19 +1,55 @@
 //! The wait for a response head: until it is pointless, because the backend was declared down or is silent for too long.
 //! Decides nothing about the request; what is to become of it is the attempt loop's word.
 
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use relais_core::config::Forward;
 use relais_core::{Backend, Fault, Overdue};
+use tokio::sync::futures::Notified;
 
 use crate::exchange::Exchange;
 use crate::forward::Outcome;
+use crate::hedge::{self, Better, Second};
 use crate::interim::Gate;
 use crate::pool::{Slot, Verdicts};
+use crate::timer::Borrowed;
 
 /// How long a body is held back for the backend's 100 (Continue) before it is sent anyway (RFC 9110 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a wait comes to.
+enum News {
+    Time,
+    Verdict,
+    Better(Box<Better>),
+}
+
+/// Waits until then, for a verdict, or for another backend that was asked beside.
+async fn news(
+    timer: &mut Borrowed<'_>,
+    until: Instant,
+    mut verdict: Pin<&mut Notified<'_>>,
+    second: &mut Option<Second<'_>>,
+) -> News {
+    let mut better = None;
+    let other = poll_fn(|cx| {
+        if let Some(asked) = second
+            && let Poll::Ready(came) = asked.as_mut().poll(cx)
+        {
+            (*second, better) = (None, came);
+            return Poll::Ready(());
+        }
+        verdict.as_mut().poll(cx)
+    });
+    if timer.rings_first(until, pin!(other)).await {
+        return News::Time;
+    }
+    better.map_or(News::Verdict, |better| News::Better(Box::new(better)))
+}
 
 /// The wait for a response head.
 pub(crate) struct Wait<'a> {
@@ -31,6 +67,8 @@ pub(crate) struct Wait<'a> {
     /// It has waited for longer than the contract.
     overdue: Option<Overdue>,
     backend: &'a Arc<Backend>,
+    /// The same request waits elsewhere too.
+    beside: bool,
 }
 
 impl<'a> Wait<'a> {
@@ -57,12 +95,21 @@ impl<'a> Wait<'a> {
             pressed: false,
             overdue: None,
             backend,
+            beside: false,
         }
+    }
+
+    /// It waits beside another one: the two are enough.
+    pub(crate) fn as_second(&mut self) {
+        self.beside = true;
     }
 
     /// Ends when waiting any longer is pointless: the backend was declared down, or is silent for too long.
     pub(crate) async fn given_up(&mut self) -> Outcome {
-        let mut timer = self.exchange.client.worker.timers.borrow();
+        let exchange = self.exchange;
+        let mut timer = exchange.client.worker.timers.borrow();
+        // When another backend is asked beside this one, and its answer.
+        let (mut ask_after, mut second): (Option<Duration>, Option<Second<'a>>) = (None, None);
         loop {
             let verdict = self.slot.verdict.notified();
             tokio::pin!(verdict);
@@ -70,12 +117,10 @@ impl<'a> Wait<'a> {
             if let Some(fault) = self.declared() {
                 return Outcome::Rescued(fault);
             }
-            let contract = self.exchange.pool.timers.failover_within;
-            let enough = self.exchange.pool.timers.unacknowledged();
+            let (contract, enough) = (exchange.pool.timers.failover_within, exchange.pool.timers.unacknowledged());
             // Another connection there was found dead meanwhile: after as long this one counts as dead too, if the request
             // has somewhere to go.
-            let news = self.slot.distrusted() > self.asked_first;
-            let doubted = news && self.may_leave();
+            let doubted = self.slot.distrusted() > self.asked_first && self.may_leave();
             if doubted && self.asked.elapsed() >= enough {
                 if !self.still_sending() {
                     return Outcome::Rescued(Fault::Unacknowledged);
@@ -83,21 +128,24 @@ impl<'a> Wait<'a> {
                 self.asked = Instant::now();
             }
             let gated = self.gate.is_some_and(|gate| gate.lock().is_some());
-            let tells = self.overdue.is_none() && contract < self.forward.timeout.response;
+            let response = self.forward.timeout.response;
+            let tells = self.overdue.is_none() && contract < response;
             let patience = match () {
-                () if !self.pressed => self.exchange.pool.timers.overdue(),
+                () if !self.pressed => exchange.pool.timers.overdue(),
                 () if doubted => enough,
                 () if gated => CONTINUE_PATIENCE,
                 () if tells => contract,
-                () => self.forward.timeout.response,
+                () => ask_after.unwrap_or(response).min(response),
             };
-            if !timer.rings_first(self.asked + patience, verdict.as_mut()).await {
-                continue;
+            match news(&mut timer, self.asked + patience, verdict, &mut second).await {
+                News::Time => {}
+                News::Verdict => continue,
+                News::Better(better) => return Outcome::Overtaken(better),
             }
             if !self.pressed {
                 self.pressed = true;
                 timer.waits_long();
-                self.exchange.client.worker.press(self.slot, self.backend.slot, patience);
+                exchange.client.worker.press(self.slot, self.backend.slot, patience);
                 continue;
             }
             if doubted {
@@ -110,6 +158,13 @@ impl<'a> Wait<'a> {
             } else if !self.still_sending() {
                 if tells {
                     self.overdue = Some(self.backend.wait_long());
+                    ask_after = if self.beside { None } else { hedge::unusual_after(exchange, self.forward) };
+                    continue;
+                }
+                if let Some(after) = ask_after.take().filter(|after| *after < response) {
+                    second = hedge::elsewhere(exchange, self.forward, self.backend);
+                    // Nobody was there, or it could not be afforded: a contract later it may be otherwise.
+                    ask_after = second.is_none().then(|| after + contract);
                     continue;
                 }
                 return Outcome::Failed(Fault::ResponseTimeout);

@@ -12,7 +12,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use relais_core::config::{Config, Hsts, Listener, Service};
 use relais_core::hash::Table;
-use relais_core::{Anchor, Event, Left, Pool, Snapshot};
+use relais_core::{Anchor, Backend, Event, Fault, Left, Pool, Snapshot};
 use relais_tls::CertStore;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -145,6 +145,12 @@ impl Worker {
     /// A request that was sent to this backend left it, or its client was told.
     pub(crate) fn left(&self, backend: u32, began: Instant, how: Left) {
         self.report(Event::Moved { slot: backend, began: self.shared.anchor.at(began), how });
+    }
+
+    /// An answer of this backend was waited for in vain in its middle.
+    pub(crate) fn fell_silent(&self, backend: &Backend) {
+        backend.stats.errors.inc();
+        self.report(Event::BrokeOff { slot: backend.slot, fault: Fault::ResponseTimeout });
     }
 
     /// Something waits at this backend longer than usual: the fleet shall ask whether it lives.

@@ -1,0 +1,100 @@
+//! A backend that lives, answers what is small and acknowledges all, and whose other answers do not arrive, as where a tunnel
+//! loses all large packets: what may be asked for elsewhere is.
+
+use crate::support::edge::{Edge, Setup};
+use crate::support::raw::{Addressed, Plain, Raw, Serving};
+use crate::support::wire::{Conn, get, ok, post};
+use crate::support::{assert_same, noise, wait_for};
+
+const SIZE: usize = 100_000;
+
+/// Answers that must be known of a service before one is unusually late.
+const KNOWN: usize = 100;
+
+/// Says nothing more until the edge goes.
+fn hold(conn: &mut Conn) {
+    conn.wait_for_ever();
+    assert!(conn.try_head().is_none(), "nobody asks for more on it");
+}
+
+/// Answers of `/lost` do not arrive, of `/film` half of them, of `/post` late, and all others do.
+fn half_heard() -> Serving {
+    let film = noise(SIZE);
+    Raw::new().serve(move |mut conn: Conn| {
+        while let Some(head) = conn.try_head() {
+            match head.target() {
+                "/lost" => hold(&mut conn),
+                "/film" => {
+                    let head = format!("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: {SIZE}\r\n\r\n");
+                    conn.send(head).send(&film[..SIZE / 2]);
+                    hold(&mut conn);
+                }
+                "/post" => {
+                    conn.body(&head);
+                    // Longer than the contract, at which a GET would have gone.
+                    std::thread::sleep(std::time::Duration::from_secs(2));
+                    conn.send(ok("late"));
+                }
+                _ => drop(conn.send(ok("here"))),
+            }
+        }
+    })
+}
+
+/// Has all of it.
+fn whole() -> Plain {
+    let film = noise(SIZE);
+    Plain::new(move |seen| match seen.head.get("range") {
+        Some(range) => {
+            assert_eq!((range, seen.head.get("if-range")), ("bytes=50000-99999", Some("\"v1\"")));
+            let head =
+                "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 50000-99999/100000\r\nContent-Length: 50000\r\n";
+            [format!("{head}ETag: \"v1\"\r\n\r\n").as_bytes(), &film[SIZE / 2..]].concat()
+        }
+        None => ok("other").into_bytes(),
+    })
+}
+
+/// The first is preferred, and known to answer at once.
+fn pair(backend: &Serving, other: &Plain) -> Edge {
+    let edge = Setup::services(&format!(
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 0\n\
+         failover_within = \"300ms\"\n[service.web.backends]\ndijon = [\"{}\"]\nthory = [\"{}\"]\n",
+        backend.address(),
+        other.address()
+    ))
+    .start();
+    edge.wait_for_health(other, "up");
+    let mut client = edge.connect();
+    for _ in 0..KNOWN {
+        assert_eq!(client.ask(get("/")).text(), "here");
+    }
+    edge
+}
+
+#[test]
+fn a_get_whose_answer_does_not_come_is_asked_for_elsewhere_and_a_post_is_waited_for() {
+    let (backend, other) = (half_heard(), whole());
+    let edge = pair(&backend, &other);
+    assert_eq!(edge.connect().ask(get("/lost")).text(), "other");
+    let line = edge.access_to("/lost");
+    assert!(line["attempts"].as_str().unwrap().contains(" hedge_slower "), "{line}");
+    assert_eq!(edge.connect().ask(post("/post", "x")).text(), "late");
+    assert!(other.seen().iter().all(|seen| seen.head.target() == "/lost"), "a POST is never repeated");
+}
+
+#[test]
+fn a_download_whose_rest_does_not_come_is_continued_elsewhere_and_held_against_its_backend() {
+    let (backend, other) = (half_heard(), whole());
+    let edge = pair(&backend, &other);
+    let mut client = edge.connect();
+    client.send(get("/film"));
+    let head = client.head();
+    assert_same(&client.body(&head), &noise(SIZE));
+    let line = edge.access_to("/film");
+    assert!(line["attempts"].as_str().unwrap().contains(" resumed ") && line["cut"] == "-", "{line}");
+    wait_for("it is counted", || {
+        edge.sample("relais_backend_errors_total", &[&backend.address()]) == 1.0
+            && edge.sample("relais_downloads_resumed_total", &[]) == 1.0
+    });
+}
