@@ -3,7 +3,8 @@
 //! backends have in common, not for this.
 //!
 //! The one that does well must have been seen to since the other's failures began, or a fault that all have would take one
-//! after the other out. When it begins to fail or to be slow under what it takes over, those that were left come back.
+//! after the other out. When it begins to fail or to be slow under what it takes over, or has no place for it, those
+//! that were left come back.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use relais_config::Outlier;
 
 use super::Fleet;
 use super::outliers::{SLICES, SPANS};
-use super::state::Entry;
+use super::state::{Entry, ServiceState};
 use crate::health::Health;
 use crate::outlier::{Accused, Reason, Tally, outdoes};
 use crate::time::Instant;
@@ -99,6 +100,10 @@ impl Fleet {
         });
         let outdone: Vec<(u32, Accused)> = outdone.collect();
         for (slot, accused) in outdone {
+            // Two may outdo each other, over spans of different length.
+            if !self.anyone_usable(index, Some(slot)) {
+                continue;
+            }
             self.leave_for_better(slot, accused, rule, now);
         }
     }
@@ -106,11 +111,12 @@ impl Fleet {
     /// Those that were left for a better one stay so while there is one; and while it carries what it took over from them, if
     /// they would share that with it.
     pub(super) fn follow_better(&mut self, index: usize, rule: &Outlier, now: Instant) {
-        let contract = self.services[index].timers.failover_within;
+        let service = &self.services[index];
+        let contract = service.timers.failover_within;
         let anyone = self.usable(index).any(Entry::is_better);
         let overburdened = |tier: u32| {
             let mut peers = self.usable(index).filter(|entry| entry.tier == tier).peekable();
-            peers.peek().is_some() && peers.all(|peer| peer.is_strained(rule, contract))
+            peers.peek().is_some() && peers.all(|peer| peer.is_full(service) || peer.is_strained(rule, contract))
         };
         let members = self.services[index].members.iter().filter_map(|slot| self.entries.get(slot));
         let left = members.filter(|entry| entry.left_for_better);
@@ -147,6 +153,15 @@ impl Entry {
     /// It takes requests, has not failed the last one and does not stand still: what it answers can be held against others.
     fn may_testify(&self) -> bool {
         self.health() == Health::Up && self.usable() && !self.backend.fails() && self.stall.looks == 0
+    }
+
+    /// It has as many requests as it may have, and others wait for a place or, where none may wait, are turned away.
+    fn is_full(&self, service: &ServiceState) -> bool {
+        let Some(forward) = &service.forward else { return false };
+        let told = self.agent.words().and_then(|words| words.cap);
+        let Some(cap) = forward.max_inflight.into_iter().chain(told).min() else { return false };
+        // A place that has just become free is soon taken by one of those that wait.
+        service.stats.waiting.get() > 0 || (forward.max_queue == 0 && self.backend.inflight() >= cap)
     }
 
     /// It fails, or answers later than it used to, as who has more to do than it can.

@@ -136,6 +136,27 @@ fn they_come_back_when_the_good_one_cannot_carry_the_load() {
 }
 
 #[test]
+fn they_come_back_when_the_good_one_has_no_place_for_more() {
+    for queue in [0, 1_000] {
+        let mut rig = started(three(|forward| {
+            (forward.max_inflight, forward.max_queue) = (Some(4), queue);
+            forward.outlier.hold = ms(300_000);
+        }));
+        rig.ask_in_turn(40, ms(10), &[A1, B1], &[C1]);
+        assert_eq!(rig.out(), [A1, B1]);
+        let good = rig.member(C1).backend;
+        let busy: Vec<_> = (0..3).map(|_| good.enter()).collect();
+        rig.ask_in_turn(400, ms(10), &[], &[C1]);
+        assert_eq!(rig.out(), [A1, B1], "it has a place left");
+        let full = good.enter();
+        let stats = &rig.snapshot.pools[0].stats;
+        stats.waiting.add(u64::from(queue > 0));
+        rig.until(ms(1_100), |rig| rig.out().len() < 2);
+        drop((busy, full));
+    }
+}
+
+#[test]
 fn they_come_back_when_the_good_one_dies_or_fails_too() {
     let mut rig = started(three(|_| {}));
     rig.ask_in_turn(40, ms(10), &[A1, B1], &[C1]);
@@ -161,6 +182,23 @@ fn the_operator_can_switch_it_off() {
         rig.ask_in_turn(9, ms(10), &[A1, B1], &[C1]);
         assert!(rig.out().len() < 2, "{:?}", rig.out());
     }
+}
+
+/// One was bad for long and has just begun to do well, when the other begins to fail.
+#[test]
+fn two_that_outdo_each_other_are_not_both_left() {
+    let mut rig = started(pair(|forward| forward.outlier.max_ejected_percent = 10));
+    rig.fleet.services[0].breathes_until = rig.now + ms(5_500);
+    for _ in 0..5 {
+        rig.answers(A1, 0, 60, ms(5));
+        rig.answers(B1, 300, 0, ms(5));
+        rig.run(ms(1_000));
+    }
+    rig.answers(A1, 58, 2, ms(5));
+    rig.answers(B1, 2, 20, ms(5));
+    rig.run(ms(1_000));
+    let fallen = |note: &&Transition| matches!(note, Transition::Health { to: Health::Down, .. });
+    assert_eq!(rig.notes().iter().filter(fallen).count(), 1, "{:?}", rig.notes());
 }
 
 /// What was answered before the stop is no sign that requests go on being answered.
