@@ -124,6 +124,11 @@ impl Conn {
         const DROP: SockFilter = SockFilter::new(0x06, 0, 0, 0);
         SockRef::from(&self.stream).attach_filter(&[DROP]).unwrap();
     }
+
+    /// What is sent to it reaches it again.
+    pub(crate) fn hear_again(&self) {
+        SockRef::from(&self.stream).detach_filter().unwrap();
+    }
 }
 
 /// A backend that runs beside the test.

@@ -1,6 +1,8 @@
 //! A connection to a living backend that is dead, because something on the way forgot it: what waits on it leaves it, and
 //! what waits beside it loses nothing by that.
 
+use std::time::{Duration, Instant};
+
 use crate::support::edge::{Edge, Setup};
 use crate::support::raw::{Addressed, Plain, Raw};
 use crate::support::wire::{Conn, get, ok};
@@ -193,8 +195,30 @@ fn an_application_that_takes_its_time_is_waited_for() {
     let edge = pair(&backend, &other);
     let (mut slow, mut upstream) = begin(&edge, &backend, &get("/slow"));
     // Its kernel has answered some questions by then.
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(4));
     upstream.send(ok("late"));
     assert_eq!(slow.answer().text(), "late");
     assert!(other.seen().is_empty());
+}
+
+/// At a contract of 1 s the first question comes after 2.5 s, and the second half a second later.
+const LOST_QUESTION: Duration = Duration::from_millis(3300);
+
+#[test]
+fn an_application_that_takes_its_time_is_waited_for_where_a_question_is_lost() {
+    let backend = Raw::new();
+    let edge = Setup::to(&[&backend]).with("failover_within = \"1s\"").and("[edge]\nworkers = 1").start();
+    // A test that was not woken in time has shown nothing.
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let (mut slow, mut upstream) = lost_after(&edge, &backend, &get("/slow"));
+        std::thread::sleep(LOST_QUESTION);
+        upstream.hear_again();
+        if begun.elapsed() < LOST_QUESTION + Duration::from_millis(500) {
+            upstream.send(ok("late"));
+            assert_eq!(slow.answer().text(), "late");
+            return;
+        }
+    }
+    panic!("never in time");
 }

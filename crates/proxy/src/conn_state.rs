@@ -114,7 +114,7 @@ impl ConnState {
         self.draining.get().copied()
     }
 
-    /// Remembers the task to wake; called by the connection task whenever it is polled.
+    /// Remembers the task to wake; called by the connection task before it is first polled, and when its waker changes.
     pub(crate) fn register(&self, waker: &Waker) {
         let mut task = self.task.lock();
         if !task.as_ref().is_some_and(|known| known.will_wake(waker)) {

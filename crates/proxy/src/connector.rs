@@ -104,9 +104,11 @@ impl Goal {
         let unshared = if exchange.replayable() && exchange.upgrade.is_none() { short } else { long };
         let carries = if exchange.upgrade.is_some() {
             Carries::Bytes
+        } else if shared {
+            Carries::Shared
         } else {
             // The first answer must be one to a request: neither of a handshake nor to `Expect: 100-continue`.
-            let plain = !shared && !tls && !exchange.expects_continue;
+            let plain = !tls && !exchange.expects_continue;
             Carries::Requests(plain.then_some(short))
         };
         Self {
@@ -271,8 +273,8 @@ async fn handshake(goal: &Goal, mut io: UpstreamIo) -> Result<Sender, Fault> {
         UpstreamProtocol::Auto => {
             let h2 = io.negotiated_h2();
             goal.slot.speaks_h2.store(h2, Relaxed);
-            if !h2 && goal.unshared != goal.unacknowledged {
-                io.watch(goal.unshared);
+            if !h2 && goal.carries == Carries::Shared {
+                io.unshare(goal.unshared);
             }
             h2
         }
@@ -318,14 +320,14 @@ impl UpstreamIo {
         }
     }
 
-    /// From now on sent bytes may stay unacknowledged for `patience`.
-    fn watch(&mut self, patience: Duration) {
+    /// No other request shares it: from now on sent bytes may stay unacknowledged for `patience`.
+    fn unshare(&mut self, patience: Duration) {
         let plain = match self {
             UpstreamIo::Plain(plain) => plain,
             UpstreamIo::Tls(stream) => stream.get_mut().0,
         };
         if let Plain::Tcp(line) = plain.inner() {
-            line.watch(patience);
+            line.unshare(patience);
         }
     }
 }

@@ -7,8 +7,8 @@
 //! Where nothing is sent, nothing stays unacknowledged: a connection that only receives, or waits for an answer, would be
 //! silent for ever once something on its way has forgotten it. So the kernel asks the other one (keep-alive, RFC 9293
 //! 3.8.4) as soon as a line has been silent for a while, and stops when it speaks. Where a request waits for its answer it
-//! asks earlier and more often: the line is then given up about as soon as if the request had not been acknowledged. The
-//! kernel of a slow application answers.
+//! asks earlier and more often, as soon as what was sent has had its time. The kernel of a slow application answers, and no
+//! single question that is lost ends a line.
 
 use std::future::Future;
 use std::io;
@@ -39,7 +39,12 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The same while an answer is waited for. Linux answers no more often (`tcp_invalid_ratelimit`).
 const NUDGE: Duration = Duration::from_millis(500);
 
-/// Where an answer is waited for a line may be silent for so long at least: two questions have had their time by then.
+/// From the first question until a line is given up, at least: four have had their time by then where an answer is waited
+/// for, and three where not. The kernel itself counts from the last word, and may ask only shortly before its limit.
+const HEARD_SOON: Duration = Duration::from_millis(1750);
+const HEARD: Duration = Duration::from_millis(2750);
+
+/// Where an answer is waited for a line may be silent for so long at least.
 const LEAST_SILENCE: Duration = Duration::from_secs(3);
 
 /// The kernel ends a connection so much later than it was told to, at most: it looks when it sends again.
@@ -74,6 +79,8 @@ pub(crate) struct Line {
     moved: bool,
     /// Nothing has moved for this long, in whole looks.
     silent: Duration,
+    /// Nothing has moved since then, or a little later. Unlike `silent` it knows of looks that came late.
+    since: Instant,
     asking: Asking,
 }
 
@@ -92,6 +99,8 @@ pub(crate) enum Carries {
     /// Requests. A byte of the backend shows that it has read what was sent before, and whatever is sent after that may stay
     /// unacknowledged for this long, if it says so: only what may be repeated uses a connection again.
     Requests(Option<Duration>),
+    /// Requests that share it (HTTP/2), or may: it has questions of its own (PING), and not all that is sent is answered.
+    Shared,
     /// Anything: a word of the backend shows nothing.
     Bytes,
 }
@@ -114,12 +123,19 @@ impl Line {
             look: None,
             moved: false,
             silent: Duration::ZERO,
+            since: Instant::now(),
             asking: Asking::No,
         }
     }
 
+    /// It turned out to be HTTP/1: one request at a time uses it, and sent bytes may stay unacknowledged for `patience`.
+    pub(crate) fn unshare(&mut self, patience: Duration) {
+        self.kind = Carries::Requests(None);
+        self.watch(patience);
+    }
+
     /// From now on sent bytes may stay unacknowledged for `patience`.
-    pub(crate) fn watch(&mut self, patience: Duration) {
+    fn watch(&mut self, patience: Duration) {
         self.patience = patience;
         self.watched = SockRef::from(&self.stream).set_tcp_user_timeout(Some(patience)).is_ok();
     }
@@ -139,10 +155,16 @@ impl Line {
             if pin!(unconstrained(look.as_mut())).poll(cx).is_pending() {
                 return;
             }
-            let moved = std::mem::take(&mut self.moved);
-            self.silent = if moved { Duration::ZERO } else { self.silent + every };
-            // What was sent last had its time then: it is acknowledged, or this connection has ended.
-            let arrived = self.silent >= self.patience + LATE;
+            if std::mem::take(&mut self.moved) {
+                self.silent = Duration::ZERO;
+                self.since = look.deadline() - every;
+            } else {
+                self.silent += every;
+            }
+            // What was sent last had its time then: it is acknowledged, or this connection has ended. So it is, too, where the
+            // answer has come for which the kernel hurried.
+            let answered = self.asking == Asking::Hurried && self.unread == 0;
+            let arrived = answered || self.silent >= self.patience + LATE;
             if !self.silent.is_zero() && (arrived || self.patience >= LEAST_SILENCE) && self.hurries() {
                 self.ask(Asking::Hurried);
             } else if arrived {
@@ -161,7 +183,7 @@ impl Line {
     /// Whether an answer is waited for, and not for so long already that it is the application which takes its time.
     fn hurries(&self) -> bool {
         let limit = self.silence();
-        self.kind != Carries::Bytes && self.unread > 0 && limit < CALM && self.silent < limit * HURRY
+        matches!(self.kind, Carries::Requests(_)) && self.unread > 0 && limit < CALM && self.silent < limit * HURRY
     }
 
     /// How long the line may be silent while an answer is waited for.
@@ -179,12 +201,14 @@ impl Line {
             let _ = socket.set_tcp_keepalive(&questions);
             return;
         }
-        self.asking = how;
+        let first = std::mem::replace(&mut self.asking, how) == Asking::No;
         // Not fatal where refused: both only shorten waits.
         if self.watched {
-            // While it is set it decides instead of the number of questions.
-            let limit = if hurried { self.silence() } else { self.patience.max(CALM) };
-            let _ = socket.set_tcp_user_timeout(Some(limit));
+            // While it is set it decides instead of the number of questions. It counts from the last word: the first question
+            // comes late in it, or after it.
+            let (limit, heard) = if hurried { (self.silence(), HEARD_SOON) } else { (self.patience.max(CALM), HEARD) };
+            let least = if first { self.since.elapsed() + heard } else { Duration::ZERO };
+            let _ = socket.set_tcp_user_timeout(Some(limit.max(least)));
         }
         let _ = socket.set_tcp_keepalive(&questions.with_interval(ASK_EVERY).with_retries(QUESTIONS));
     }
@@ -200,11 +224,10 @@ impl Line {
                 let _ = socket.set_tcp_user_timeout(Some(self.patience));
             }
         }
-        let Carries::Requests(again) = &mut self.kind else { return };
-        if !self.answered || self.unread > 0 {
+        if self.kind == Carries::Bytes || !self.answered || self.unread > 0 {
             return;
         }
-        let shorter = again.take();
+        let shorter = if let Carries::Requests(again) = &mut self.kind { again.take() } else { None };
         if shorter.is_some() || !self.watched {
             self.watch(shorter.unwrap_or(self.patience));
         }
@@ -336,6 +359,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_shows_that_the_request_was_read_and_a_word_in_a_tunnel_does_not() {
         assert_eq!(talk(Carries::Requests(None)).await, Some(PATIENCE));
+        assert_eq!(talk(Carries::Shared).await, Some(PATIENCE));
         assert_eq!(talk(Carries::Requests(Some(AGAIN))).await, Some(AGAIN));
         assert_eq!(talk(Carries::Bytes).await, None);
     }
@@ -386,7 +410,9 @@ mod tests {
             line.write_all(&[0]).await.unwrap();
             reads_until(&mut line, |line| line.asking != Asking::No).await;
             assert_eq!((line.asking, line.silent), (Asking::Hurried, from));
-            assert_eq!((timeout(&line), first_question(&line)), (Some(patience.max(LEAST_SILENCE)), ASK_SOON));
+            assert_eq!(first_question(&line), ASK_SOON);
+            let limit = timeout(&line).unwrap();
+            assert!(limit >= patience.max(LEAST_SILENCE) && limit >= from + HEARD_SOON, "{limit:?}");
             let enough = patience.max(LEAST_SILENCE) * HURRY;
             line.silent = enough - NUDGE * 2;
             reads_until(&mut line, |line| line.silent + NUDGE >= enough).await;
@@ -399,8 +425,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn questions_that_begin_late_have_their_time_all_the_same() {
+        for (kind, ago, least) in [
+            (Carries::Requests(None), LEAST_SILENCE * 2, LEAST_SILENCE * 2 + HEARD_SOON),
+            (Carries::Bytes, CALM, CALM + HEARD),
+        ] {
+            let (_there, mut line) = pair(kind).await;
+            line.patience = EVERY;
+            line.write_all(&[0]).await.unwrap();
+            reads_until(&mut line, |line| !line.silent.is_zero()).await;
+            line.since -= ago;
+            reads_until(&mut line, |line| line.asking != Asking::No).await;
+            let limit = timeout(&line).unwrap();
+            assert!(limit >= least, "{limit:?} for {kind:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_hurries_any_more_when_the_answer_has_begun() {
+        let (mut there, mut line) = pair(Carries::Requests(None)).await;
+        line.patience = LEAST_SILENCE;
+        line.write_all(&[0]).await.unwrap();
+        reads_until(&mut line, |line| line.asking != Asking::No).await;
+        assert_eq!(line.asking, Asking::Hurried);
+        there.write_all(b"x").await.unwrap();
+        line.read_exact(&mut [0]).await.unwrap();
+        reads_until(&mut line, |line| line.asking != Asking::Hurried).await;
+        assert_eq!((line.asking, timeout(&line), first_question(&line)), (Asking::Calm, Some(CALM), ASK_AFTER));
+        assert!(asks(&line));
+    }
+
+    #[tokio::test]
     async fn nobody_hurries_where_no_answer_is_waited_for() {
-        for (kind, answered) in [(Carries::Bytes, false), (Carries::Requests(None), true)] {
+        for (kind, answered) in [(Carries::Bytes, false), (Carries::Shared, false), (Carries::Requests(None), true)] {
             let (mut there, mut line) = pair(kind).await;
             line.patience = EVERY;
             line.write_all(&[0]).await.unwrap();
