@@ -173,15 +173,18 @@ fn they_come_back_when_the_good_one_dies_or_fails_too() {
 
 #[test]
 fn the_operator_can_switch_it_off() {
-    for edit in [
-        (|forward| forward.outlier.errors_percent = 0) as fn(&mut relais_config::Forward),
-        |forward| forward.outlier.max_ejected_percent = 0,
-        |forward| forward.passive_fall = Some(0),
-    ] {
+    for edit in [(|forward| forward.outlier.errors_percent = 0) as fn(&mut relais_config::Forward), |forward| {
+        forward.outlier.max_ejected_percent = 0
+    }] {
         let mut rig = started(three(edit));
-        rig.ask_in_turn(9, ms(10), &[A1, B1], &[C1]);
+        rig.ask_in_turn(300, ms(10), &[A1, B1], &[C1]);
         assert!(rig.out().len() < 2, "{:?}", rig.out());
     }
+    let mut rig = started(three(|forward| forward.passive_fall = Some(0)));
+    rig.ask_in_turn(60, ms(10), &[A1, B1], &[C1]);
+    assert!(rig.out().is_empty(), "failures in a row say nothing: {:?}", rig.out());
+    rig.ask_in_turn(60, ms(10), &[A1, B1], &[C1]);
+    assert_eq!(rig.out(), [A1, B1], "by comparison");
 }
 
 /// One was bad for long and has just begun to do well, when the other begins to fail.
