@@ -208,7 +208,7 @@ fn bad_request(before: Counters, fault: Fault, given: &Given<'_>) -> Verdict {
 }
 
 /// No answer of any kind came: a lost packet, a pause or a dead site look like this.
-fn unanswered(fault: Fault) -> bool {
+pub(crate) fn unanswered(fault: Fault) -> bool {
     fault.is_silence() || fault == Fault::ResponseTimeout
 }
 

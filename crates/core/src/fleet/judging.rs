@@ -9,7 +9,7 @@ use crate::fault::Fault;
 use crate::health::{Admin, Health};
 use crate::outlier::{Accused, Reason};
 use crate::time::Instant;
-use crate::verdict::{Evidence, Given, Verdict, verdict};
+use crate::verdict::{Evidence, Given, Verdict, unanswered, verdict};
 
 /// `verified` is written again at most so often while nothing changes.
 pub(super) const SAVE_EVERY: Duration = Duration::from_secs(20);
@@ -283,8 +283,10 @@ fn observe(entry: &mut Entry, evidence: Evidence, now: Instant) {
     let succeeded = entry.succeeded();
     if succeeded > entry.seen_mark {
         entry.seen_mark = succeeded;
-        // What succeeded before the check was sent says nothing against what that met.
-        if succeeded > entry.probe_mark || !matches!(evidence, Evidence::Probe(Err(_))) {
+        // What succeeded before the check was sent says nothing against what no longer answers. Where wrong answers end
+        // the check, failing requests show it themselves.
+        let unanswered = matches!(evidence, Evidence::Probe(Err(fault)) if unanswered(fault));
+        if succeeded > entry.probe_mark || !unanswered {
             entry.lived_at = Some(now);
         }
     }
