@@ -14,6 +14,7 @@ use crate::fault::Fault;
 use crate::health::{Admin, Health};
 use crate::report::ProbeReport;
 use crate::time::Instant;
+use crate::timers::Timers;
 use crate::verdict::Evidence;
 
 /// Backends that are new together are probed for the first time within this,
@@ -24,10 +25,14 @@ const FIRST_PROBE_EVERY: Duration = Duration::from_micros(100);
 const GRACE: Duration = Duration::from_secs(2);
 /// Backends of a service that is wholly down are probed faster, but not more than one per this time.
 const CROWD: Duration = Duration::from_millis(5);
-/// However long the contract: so soon after a failed check they are asked again, and so long a connect is waited for (unless
-/// the path is longer). The first one's return is seen in less than 300 ms.
+/// However long the contract: so soon after a failed check they are asked again, and so long a connect to each address is
+/// waited for (unless the path is longer). The first one's return is seen in less than 300 ms.
 const ALL_DOWN_EVERY: Duration = Duration::from_millis(80);
 const ALL_DOWN_CONNECT: Duration = Duration::from_millis(200);
+/// But the path may have become longer meanwhile, and only a connect that succeeds tells: one of so many failed checks is
+/// followed by one that waits as long as ever, or so long for each address.
+const PATIENT_ONE_OF: u32 = 16;
+const PATIENT_CONNECT: Duration = Duration::from_secs(2);
 
 impl Fleet {
     /// Probes a backend now, unless a probe is under way.
@@ -225,7 +230,11 @@ impl Fleet {
         } else {
             timers.probe_timeout.max(entry.slowest * 2).max(reach).min(timers.failover_within)
         };
-        let usual = if urgent(service) { ALL_DOWN_CONNECT.min(timers.probe_timeout) } else { timers.probe_timeout };
+        let usual = if entry.health() == Health::Down && urgent(service) {
+            all_down_connect(entry, timers)
+        } else {
+            timers.probe_timeout
+        };
         let connect = if known { usual.max(reach) } else { timers.connect }.min(whole);
         let site = &self.sites[entry.site];
         let accused = site.accusation.is_some();
@@ -268,6 +277,15 @@ fn urgent(service: &ServiceState) -> bool {
         health.interval.is_none() && health.timeout.is_none() && !matches!(health.kind, CheckKind::Exec(_))
     };
     service.available == Some(false) && service.forward.as_ref().is_some_and(|forward| ours(&forward.health))
+}
+
+/// How long a connect to a backend is waited for while nobody is left. The addresses of a name share it.
+fn all_down_connect(entry: &Entry, timers: &Timers) -> Duration {
+    let addresses = u32::try_from(entry.addresses.len().max(1)).unwrap_or(u32::MAX);
+    if entry.counters.bad > 0 && entry.counters.bad.is_multiple_of(PATIENT_ONE_OF) {
+        return PATIENT_CONNECT.saturating_mul(addresses).min(timers.probe_timeout.max(timers.connect));
+    }
+    ALL_DOWN_CONNECT.saturating_mul(addresses).min(timers.probe_timeout)
 }
 
 /// How long the first probes of so many backends take.
