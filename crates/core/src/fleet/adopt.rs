@@ -177,8 +177,6 @@ fn recall(entry: &mut Entry, record: BackendRecord, timers: &Timers, now: Instan
         }
         Health::Down if fresh => {
             entry.ejected = record.ejected_until.filter(|until| *until > now);
-            // How many others were left then is not known: whoever does better now is looked for first.
-            entry.left_for_better = entry.ejected.is_some();
             believe(entry, Health::Down, record.since, record.verified, record.why, now);
         }
         Health::Up | Health::Suspect => {}

@@ -60,13 +60,6 @@ impl Entry {
         self.stall.looks >= LOOKS && self.usable() && known
     }
 
-    /// Takes requests, and answers them.
-    fn answers_requests(&self) -> bool {
-        let (heads, lately) = (Tally::read(&self.backend.stats).answers(), self.recently.over(1));
-        let answers = heads > self.stall.heads || lately.answers() >= LEAST;
-        self.stall.looks == 0 && answers && self.is_sound(1)
-    }
-
     /// Lets requests wait, and has answered none lately: whatever it is left for, they need not wait there.
     pub(super) fn keeps_silent(&self) -> bool {
         let newest = self.recently.over(1);
@@ -106,15 +99,13 @@ impl Fleet {
             let Some(entry) = self.entries.get(&slot) else { continue };
             let with_tier = whole && entry.tier == tier;
             let better = !stalls || self.others(entry).any(|other| other.usable() && other.stall.looks == 0);
-            let answering = stalls && self.others(entry).any(Entry::answers_requests);
-            let spared = !better || !(answering || self.can_lose(slot, rule));
+            let spared = !better || !self.can_lose(slot, rule);
             if spared && !with_tier {
                 continue;
             }
             self.eject(slot, accused, rule, now);
             if let Some(entry) = self.entries.get_mut(&slot) {
                 entry.stalled |= stalls;
-                entry.left_for_better = answering;
             }
         }
         if whole {
