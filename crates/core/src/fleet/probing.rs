@@ -31,7 +31,7 @@ const ALL_DOWN_EVERY: Duration = Duration::from_millis(80);
 const ALL_DOWN_CONNECT: Duration = Duration::from_millis(200);
 /// But the path may have become longer meanwhile, and only a connect that succeeds tells: one of so many failed checks is
 /// followed by one that waits as long as ever, or so long for each address.
-const PATIENT_ONE_OF: u32 = 16;
+const PATIENT_ONE_OF: u32 = 32;
 const PATIENT_CONNECT: Duration = Duration::from_secs(2);
 
 impl Fleet {
