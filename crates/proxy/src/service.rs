@@ -47,31 +47,35 @@ pub(crate) fn handle(
     ticket.version = request.version();
     ticket.target = request.uri().path_and_query().filter(|_| snapshot.config.log.access).cloned();
 
-    let (exchange, known) = match respond(&client, &snapshot, &ready, request, trusted, &mut ticket) {
-        Ok(Reply::Asked(exchange)) => (Some(exchange), None),
-        Ok(Reply::Ours(response)) => (None, Some(Box::new(Ok(response)))),
-        Err(failure) => (None, Some(Box::new(Err(failure)))),
+    let begun = match respond(&client, &snapshot, &ready, request, trusted, &mut ticket) {
+        Ok(Reply::Asked(exchange)) => Begun::Asked(exchange),
+        Ok(Reply::Ours(response)) => Begun::Known(Box::new(Ok(response))),
+        Err(failure) => Begun::Known(Box::new(Err(failure))),
     };
     // The room first, and nothing but pointers to begin with: so the future is made in its room. Else all of its kilobytes
     // would be put together on the stack and copied.
     let room = Box::new_uninit();
-    Box::into_pin(Box::write(room, conclude(client, snapshot, ready, ticket, exchange, known)))
+    Box::into_pin(Box::write(room, conclude(client, snapshot, ready, ticket, begun)))
 }
 
-/// The answer of the backend that is asked, or the one that is `known`.
+/// What became of a request at once: it is for a backend, or has its answer. Pointers only, as it goes into the room.
+enum Begun {
+    Asked(Box<Exchange>),
+    Known(Box<Result<Response<ResponseBody>, Failure>>),
+}
+
+/// The answer of the backend that is asked, or the one that is known.
 async fn conclude(
     client: Arc<Client>,
     snapshot: Arc<Snapshot>,
     ready: Arc<Ready>,
     mut ticket: Box<Ticket>,
-    exchange: Option<Box<Exchange>>,
-    known: Option<Box<Result<Response<ResponseBody>, Failure>>>,
+    begun: Begun,
 ) -> Served {
     let edge = &snapshot.config.edge;
-    let outcome = match (exchange, known) {
-        (Some(exchange), _) => attempt::run(exchange, &mut ticket).await,
-        (None, Some(known)) => *known,
-        (None, None) => Err(Failure::NoRoute),
+    let outcome = match begun {
+        Begun::Asked(exchange) => attempt::run(exchange, &mut ticket).await,
+        Begun::Known(known) => *known,
     };
     let mut response = outcome.unwrap_or_else(|failure| answer::failure(failure, &edge.name));
     if ticket.method == Method::CONNECT && ticket.tunnel.is_none() && response.status().is_success() {
