@@ -266,7 +266,14 @@ fn a_backend_that_does_not_answer_is_504() {
     assert_eq!(answer.status(), 504);
     let status = answer.get("proxy-status").unwrap();
     assert!(status.contains("http_response_timeout"), "{status}");
+    assert!(answer.get("retry-after").is_some(), "nobody answered, nothing was done: {}", answer.head.raw);
     upstream.ends();
+    // What may have been done is not asked for again.
+    client = edge.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
+    let (_upstream, _) = backend.request();
+    let answer = client.answer();
+    assert_eq!((answer.status(), answer.get("retry-after")), (504, None));
 }
 
 #[test]

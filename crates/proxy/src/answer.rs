@@ -148,7 +148,9 @@ pub(crate) fn failure(failure: Failure, edge: &str) -> Response<ResponseBody> {
     if let Ok(value) = HeaderValue::from_str(&format!("{edge}; error={token}; details=\"{details}\"")) {
         headers.insert("proxy-status", value);
     }
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    // Who gets this may ask again as it is: the service is out, and nothing was done.
+    let nobody_answered = matches!(failure, Failure::Backend { possibly_received: false, .. });
+    if status == StatusCode::SERVICE_UNAVAILABLE || nobody_answered {
         headers.insert(header::RETRY_AFTER, RETRY_AFTER);
     }
     if matches!(failure, Failure::MethodNotServed) {

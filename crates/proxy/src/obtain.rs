@@ -100,18 +100,22 @@ async fn choose(
                 return Err(last_word(exchange, fault));
             }
             // Those that could not be reached may be back in a moment.
-            Picked::Nobody => {
-                exchange.unreached.clear();
-                PAUSE
-            }
+            Picked::Nobody => PAUSE,
         };
         if waiting.is_none() {
             waiting = Some(Waiting::join(exchange, forward)?);
         }
-        if !wait_for_change(exchange, pause, give_up).await {
+        if wait_for_change(exchange, pause, give_up).await {
+            if matches!(picked, Picked::Nobody) {
+                exchange.unreached.clear();
+            }
+            picked = pick(exchange);
+        } else if let Picked::Member(member) = pick(exchange) {
+            // It came up in the last moment.
+            return Ok(member);
+        } else {
             return Err(last_word(exchange, fault));
         }
-        picked = pick(exchange);
     }
 }
 
