@@ -60,11 +60,22 @@ impl Fleet {
             return false;
         }
         let own = Tally { attempts: failed.into(), errors: failed.into(), ..Tally::default() };
-        entry.recently.witnesses.iter().any(|witness| {
+        let outdone = entry.recently.witnesses.iter().any(|witness| {
             let Some(other) = self.entries.get(&witness.slot).filter(|other| other.may_testify()) else { return false };
             // What it did before says nothing of a fault that all may have since.
             outdoes(&witness.meanwhile(other), &own)
-        })
+        });
+        outdone && !self.overburdened(entry.service, entry.tier, Some(entry.slot()))
+    }
+
+    /// Whether all that share the load of a tier have more to do than they can; `but` one, which is not to share it.
+    fn overburdened(&self, index: usize, tier: u32, but: Option<u32>) -> bool {
+        let Some(rule) = self.outlier_rule(index) else { return false };
+        let service = &self.services[index];
+        let shares = |entry: &&Entry| entry.tier == tier && Some(entry.slot()) != but;
+        let mut peers = self.usable(index).filter(shares).peekable();
+        let contract = service.timers.failover_within;
+        peers.peek().is_some() && peers.all(|peer| peer.is_full(service) || peer.is_strained(&rule, contract))
     }
 
     /// A backend is left for another that does well, whatever the pool can lose.
@@ -100,8 +111,10 @@ impl Fleet {
         });
         let outdone: Vec<(u32, Accused)> = outdone.collect();
         for (slot, accused) in outdone {
-            // Two may outdo each other, over spans of different length.
-            if !self.anyone_usable(index, Some(slot)) {
+            let Some(tier) = self.entries.get(&slot).map(|entry| entry.tier) else { continue };
+            // Two may outdo each other, over spans of different length. And who is left for one that cannot carry its load would be
+            // back at once.
+            if !self.anyone_usable(index, Some(slot)) || self.overburdened(index, tier, Some(slot)) {
                 continue;
             }
             self.leave_for_better(slot, accused, rule, now);
@@ -110,18 +123,15 @@ impl Fleet {
 
     /// Those that were left for a better one stay so while there is one; and while it carries what it took over from them, if
     /// they would share that with it.
-    pub(super) fn follow_better(&mut self, index: usize, rule: &Outlier, now: Instant) {
-        let service = &self.services[index];
-        let contract = service.timers.failover_within;
+    pub(super) fn follow_better(&mut self, index: usize, now: Instant) {
+        let contract = self.services[index].timers.failover_within;
         let anyone = self.usable(index).any(Entry::is_better);
-        let overburdened = |tier: u32| {
-            let mut peers = self.usable(index).filter(|entry| entry.tier == tier).peekable();
-            peers.peek().is_some() && peers.all(|peer| peer.is_full(service) || peer.is_strained(rule, contract))
-        };
         let members = self.services[index].members.iter().filter_map(|slot| self.entries.get(slot));
         let left = members.filter(|entry| entry.left_for_better);
-        let back: Vec<u32> =
-            left.filter(|entry| !anyone || overburdened(entry.tier)).map(|entry| entry.slot()).collect();
+        let back: Vec<u32> = left
+            .filter(|entry| !anyone || self.overburdened(index, entry.tier, None))
+            .map(|entry| entry.slot())
+            .collect();
         if back.is_empty() {
             return;
         }

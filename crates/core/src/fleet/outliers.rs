@@ -164,7 +164,7 @@ impl Fleet {
         }
         self.leave_outdone(index, &rule, now);
         self.leave_useless(index, &rule, now);
-        self.follow_better(index, &rule, now);
+        self.follow_better(index, now);
         self.end_slice(index, now);
     }
 

@@ -69,7 +69,7 @@ fn nothing_grey_takes_a_site_down() {
 
 #[test]
 fn who_answers_badly_is_left_and_what_all_share_is_borne() {
-    let total = all_hold(Kind::Sick, 0..40, 1500);
+    let total = all_hold(Kind::Sick, 0..80, 1500);
     for rule in [
         "who alone answers badly is left",
         "what all share ejects nobody",

@@ -238,6 +238,11 @@ impl Oracle {
     fn ejection(&mut self, record: &BackendRecord, now: Instant, world: &World) {
         let begun = record.health == Health::Down && record.since == now;
         let Some(until) = record.ejected_until.filter(|until| begun && *until > now) else { return };
+        let saved = self.records.get(&RecordKey::Backend(record.id.clone()));
+        if matches!(saved, Some(Record::Backend(before)) if before.ejected_until == Some(until)) {
+            // Down for something else, before the end of an ejection from which a restart or too few others brought it back.
+            return;
+        }
         let Some(known) = self.known.get_mut(&record.id) else { return };
         let well = known.ejected_until.map_or(Duration::ZERO, |until| now.since(until));
         let forgotten = u32::try_from(well.as_micros() / MAX_HOLD.as_micros()).unwrap();
@@ -270,30 +275,27 @@ impl Oracle {
         }
     }
 
-    /// Who alone of its pool answers badly does not get more than so many requests.
+    /// Who alone of its pool answers badly does not get more than so many requests. What it answered while another did the
+    /// same does not count: the two are each other's median.
     fn left(&mut self, pool: &Pool, now: Instant, world: &World) {
         let sick = |member: &&Member| world.clean_since(&member.backend.id.address).is_none();
         let mut members = pool.members.iter().filter(sick);
         let (Some(member), None) = (members.next(), members.next()) else { return };
         let id = &member.backend.id;
         let Some(since) = world.sick_since(&id.address) else { return };
+        let others = || pool.members.iter().filter(|other| other.backend.slot != member.backend.slot);
+        let since = others().fold(since, |since, other| since.max(world.sick_until(&other.backend.id.address)));
         let Some(known) = self.known.get_mut(id) else { return };
         if known.counted_from < since {
-            (known.answers, known.counted_from) = (0, since);
+            (known.answers, known.counted_from) = (0, now);
         }
         let answers = known.answers;
-        let due = answers >= ANSWERS && since.max(known.counted_from) + SECONDS <= now;
+        let due = answers >= ANSWERS && known.counted_from + SECONDS <= now;
         let settled = |id: &BackendId| {
-            if world.was_sick(&id.address, now - STALE) {
-                // Two that failed like it a moment ago hide it.
-                return false;
-            }
             let up = self.known.get(id).map_or(now, |known| known.counted_from);
             self.joined(id).max(up) + SECONDS <= now
         };
-        let mut others = pool.members.iter().filter(|other| other.backend.slot != member.backend.slot);
-        let others_settled = others.all(|other| other.usable() && settled(&other.backend.id));
-        if due && others_settled {
+        if due && others().all(|other| other.usable() && settled(&other.backend.id)) {
             self.demand("who alone answers badly is left", member.health == Health::Down, || {
                 format!("{id} is {} after {answers} answers, {:?}", member.health, world.machines[&id.address])
             });
@@ -302,9 +304,9 @@ impl Oracle {
 
     /// The first snapshot of a process, against what the store held.
     fn remembered(&mut self, new: &Snapshot, now: Instant) {
-        for member in new.pools.iter().flat_map(|pool| &pool.members) {
-            let record = self.records.get(&RecordKey::Backend(member.backend.id.clone()));
-            let expected = match record {
+        for (pool, member) in new.pools.iter().flat_map(|pool| pool.members.iter().map(move |member| (pool, member))) {
+            let Some(known) = self.known.get_mut(&member.backend.id) else { continue };
+            let expected = match self.records.get(&RecordKey::Backend(member.backend.id.clone())) {
                 Some(Record::Backend(BackendRecord { health, verified, .. }))
                     if *verified <= now && now.since(*verified) < Duration::from_secs(60) =>
                 {
@@ -312,7 +314,14 @@ impl Oracle {
                 }
                 _ => Health::Probing,
             };
-            self.demand("memory is kept while young", member.health == expected, || {
+            // Who was ejected serves while nothing is known of too many others.
+            let ejected = expected == Health::Down && known.ejected_until.is_some_and(|until| until > now);
+            let needed = ejected && too_few(&pool.members, Some(member.backend.slot));
+            if expected != Health::Down || needed {
+                known.ejected_until = known.ejected_until.map(|until| until.min(now));
+            }
+            let kept = member.health == expected || (needed && member.health == Health::Up);
+            self.demand("memory is kept while young", kept, || {
                 format!("{} is {}, not {expected}", member.backend.id, member.health)
             });
         }

@@ -222,6 +222,11 @@ impl World {
         matches!(machine.process, Process::Failing(_) | Process::Slow(_)) || machine.sick_until >= since
     }
 
+    /// When a machine that answers well last answered badly.
+    pub(crate) fn sick_until(&self, address: &str) -> Instant {
+        self.machines[address].sick_until
+    }
+
     /// Since when a machine answers badly, though its page says that it is well.
     pub(crate) fn sick_since(&self, address: &str) -> Option<Instant> {
         let machine = &self.machines[address];

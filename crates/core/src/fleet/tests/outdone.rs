@@ -156,6 +156,32 @@ fn they_come_back_when_the_good_one_has_no_place_for_more() {
     }
 }
 
+/// One is down, and the other that answers everything rightly is late with it already.
+#[test]
+fn nobody_is_left_for_one_that_cannot_carry_its_own_load() {
+    for in_a_row in [false, true] {
+        let mut rig = started(three(|_| {}));
+        THREE.iter().for_each(|address| rig.answers(address, 3_000, 0, ms(5)));
+        rig.run(ms(20_000));
+        rig.set(B1, Err(Fault::Refused));
+        rig.until(ms(2_000), |rig| rig.health(B1) == Health::Down);
+        for step in 0..60 {
+            rig.answers(C1, 10, 0, ms(4_000));
+            if step < 8 {
+                rig.answers(A1, 10, 0, ms(5));
+            } else if in_a_row {
+                (0..10).for_each(|_| rig.served(A1, WRONG));
+            } else {
+                rig.answers(A1, 4, 6, ms(5));
+            }
+            rig.run(ms(250));
+        }
+        let told = rig.notes();
+        let fallen = told.iter().filter(|note| matches!(note, Transition::Health { to: Health::Down, .. }));
+        assert_eq!(fallen.count(), 1, "in a row: {in_a_row}: {told:?}");
+    }
+}
+
 #[test]
 fn they_come_back_when_the_good_one_dies_or_fails_too() {
     let mut rig = started(three(|_| {}));
