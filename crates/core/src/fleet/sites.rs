@@ -256,8 +256,12 @@ impl Fleet {
     /// very answer): its link loses packets.
     pub(super) fn learn_loss(&mut self, slot: u32, before: Counters, evidence: Evidence, lived: bool) {
         let Some(entry) = self.entries.get(&slot) else { return };
-        let site = &mut self.sites[entry.site];
-        if entry.dead || site.health == Health::Down {
+        if entry.dead || self.sites[entry.site].health == Health::Down {
+            return;
+        }
+        let usual = self.services[entry.service].timers.patience;
+        if before.health == Health::Down && before.silent_probes >= usual {
+            // It was cut while it was held back, where nobody had to judge that.
             return;
         }
         let lost = match evidence {
@@ -266,6 +270,7 @@ impl Fleet {
             Evidence::Probe(Err(fault)) if !fault.is_silence() && fault != Fault::Unresolved => before.silent_probes,
             Evidence::Probe(Err(_)) | Evidence::Request(_) => return,
         };
+        let site = &mut self.sites[entry.site];
         for _ in 0..lost.min(MOST_SIGNALS) {
             site.loss += (1.0 - site.loss) / 16.0;
         }

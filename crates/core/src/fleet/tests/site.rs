@@ -64,6 +64,27 @@ fn a_site_that_was_down_is_not_taken_for_a_lossy_one() {
 }
 
 #[test]
+fn cuts_while_its_backends_are_held_back_are_no_losses() {
+    for gap in [400, 900, 2_000, 3_000] {
+        let mut rig = started(two_sites());
+        for round in 0..6 {
+            let first = ["a", "b"][round % 2];
+            cut(&mut rig, "a", Some(Fault::ConnectTimeout));
+            cut(&mut rig, "b", Some(Fault::ConnectTimeout));
+            let took =
+                rig.until(ms(5_000), |rig| rig.snapshot.pools[0].members.iter().all(|m| m.health == Health::Down));
+            assert!(took < ms(840), "cuts of {gap} ms, round {round}: {took:?}");
+            rig.run(ms(gap));
+            cut(&mut rig, first, None);
+            rig.run(ms(350));
+            cut(&mut rig, "a", None);
+            cut(&mut rig, "b", None);
+            rig.run(ms(3_000));
+        }
+    }
+}
+
+#[test]
 fn a_site_with_many_backends_is_judged_faster_than_any_of_them_alone() {
     let mut slowest = Duration::ZERO;
     for offset in 0..30 {
