@@ -187,6 +187,29 @@ fn a_request_that_comes_while_nobody_is_there_waits_for_a_return() {
 }
 
 #[test]
+fn a_request_that_was_lost_with_the_last_backend_waits_for_a_return_too() {
+    let backend = Process::start();
+    let edge = Setup::services(&format!(
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nqueue_timeout = \"30s\"\nbackends = [\"{}\"]\n",
+        backend.address()
+    ))
+    .start();
+    edge.wait_for_health(&backend, "up");
+    assert_eq!(edge.connect().ask(get("/before")).status(), 200);
+    backend.stop();
+    let (mut patient, mut told) = (edge.connect(), edge.connect());
+    patient.send(get("/patient"));
+    told.send(post("/told", "x"));
+    edge.wait_for_health(&backend, "down");
+    let answer = told.answer();
+    assert_eq!(answer.status(), 504, "it may have been received: {}", answer.text());
+    backend.resume();
+    assert_eq!(patient.answer().status(), 200);
+    let executed = backend.executed();
+    assert!(executed.iter().filter(|line| line.contains("/told")).count() <= 1, "{executed:?}");
+}
+
+#[test]
 fn a_new_backend_is_asked_as_soon_as_it_was_probed() {
     let backend = Plain::saying("x");
     let services = format!("[service.web]\nhosts = [\"*\"]\nhealth = \"/\"\nbackends = [\"{}\"]\n", backend.address());

@@ -100,7 +100,7 @@ async fn attempts(
         let connected = match obtain::obtain(exchange, forward, fresh, ticket).await {
             Ok(connected) => connected,
             // What the last attempt met says more than "nobody left".
-            Err(Failure::NoBackend(_)) if !exchange.tried.is_empty() => return Err(failure),
+            Err(Failure::NoBackend(_)) if exchange.tried.len() > exchange.bygone => return Err(failure),
             Err(other) => return Err(other),
         };
         let Connected { member, reused, link } = connected;

@@ -8,7 +8,7 @@ use http::{Method, Request, Uri, Version, request};
 use http_body::Body;
 use ipnet::IpNet;
 use relais_core::config::{Balance, Edge, Forward, HashKey, Service};
-use relais_core::{Ask, Pool, Snapshot};
+use relais_core::{Ask, Member, Pool, Snapshot};
 
 use crate::answer::Failure;
 use crate::body::ClientBody;
@@ -65,6 +65,8 @@ pub(crate) struct Exchange {
     sticky: Option<u64>,
     /// Slots this request was sent to.
     pub(crate) tried: Vec<u32>,
+    /// To so many of them before all backends were down: who comes up after that may have it once more.
+    pub(crate) bygone: usize,
     /// Slots that could not be reached since the last pause: nothing was sent there.
     pub(crate) unreached: Vec<u32>,
     pub(crate) avoid_site: Option<Arc<str>>,
@@ -139,6 +141,7 @@ impl Exchange {
             key,
             sticky,
             tried: Vec::new(),
+            bygone: 0,
             unreached: Vec::new(),
             avoid_site: None,
         }))
@@ -211,6 +214,13 @@ impl Exchange {
     /// Whether another attempt may follow the present one.
     pub(crate) fn has_attempts(&self, forward: &Forward) -> bool {
         self.tried.len() + 1 < forward.retry.attempts as usize
+    }
+
+    /// Whether it was sent to every backend there is now. Where all are down and none is asked nevertheless (`fail_open`),
+    /// it is not known whom it can be sent to in a moment.
+    pub(crate) fn was_everywhere(&self, forward: &Forward) -> bool {
+        let sent = !self.tried.is_empty() && self.unreached.is_empty();
+        sent && (forward.fail_open || self.pool.members.iter().any(Member::usable))
     }
 
     pub(crate) fn worth_waiting_for(&self) -> bool {

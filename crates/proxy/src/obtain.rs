@@ -93,14 +93,17 @@ async fn choose(
             Picked::Wait if exchange.pool.members.iter().any(Member::usable) => PAUSE / 10,
             Picked::Wait => PAUSE,
             // Sent to every one of them: what the last one did is the answer.
-            Picked::Nobody if !exchange.tried.is_empty() && exchange.unreached.is_empty() => {
-                return Err(last_word(exchange, fault));
-            }
+            Picked::Nobody if exchange.was_everywhere(forward) => return Err(last_word(exchange, fault)),
             Picked::Nobody if forward.maintenance.is_some() || !exchange.worth_waiting_for() => {
                 return Err(last_word(exchange, fault));
             }
-            // Those that could not be reached may be back in a moment.
-            Picked::Nobody => PAUSE,
+            // Those that could not be reached, or went down over this request, may be back in a moment.
+            Picked::Nobody => {
+                if !exchange.pool.members.iter().any(Member::usable) {
+                    exchange.bygone = exchange.tried.len();
+                }
+                PAUSE
+            }
         };
         if waiting.is_none() {
             waiting = Some(Waiting::join(exchange, forward)?);
@@ -128,7 +131,7 @@ enum Picked {
 /// Asks the pool; backends that asked for a rest (`Retry-After`) only when there is no other.
 fn pick(exchange: &Exchange) -> Picked {
     let worker = &exchange.client.worker;
-    let mut avoid = exchange.tried.clone();
+    let mut avoid = exchange.tried.get(exchange.bygone..).unwrap_or_default().to_vec();
     avoid.extend(&exchange.unreached);
     let site = exchange.avoid_site.as_deref();
     let resting = worker.connections.resting(&exchange.pool, exchange.clock());
