@@ -446,7 +446,7 @@ fn each_address_of_a_dead_service_has_its_time_to_connect() {
     rig.until(ms(20_000), |rig| rig.snapshot.pools[0].members.iter().all(|m| m.health == Health::Down));
     rig.run(ms(1_000));
     let last = |of: &str| rig.probes.iter().rfind(|(_, order)| *order.backend.id.address == *of).unwrap().1.connect;
-    assert_eq!((last(A1), last(B1)), (ms(200), ms(1_600)));
+    assert_eq!((last(A1), last(B1)), (ms(100), ms(800)));
 }
 
 #[test]
