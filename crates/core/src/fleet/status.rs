@@ -150,9 +150,18 @@ fn words_about(entry: &Entry, word: Option<&Word>, now: Instant) -> String {
         }
         _ => operator_words(word).unwrap_or_else(|| match entry.health() {
             Health::Up if !entry.overruled => while_new(&entry.why, entry.since, now),
+            Health::Down => why_down(entry),
             _ => entry.why.clone(),
         }),
     }
+}
+
+/// Why it went down, and what is wrong by now if that is something else.
+fn why_down(entry: &Entry) -> String {
+    let last = entry.recent.back().and_then(|probe| probe.fault);
+    // Where nothing at all answers, that says it all.
+    let other = last.filter(|fault| !(entry.dead && fault.is_silence()) && !entry.why.contains(&fault.to_string()));
+    other.map_or_else(|| entry.why.clone(), |fault| format!("{}; now: {fault}", entry.why))
 }
 
 /// How something came to be well; nothing once that is long ago.

@@ -593,3 +593,22 @@ fn workers_that_press_do_not_put_off_the_verdict_about_a_site_that_hangs() {
     let contract = started(two_sites()).snapshot.pools[0].timers.failover_within;
     assert!(longest <= contract * 4 / 5, "{longest:?} of {contract:?}");
 }
+
+#[test]
+fn who_stays_down_for_another_reason_than_it_fell_for_says_both() {
+    let mut rig = started(two_sites());
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(5_000), |rig| rig.health(A1) == Health::Down);
+    assert_eq!(rig.why(A1), "connection refused, 2 checks in a row");
+    rig.set(A1, Err(Fault::Tls));
+    rig.run(ms(3_000));
+    assert_eq!(rig.why(A1), "connection refused, 2 checks in a row; now: TLS to the backend failed");
+    // What silence there is when the whole site is silent says nothing new.
+    [A1, A2].iter().for_each(|address| rig.set(address, Err(Fault::ConnectTimeout)));
+    rig.until(ms(9_000), |rig| rig.health(A2) == Health::Down);
+    rig.run(ms(9_000));
+    assert!(!rig.why(A2).contains("now:"), "{}", rig.why(A2));
+    rig.set(A1, Ok(()));
+    rig.until(ms(60_000), |rig| rig.health(A1) == Health::Up);
+    assert!(!rig.why(A1).contains("now:"), "{}", rig.why(A1));
+}
