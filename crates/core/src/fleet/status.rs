@@ -9,6 +9,7 @@ use super::Fleet;
 use super::state::{Entry, ServiceState, SiteState, Word};
 use crate::agent::{AgentLine, AgentWords};
 use crate::event::Target;
+use crate::fault::Fault;
 use crate::health::{Admin, Health};
 use crate::report::{AgentReport, BackendReport, Report, ServiceReport, SiteReport, TunnelReport};
 use crate::time::Instant;
@@ -160,8 +161,11 @@ fn words_about(entry: &Entry, word: Option<&Word>, now: Instant) -> String {
 fn why_down(entry: &Entry) -> String {
     let last = entry.recent.back().and_then(|probe| probe.fault);
     // Where nothing at all answers, that says it all.
-    let other = last.filter(|fault| !(entry.dead && fault.is_silence()) && !entry.why.contains(&fault.to_string()));
-    other.map_or_else(|| entry.why.clone(), |fault| format!("{}; now: {fault}", entry.why))
+    let said = |fault: &Fault| (entry.dead && fault.is_silence()) || entry.why.contains(&fault.to_string());
+    match last.filter(|fault| !said(fault)) {
+        Some(fault) => format!("{}; now: {fault}", entry.why),
+        None => entry.why.clone(),
+    }
 }
 
 /// How something came to be well; nothing once that is long ago.
