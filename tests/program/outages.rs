@@ -2,13 +2,16 @@
 //! is executed twice.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 use crate::load::{Connections, Load};
 use crate::support::edge::{Edge, Setup};
 use crate::support::h2::Client;
 use crate::support::process::Process;
 use crate::support::raw::{Addressed, Plain};
-use crate::support::wire::{get, post};
+use crate::support::wire::{get, ok, post};
 use crate::support::{free_address, wait_for, websocket};
 
 /// Two sites, two backends each. The contract is long: on a busy machine no check of a living backend is late then.
@@ -283,4 +286,104 @@ fn a_service_that_fails_open_is_asked_although_every_check_fails() {
         assert_eq!(answer.status(), status);
         assert_eq!(answer.get("retry-after").is_some(), status == 503);
     }
+}
+
+/// What a release with a broken health page does to a service nobody asks just then.
+#[test]
+fn a_working_service_whose_checks_all_fail_is_served_though_nobody_asked_for_long() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let sick = |broken: &Arc<AtomicBool>| {
+        let broken = Arc::clone(broken);
+        Plain::new(move |request| match request.head.target() {
+            "/health" if broken.load(Relaxed) => b"HTTP/1.1 500 Sick\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            _ => ok("x").into_bytes(),
+        })
+    };
+    let (one, two) = (sick(&broken), sick(&broken));
+    let edge = Setup::services(&format!(
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nqueue_timeout = \"15s\"\nbackends = [\"{}\", \"{}\"]\n",
+        one.address(),
+        two.address()
+    ))
+    .start();
+    [&one, &two].iter().for_each(|backend| edge.wait_for_health(*backend, "up"));
+    broken.store(true, Relaxed);
+    [&one, &two].iter().for_each(|backend| edge.wait_for_health(*backend, "down"));
+    edge.line("the log says so", |line| {
+        line["message"].as_str().is_some_and(|text| text.contains("requests try them"))
+    });
+    let why = edge.backend(&one)["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("answered 500") && why.contains("requests try it"), "{why}");
+    // Many at once: one shows that it works, the others wait for that.
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = edge.connect();
+            std::thread::spawn(move || client.ask(get("/")).status())
+        })
+        .collect();
+    for client in clients {
+        assert_eq!(client.join().unwrap(), 200);
+    }
+    edge.line("the log says what that shows", |line| {
+        line["message"].as_str().is_some_and(|text| text.contains("the checks are not believed"))
+    });
+    for backend in [&one, &two] {
+        edge.wait_for_health(backend, "up");
+        wait_for("status says why", || edge.backend(backend)["why"].as_str().unwrap().contains("requests succeed"));
+    }
+    let before = one.count() + two.count();
+    for _ in 0..20 {
+        assert_eq!(edge.connect().ask(get("/")).status(), 200);
+    }
+    assert!(one.count() + two.count() >= before + 20);
+    broken.store(false, Relaxed);
+    edge.line("and when they pass", |line| {
+        line["message"].as_str().is_some_and(|text| text.contains("believed again"))
+    });
+}
+
+/// Nothing but a few of the requests reaches a service that is as broken as its checks say.
+#[test]
+fn a_broken_service_is_hardly_asked_and_its_return_is_seen() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let backend = {
+        let (broken, asked) = (Arc::clone(&broken), Arc::clone(&asked));
+        Plain::new(move |request| {
+            let real = request.head.target() != "/health";
+            if !broken.load(Relaxed) {
+                return ok("x").into_bytes();
+            }
+            asked.fetch_add(usize::from(real), Relaxed);
+            b"HTTP/1.1 500 Sick\r\nContent-Length: 0\r\n\r\n".to_vec()
+        })
+    };
+    let edge = Setup::services(&format!(
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nfailover_within = \"5s\"\nqueue_timeout = \"50ms\"\n\
+         backends = [\"{}\"]\n",
+        backend.address()
+    ))
+    .start();
+    edge.wait_for_health(&backend, "up");
+    broken.store(true, Relaxed);
+    edge.wait_for_health(&backend, "down");
+    let began = Instant::now();
+    let mut refused = 0;
+    for _ in 0..40 {
+        let answer = edge.connect().ask(get("/"));
+        match answer.status() {
+            500 => {}
+            503 => {
+                refused += 1;
+                assert!(answer.get("retry-after").is_some(), "{}", answer.head.raw);
+            }
+            other => panic!("{other}"),
+        }
+    }
+    let contracts = began.elapsed().as_secs() as usize / 5;
+    assert!(asked.load(Relaxed) <= 2 + contracts, "{} in {contracts} contracts", asked.load(Relaxed));
+    assert!(refused > 0);
+    broken.store(false, Relaxed);
+    edge.wait_for_health(&backend, "up");
+    assert_eq!(edge.connect().ask(get("/")).status(), 200);
 }

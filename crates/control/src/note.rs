@@ -65,18 +65,35 @@ pub(crate) fn write(transition: &Transition) {
                 None => tracing::info!(service, "the contract can hold again"),
             }
         }
+        Transition::Trial { service } => beside_checks(service, None),
+        Transition::Believed { service, believed } => beside_checks(service, Some(*believed)),
+        Transition::Service { service, available } => availability(service, *available),
         Transition::Checks { lag, services } => checks(*lag, *services),
         Transition::Certificate { name, step } => certificate(name, step),
         Transition::Authority { name, until, why } => {
             let (authority, until) = (&**name, date(*until));
             tracing::warn!(authority, until, why, "an authority fails and is left alone for a while");
         }
-        Transition::Service { service, available: true } => {
-            tracing::info!(service = &**service, available = true, "service available again");
+    }
+}
+
+/// Whether anybody can be asked.
+fn availability(service: &str, available: bool) {
+    if available {
+        tracing::info!(service, available, "service available again");
+    } else {
+        tracing::warn!(service, available, "service has no backend left");
+    }
+}
+
+/// Requests try who fails its checks, or show whether those are to be believed.
+fn beside_checks(service: &str, believed: Option<bool>) {
+    match believed {
+        None => tracing::warn!(service, "nobody is left, and some answer their checks, wrongly: requests try them"),
+        Some(false) => {
+            tracing::warn!(service, "its checks fail and its requests succeed: the checks are not believed");
         }
-        Transition::Service { service, available: false } => {
-            tracing::warn!(service = &**service, available = false, "service has no backend left");
-        }
+        Some(true) => tracing::info!(service, "its checks are believed again"),
     }
 }
 

@@ -10,7 +10,8 @@
 //! 3. members that are `Suspect`, lower tier first;
 //! 4. nobody yet (`Wait`), if a usable member is only full, or one is still `Probing`;
 //! 5. with `fail_open` and no usable member at all: members that are `Down`, by weight;
-//! 6. nobody.
+//! 6. members that are `Down` and on trial, one request at a time;
+//! 7. nobody.
 //!
 //! A second attempt prefers, among those that are `Up`, who answered the last request rightly.
 //!
@@ -166,10 +167,11 @@ impl<'a, 'k> Picker<'a, 'k> {
         if members.iter().any(|member| untried(member) && (member.usable() || due(member))) {
             return Choice::Wait;
         }
-        if !self.forward.fail_open || members.iter().any(Member::usable) {
+        if members.iter().any(Member::usable) {
             return Choice::Nobody;
         }
-        let down = &self.pool.order.down;
+        let order = &self.pool.order;
+        let down = if self.forward.fail_open { &order.down } else { &order.trial };
         let elsewhere = self.ask.avoid_site.and_then(|site| self.by_weight(down, Some(site)));
         match elsewhere.or_else(|| self.by_weight(down, None)) {
             Some(member) => Choice::Take(member),
@@ -184,6 +186,7 @@ impl<'a, 'k> Picker<'a, 'k> {
         (tried.is_empty() || !(tried.contains(&member.backend.slot) || self.careful && member.backend.fails()))
             && self.forward.max_inflight.is_none_or(|cap| member.backend.inflight() < cap)
             && member.cap.is_none_or(|cap| member.backend.inflight() < cap)
+            && member.trial.is_none_or(|trial| member.backend.inflight() < trial.cap)
             && avoid.is_none_or(|site| *member.backend.id.site != *site)
     }
 

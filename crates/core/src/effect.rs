@@ -295,6 +295,19 @@ pub enum Transition {
         /// Why, with the numbers; `None`: it can again.
         trouble: Option<String>,
     },
+    /// A service has nobody left but such as answer their checks, wrongly: they get a request now and then all the same.
+    Trial {
+        /// Which service.
+        service: Arc<str>,
+    },
+    /// Requests succeed where checks fail, and the checks of a service are not believed; or one passed again, or requests
+    /// fail, too.
+    Believed {
+        /// Which service.
+        service: Arc<str>,
+        /// They are, again.
+        believed: bool,
+    },
     /// More backends are checked than this machine can, or no longer.
     Checks {
         /// How late each check comes; `None`: in time again.

@@ -50,6 +50,6 @@ pub use report::{
     AgentReport, BackendReport, ChecksReport, ProbeReport, Report, ServiceReport, SiteReport, TunnelReport,
 };
 pub use router::Router;
-pub use snapshot::{Ask, Choice, Member, Pool, Shared, Snapshot};
+pub use snapshot::{Ask, Choice, Member, Pool, Shared, Snapshot, Trial};
 pub use time::{Anchor, Instant};
 pub use timers::Timers;

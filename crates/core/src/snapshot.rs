@@ -7,6 +7,7 @@ use relais_config::{ClientTls, Config, Service};
 
 use crate::backend::Backend;
 use crate::budget::Budget;
+use crate::fault::Fault;
 use crate::health::{Admin, Health};
 use crate::history::Shape;
 use crate::router::Router;
@@ -121,6 +122,27 @@ pub struct Member {
     pub stalled: bool,
     /// Its site is in a drill: whoever talks to it must behave as if it were cut like this.
     pub drill: Option<Shape>,
+    /// `Down` by its checks alone, while nobody else is left: gets a request to see whether they are right.
+    pub trial: Option<Trial>,
+}
+
+/// On which terms a backend that is `Down` gets a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trial {
+    /// Most requests and streams in flight there, what is left from before included.
+    pub cap: u32,
+    /// Answers with a status below this prove that it works.
+    pub proof: u16,
+}
+
+impl Trial {
+    /// What an answer with this status shows.
+    ///
+    /// # Errors
+    /// The fault that it is evidence of.
+    pub fn result(self, status: u16) -> Result<(), Fault> {
+        if status < self.proof { Ok(()) } else { Err(Fault::Status(status)) }
+    }
 }
 
 impl Member {

@@ -266,7 +266,8 @@ async fn answered(
         backend.stats.succeed(status);
         relais_core::balancer::observe_latency(backend, took, exchange.clock());
         if member.health != Health::Up {
-            evidence(exchange, member, Ok(()));
+            let result = member.trial.map_or(Ok(()), |trial| trial.result(status));
+            exchange.client.worker.report(Event::Served { slot: backend.slot, result });
         }
     }
     let mut response = forward::pass_on(exchange, forward, member, *answer, ticket);

@@ -90,7 +90,7 @@ async fn choose(
         let pause = match picked {
             Picked::Member(member) => return Ok(member),
             // Places at backends that are full come free without a snapshot.
-            Picked::Wait if exchange.pool.members.iter().any(Member::usable) => PAUSE / 10,
+            Picked::Wait if exchange.pool.members.iter().any(has_places) => PAUSE / 10,
             Picked::Wait => PAUSE,
             // Sent to every one of them: what the last one did is the answer.
             Picked::Nobody if exchange.was_everywhere(forward) => return Err(last_word(exchange, fault)),
@@ -188,11 +188,18 @@ fn nobody(exchange: &Exchange) -> &'static str {
         "the operator has disabled every backend"
     } else if exchange.pool.members.iter().any(Member::usable) {
         "every backend has as many requests as it may have"
+    } else if exchange.pool.members.iter().any(|member| member.trial.is_some()) {
+        "no backend is up; those that answer their checks wrongly are tried by one request at a time"
     } else if exchange.worth_waiting_for() {
         "no backend is up"
     } else {
         "the operator drains or has disabled every backend"
     }
+}
+
+/// It takes requests, so many at a time.
+fn has_places(member: &Member) -> bool {
+    member.usable() || member.trial.is_some()
 }
 
 /// Waits for the next snapshot, a free place at a backend, or a pause; `false`: patience is at its end.

@@ -114,6 +114,7 @@ fn member(slot: u32, words: &str) -> Member {
         mute: false,
         hung: false,
         stalled: false,
+        trial: None,
     };
     for word in rest {
         match *word {

@@ -32,6 +32,8 @@ pub struct Order {
     pub(super) suspect: Vec<Group>,
     /// Enabled and `Down`, all tiers together: for `fail_open`.
     pub(super) down: Group,
+    /// Of those, who gets a request all the same.
+    pub(super) trial: Group,
     /// `Backend::hash` and index of every member, sorted: for sticky cookies.
     by_hash: Arc<[(u64, u32)]>,
     /// Of large tiers, where the pool hashes.
@@ -64,7 +66,8 @@ impl Order {
             tiers.iter().map(group).filter(|group| !group.members.is_empty()).collect()
         };
         let down = Group::new(members, false, |m| enabled(m) && m.health == Health::Down);
-        Order { up: groups(Health::Up), suspect: groups(Health::Suspect), down, by_hash, trees }
+        let trial = Group::new(members, false, |m| enabled(m) && m.trial.is_some());
+        Order { trial, up: groups(Health::Up), suspect: groups(Health::Suspect), down, by_hash, trees }
     }
 
     /// Indices of the members with this hash: one, unless two hashes collide.

@@ -35,6 +35,7 @@ impl Fleet {
         if entry.admin == Admin::Disabled {
             return;
         }
+        self.tried(slot, result, now);
         self.request(slot, result, Source::Head, now);
     }
 
@@ -66,6 +67,9 @@ impl Fleet {
         let probe = if let Source::Probe(probe) = from { Some(probe) } else { None };
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         observe(entry, evidence, now);
+        if entry.wrong.is_none() && entry.trial.take().is_some() {
+            self.changes.services.insert(entry.service);
+        }
         let testified = entry.testifies();
         let gone = entry.dead || self.sites[entry.site].health == Health::Down;
         let before = entry.counters;
@@ -102,7 +106,11 @@ impl Fleet {
         };
         let said = verdict(before, evidence, &given);
         let ready = said.ready;
+        let overruled = given.excused && before.health != Health::Down && said.counters.bad >= given.timers.fall;
         self.carry_out(slot, evidence, said, now);
+        if let Evidence::Probe(result) = evidence {
+            self.follow_checks(slot, result, overruled, now);
+        }
         if matches!(evidence, Evidence::Request(Err(_))) && (lived || before.failed == 0) {
             self.begin_run(slot);
         } else if matches!(evidence, Evidence::Request(Err(_))) && self.lacks_witnesses(slot) {
@@ -201,6 +209,7 @@ impl Fleet {
         });
         entry.counters.health = to;
         (entry.stalled, entry.left_for_better) = (false, false);
+        entry.trial = None;
         entry.since = now;
         entry.why = why;
         self.changes.save.insert(slot);
@@ -208,6 +217,7 @@ impl Fleet {
         match to {
             Health::Down => {
                 entry.counters.good = 0;
+                entry.note_fall(now);
                 entry.dead = from != Health::Probing && entry.last_fault.is_some_and(Fault::is_silence);
                 entry.mute = entry.last_fault.is_some_and(|fault| !fault.is_answer());
                 entry.hung = entry.counters.bad > 0 && entry.last_fault == Some(Fault::ResponseTimeout);
@@ -247,7 +257,8 @@ impl Fleet {
 
     /// Whether a failing check is not to be believed: requests have lately succeeded and do not fail, and the check of
     /// no other backend has been seen to pass since this one began to fail. Then the check may be broken rather than
-    /// the backends; and if it is the backend, nobody else is known to be better.
+    /// the backends; and if it is the backend, nobody else is known to be better. What requests showed of one holds for all
+    /// whose checks are answered, and for as long as no check passes.
     fn excused(&self, entry: &Entry, now: Instant) -> bool {
         let service = &self.services[entry.service];
         let Some(bad_since) = entry.bad_since else { return false };
@@ -255,7 +266,8 @@ impl Fleet {
             .lived_at
             .is_some_and(|at| at >= bad_since && now.since(at) < service.timers.failover_within * EXCUSED_FOR);
         let failing = service.timers.passive_fall > 0 && entry.counters.failed >= service.timers.passive_fall;
-        serving && !failing && !self.sibling_passed(entry, bad_since)
+        let failing = (failing && entry.backend.fails()) || entry.is_surely_broken();
+        !failing && (self.disproved(entry) || (serving && !self.sibling_passed(entry, bad_since)))
     }
 
     /// Whether the check of another usable backend of the service has passed since then.
@@ -282,13 +294,19 @@ impl Fleet {
 fn observe(entry: &mut Entry, evidence: Evidence, now: Instant) {
     let succeeded = entry.succeeded();
     if succeeded > entry.seen_mark {
+        let grown = succeeded - entry.seen_mark;
         entry.seen_mark = succeeded;
+        // Answers that are errors have succeeded only in so far as they came.
+        let right = entry.backend.stats.streak.get() < grown;
         // What succeeded before the check was sent says nothing against what no longer answers. Where wrong answers end
         // the check, failing requests show it themselves.
         let unanswered = matches!(evidence, Evidence::Probe(Err(fault)) if unanswered(fault));
-        if succeeded > entry.probe_mark || !unanswered {
+        if right && (succeeded > entry.probe_mark || !unanswered) {
             entry.lived_at = Some(now);
         }
+    }
+    if let Evidence::Probe(result) = evidence {
+        entry.note_answer(result, now);
     }
     match evidence {
         Evidence::Probe(Ok(())) => {

@@ -11,6 +11,7 @@ use super::Fleet;
 use super::agenda::Alarm;
 use super::outliers::Recently;
 use super::state::{Entry, ServiceState, SiteState, id_of};
+use super::trials::Trials;
 use crate::backend::{Backend, BackendId};
 use crate::snapshot::Shared;
 use crate::stats::ServiceStats;
@@ -243,6 +244,7 @@ fn service_state(config: &Config, service: &Arc<Service>, old: Option<ServiceSta
             shared: Arc::new(Shared::new(now)),
             pool: None,
             available: None,
+            trials: Trials::default(),
         },
     }
 }

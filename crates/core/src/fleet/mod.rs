@@ -4,7 +4,7 @@
 //! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload),
 //! `probing` asking, `crowd` asking very many, `judging` evidence becomes health, `sites` the verdict about a whole site,
 //! `comeback` the governed return, `outliers` those much worse than their pool, `outdone` those that fail while
-//! another does well, `stalls` those that nobody can be compared with, `failover` the time each one took, `paths` measured round trips,
+//! another does well, `stalls` those that nobody can be compared with, `trials` those that only their checks accuse, `failover` the time each one took, `paths` measured round trips,
 //! `tunnels` WireGuard handshakes, `drill` cuts made on purpose, `operator` admin words, `agents` those of programs beside
 //! backends, `names` where backends are, `certificates` those of CAs, `publish` state becomes a snapshot and records,
 //! `status` the report.
@@ -32,6 +32,7 @@ mod stalls;
 mod state;
 mod status;
 mod target;
+mod trials;
 mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

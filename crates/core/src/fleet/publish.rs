@@ -16,6 +16,7 @@ impl Fleet {
         let touched: Vec<usize> = self.changes.services.iter().copied().collect();
         for &service in &touched {
             self.settle_service(service, now);
+            self.settle_trials(service, now);
             self.readmit(service, now);
             self.note_availability(service, now);
         }
@@ -100,6 +101,7 @@ impl Fleet {
                 hung: entry.hung && entry.health() == Health::Down && elsewhere,
                 stalled: entry.stalled && entry.health() == Health::Down,
                 drill: self.sites[entry.site].drill,
+                trial: entry.trial.filter(|_| entry.health() == Health::Down),
             })
             .collect()
     }
@@ -162,6 +164,7 @@ fn same_members(old: &[Member], new: &[Member]) -> bool {
             && old.hung == new.hung
             && old.stalled == new.stalled
             && old.drill == new.drill
+            && old.trial == new.trial
     };
     old.len() == new.len() && old.iter().zip(new).all(same)
 }

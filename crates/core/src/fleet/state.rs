@@ -11,6 +11,7 @@ use super::agents::AgentState;
 use super::failover::{Episode, Leaving};
 use super::outliers::Recently;
 use super::stalls::Stall;
+use super::trials::{Trials, Wrong};
 use super::tunnels::TunnelState;
 use crate::backend::Backend;
 use crate::effect::{AdminRecord, BackendRecord};
@@ -20,7 +21,7 @@ use crate::health::{Admin, Health};
 use crate::history::Shape;
 use crate::report::ProbeReport;
 use crate::round_trip::RoundTrip;
-use crate::snapshot::{Pool, Shared};
+use crate::snapshot::{Pool, Shared, Trial};
 use crate::stats::ServiceStats;
 use crate::time::Instant;
 use crate::timers::Timers;
@@ -139,6 +140,10 @@ pub(super) struct Entry {
     pub(super) lived_at: Option<Instant>,
     /// The check fails and is not believed: see `why`.
     pub(super) overruled: bool,
+    /// Its checks are answered, wrongly.
+    pub(super) wrong: Option<Wrong>,
+    /// It is down, and gets a request all the same.
+    pub(super) trial: Option<Trial>,
 }
 
 impl Entry {
@@ -198,6 +203,8 @@ impl Entry {
             seen_mark: 0,
             lived_at: None,
             overruled: false,
+            wrong: None,
+            trial: None,
         }
     }
 
@@ -349,6 +356,7 @@ pub(super) struct ServiceState {
     pub(super) pool: Option<Arc<Pool>>,
     /// Whether any backend can be picked; `None`: not known yet.
     pub(super) available: Option<bool>,
+    pub(super) trials: Trials,
 }
 
 /// One word of the operator.

@@ -151,6 +151,9 @@ fn words_about(entry: &Entry, word: Option<&Word>, now: Instant) -> String {
         }
         _ => operator_words(word).unwrap_or_else(|| match entry.health() {
             Health::Up if !entry.overruled => while_new(&entry.why, entry.since, now),
+            Health::Down if entry.trial.is_some() => {
+                format!("{}; nobody else is left: requests try it", why_down(entry))
+            }
             Health::Down => why_down(entry),
             _ => entry.why.clone(),
         }),

@@ -29,6 +29,7 @@ mod paths;
 mod reload;
 mod site;
 mod stalls;
+mod trials;
 mod tunnels;
 
 const START: Instant = Instant(1_700_000_000_000_000);

@@ -335,6 +335,9 @@ impl Run {
         match self.mistake {
             Some(Mistake::StaleProbeIds) => id = id.saturating_sub(1),
             Some(Mistake::SilenceIsFine) if result.is_err_and(Fault::is_silence) => result = Ok(()),
+            Some(Mistake::WrongAnswersAreLate) if result.is_err_and(Fault::is_answer) => {
+                result = Err(Fault::ResponseTimeout);
+            }
             Some(Mistake::EverythingIsSilence) if result.is_err() => result = Err(Fault::ConnectTimeout),
             Some(Mistake::WrongBackend) => slot ^= 1,
             Some(Mistake::SuccessIsDropped) if result.is_ok() => return,

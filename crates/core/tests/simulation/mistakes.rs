@@ -38,6 +38,8 @@ pub(crate) enum Mistake {
     StaleProbeIds,
     /// The prober takes silence for success.
     SilenceIsFine,
+    /// The prober takes wrong answers for late ones.
+    WrongAnswersAreLate,
     /// The prober takes every failure for silence.
     EverythingIsSilence,
     /// Probe results are booked on the neighbour.
@@ -104,7 +106,7 @@ pub(crate) const GRAY: [Mistake; 6] = [
     Mistake::NobodyIsHeld,
 ];
 
-pub(crate) const ALL: [Mistake; 19] = [
+pub(crate) const ALL: [Mistake; 20] = [
     Mistake::ReaderIgnoresHealth,
     Mistake::ReaderIgnoresAdmin,
     Mistake::PublishIsDropped,
@@ -118,6 +120,7 @@ pub(crate) const ALL: [Mistake; 19] = [
     Mistake::FlapsAreForgotten,
     Mistake::StaleProbeIds,
     Mistake::SilenceIsFine,
+    Mistake::WrongAnswersAreLate,
     Mistake::EverythingIsSilence,
     Mistake::WrongBackend,
     Mistake::ProbesAreLost,

@@ -228,7 +228,9 @@ impl Oracle {
             let good = known.good_since.map_or(Duration::ZERO, |since| now.since(since));
             // Where too few are left the ejected come back, also those that were still held for their flaps.
             let ejected = known.ejected_at.is_some() && known.ejected_at == known.downs.last().copied();
-            self.demand("a flapping backend is held down", alone || (few && ejected) || good >= hold, || {
+            // Nor is a check believed that fails for nothing elsewhere.
+            let lies = world.answers_wrongly(&id.address);
+            self.demand("a flapping backend is held down", alone || (few && ejected) || lies || good >= hold, || {
                 format!("{id} back after {good:?} of {hold:?}")
             });
         }
@@ -373,7 +375,7 @@ impl Oracle {
     /// A worker chose a backend.
     pub(crate) fn picked(&mut self, slot: u32) {
         let Some(published) = &self.published else { return };
-        let allowed = member(published, slot).is_some_and(Member::usable);
+        let allowed = member(published, slot).is_some_and(|member| member.usable() || member.trial.is_some());
         self.demand("no request goes to who is down or drained", allowed, || format!("slot {slot}"));
     }
 
@@ -402,6 +404,7 @@ impl Oracle {
         for pool in &published.pools {
             self.left(pool, now, world);
             let mut serving = false;
+            self.in_spite_of_checks(pool, now, world);
             for member in &pool.members {
                 let id = &member.backend.id;
                 let clean = world.clean_since(&id.address).map(|since| since.max(self.joined(id)));
@@ -418,6 +421,19 @@ impl Oracle {
             }
             let usable = pool.members.iter().any(Member::usable);
             self.demand("a service with a good backend serves", usable || !serving, || pool.service.name.to_string());
+        }
+    }
+
+    /// Checks alone, however wrong the answers to them, do not keep requests from who was up and works.
+    fn in_spite_of_checks(&mut self, pool: &Pool, now: Instant, world: &World) {
+        let well = |member: &Member| {
+            let id = &member.backend.id;
+            let since = world.lies_since(&id.address).map(|since| since.max(self.joined(id)));
+            member.admin == Admin::Enabled && since.is_some_and(|since| since + self.contract * 12 <= now)
+        };
+        if self.contract >= Duration::from_secs(1) && !pool.members.is_empty() && pool.members.iter().all(well) {
+            let asked = pool.members.iter().any(|member| member.usable() || member.trial.is_some());
+            self.demand("wrong checks alone keep no request away", asked, || pool.service.name.to_string());
         }
     }
 

@@ -216,6 +216,12 @@ impl World {
         good.then(|| machine.changed.max(place.changed).max(place.lossy_until))
     }
 
+    /// Whether a machine answers its checks, and may do so wrongly.
+    pub(crate) fn answers_wrongly(&self, address: &str) -> bool {
+        let machine = &self.machines[address];
+        machine.page == Page::Bad || matches!(machine.process, Process::Failing(_))
+    }
+
     /// Whether a machine answered badly at some moment since then.
     pub(crate) fn was_sick(&self, address: &str, since: Instant) -> bool {
         let machine = &self.machines[address];
@@ -225,6 +231,15 @@ impl World {
     /// When a machine that answers well last answered badly.
     pub(crate) fn sick_until(&self, address: &str) -> Instant {
         self.machines[address].sick_until
+    }
+
+    /// Since when a machine is well and its page says that it is not.
+    pub(crate) fn lies_since(&self, address: &str) -> Option<Instant> {
+        let machine = &self.machines[address];
+        let place = &self.places[&machine.site];
+        let well = place.link == Link::Good && machine.process == Process::Serving && !machine.is_lost();
+        let since = machine.changed.max(place.changed).max(place.lossy_until);
+        (well && machine.page == Page::Bad).then_some(since)
     }
 
     /// Since when a machine answers badly, though its page says that it is well.
