@@ -95,7 +95,7 @@ impl Exchange {
         let upgrade = Upgrade::of(&mut request, &mut hop, || client.worker.nonce());
         let (mut head, incoming) = request.into_parts();
         head.extensions.clear();
-        let stream = upgrade.is_some() || wants_events(&head);
+        let stream = upgrade.is_some() || (present.accepts_events && head.method == Method::GET);
         // `Connection` may have named it: then it is not sent on, and protects nothing.
         let keyed = present.idempotency_key && head.headers.contains_key("idempotency-key");
         let idempotent = is_idempotent(&head.method) || keyed;
@@ -116,7 +116,8 @@ impl Exchange {
         if let Some(via) = ready.via(version) {
             head.headers.append(header::VIA, via.clone());
         }
-        if let (Version::HTTP_2, Some(field)) = (version, &host.field) {
+        let has_it = version == Version::HTTP_11 && head.uri.authority().is_none();
+        if !has_it && let Some(field) = &host.field {
             // Where each attempt's copy has its `Host`: to put one more field into a copy moves all of them.
             head.headers.insert(header::HOST, field.clone());
         }
@@ -259,12 +260,6 @@ fn introduce(client: &Client, pool: &Pool, host: &Asked, present: Present, trust
 /// The path that routes are looked up by: `*` of an OPTIONS request counts as the root.
 pub(crate) fn routed_path(uri: &Uri) -> &str {
     if uri.path().starts_with('/') { uri.path() } else { "/" }
-}
-
-/// What an `EventSource` asks for (HTML Living Standard 9.2.3).
-fn wants_events(head: &request::Parts) -> bool {
-    let accepted = head.headers.get(header::ACCEPT).filter(|_| head.method == Method::GET);
-    accepted.is_some_and(|kinds| kinds.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// RFC 9110 9.2.2.

@@ -150,11 +150,10 @@ fn build(
         *request.version_mut() = Version::HTTP_2;
         *request.uri_mut() = Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build()?;
     } else {
-        let host = match &exchange.host.field {
-            Some(asked) if forward.host == HostHeader::Keep => asked.clone(),
-            _ => HeaderValue::from_str(host)?,
-        };
-        fields.insert(header::HOST, host);
+        // The one that is kept is in the head as it is.
+        if forward.host != HostHeader::Keep || exchange.host.field.is_none() {
+            fields.insert(header::HOST, HeaderValue::from_str(host)?);
+        }
         let unknown = exchange.body.is_some() && request.body().size_hint().exact().is_none();
         if unknown && !fields.contains_key(header::CONTENT_LENGTH) {
             // Said outright: for a GET hyper would otherwise take a body of unknown length for none.
@@ -194,8 +193,7 @@ pub(crate) fn pass_on(
         response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     let hop = headers::strip_hop_by_hop(response.headers_mut(), present);
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    let events = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+    let events = present.events;
     ticket.serving = Some(inflight.as_stream(switching || events));
     let switched = switching.then(|| hyper::upgrade::on(&mut response));
     let (mut head, incoming) = response.into_parts();

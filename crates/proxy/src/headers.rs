@@ -39,6 +39,9 @@ pub struct Present {
     pub(crate) identity: bool,
     /// A field that tells one version of a body from another.
     pub(crate) validator: bool,
+    /// The answer that is asked for, or this one, is an event stream (HTML Living Standard 9.2.3).
+    pub(crate) accepts_events: bool,
+    pub(crate) events: bool,
     /// A name with `_`: many backends take it for the one with `-`.
     pub(crate) underscored: bool,
 }
@@ -48,7 +51,7 @@ impl Present {
     #[must_use]
     pub fn in_(headers: &HeaderMap) -> Self {
         let mut present = Self::default();
-        for name in headers.keys() {
+        for (name, value) in headers {
             match name.as_str() {
                 "connection" | "keep-alive" | "proxy-connection" | "te" | "upgrade" => present.hop = true,
                 "transfer-encoding" => (present.hop, present.transfer_encoding) = (true, true),
@@ -59,6 +62,11 @@ impl Present {
                 "cookie" => present.cookie = true,
                 "client-cert" | "client-cert-chain" | "x-client-cert-subject" => present.identity = true,
                 "etag" | "last-modified" => present.validator = true,
+                "accept" => present.accepts_events |= is_events(value),
+                "content-type" => present.events |= is_events(value),
+                // Nearly every message has some of these: they need not be searched.
+                "host" | "user-agent" | "accept-encoding" | "accept-language" | "cache-control" | "content-length"
+                | "date" | "server" => {}
                 other => present.underscored |= other.contains('_'),
             }
         }
@@ -145,6 +153,10 @@ fn remove_named_in_connection(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
+}
+
+fn is_events(kind: &HeaderValue) -> bool {
+    kind.as_bytes().starts_with(b"text/event-stream")
 }
 
 /// Whether a comma-separated field holds a token, in any case.

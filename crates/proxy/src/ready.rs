@@ -25,7 +25,11 @@ impl Ready {
     pub(crate) fn new(config: &Config) -> Self {
         let name = &config.edge.name;
         Self {
-            request_id: config.edge.request_id_header.parse().ok(),
+            request_id: match &*config.edge.request_id_header.to_ascii_lowercase() {
+                // Nobody has to count who holds it.
+                "x-request-id" => Some(HeaderName::from_static("x-request-id")),
+                other => other.parse().ok(),
+            },
             via: ["1.0", "1.1", "2"].map(|version| HeaderValue::from_str(&format!("{version} {name}")).ok()),
         }
     }
@@ -136,11 +140,14 @@ pub(crate) fn is_same_host(one: &str, other: &str, scheme: Option<&Scheme>) -> R
 
 /// A request id: 32 hexadecimal digits.
 pub(crate) fn request_id(high: u64, low: u64) -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = [b'0'; 32];
+    let mut text = [0; 32];
     let number = (u128::from(high) << 64) | u128::from(low);
-    for (place, digit) in text.iter_mut().rev().enumerate() {
-        *digit = DIGITS[(number >> (4 * place)) as usize & 15];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        pair.copy_from_slice(&[byte >> 4, byte & 15]);
+    }
+    // Without a table: so it is done for all of them at once.
+    for digit in &mut text {
+        *digit += if *digit < 10 { b'0' } else { b'a' - 10 };
     }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }

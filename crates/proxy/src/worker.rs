@@ -122,7 +122,10 @@ impl Worker {
 
     /// A random number (splitmix64): for balancing and request ids, not for secrets.
     pub(crate) fn roll(&self) -> u64 {
-        relais_core::hash::mix(self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed))
+        // Not in one operation: a worker has one thread.
+        let state = self.random.load(Relaxed);
+        self.random.store(state.wrapping_add(0x9e37_79b9_7f4a_7c15), Relaxed);
+        relais_core::hash::mix(state)
     }
 
     /// Sixteen random bytes, for what must differ each time.
