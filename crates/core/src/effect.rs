@@ -162,6 +162,9 @@ pub struct BackendRecord {
     /// Such times that are not forgotten yet.
     #[serde(default)]
     pub ejections: u32,
+    /// It is left for another that did well, however few are left.
+    #[serde(default)]
+    pub left_for_better: bool,
     /// When its share began to grow; `None`: it is whole, as it is one ramp after that.
     #[serde(default)]
     pub ramp_from: Option<Instant>,

@@ -177,6 +177,7 @@ fn recall(entry: &mut Entry, record: BackendRecord, timers: &Timers, now: Instan
         }
         Health::Down if fresh => {
             entry.ejected = record.ejected_until.filter(|until| *until > now);
+            entry.left_for_better = record.left_for_better && entry.ejected.is_some();
             believe(entry, Health::Down, record.since, record.verified, record.why, now);
         }
         Health::Up | Health::Suspect => {}

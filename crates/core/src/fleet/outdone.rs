@@ -140,6 +140,7 @@ impl Fleet {
         for slot in back {
             let Some(entry) = self.entries.get_mut(&slot) else { continue };
             entry.left_for_better = false;
+            self.changes.save.insert(slot);
         }
     }
 }

@@ -223,8 +223,10 @@ impl Fleet {
     /// Whether more of a service's enabled backends are out than the rule allows when so many are usable.
     fn too_few(&self, service: usize, usable: usize, rule: &Outlier) -> bool {
         let members = self.services[service].members.iter().filter_map(|slot| self.entries.get(slot));
-        // Who was left for a better one is not missed.
-        let enabled = members.filter(|entry| entry.admin == Admin::Enabled && !entry.left_for_better).count();
+        // Who was left for a better one is not missed, unless it has died since.
+        let fall = self.services[service].timers.fall;
+        let missed = |entry: &&Entry| !entry.left_for_better || entry.counters.bad >= fall;
+        let enabled = members.filter(|entry| entry.admin == Admin::Enabled).filter(missed).count();
         let most = usize::try_from(rule.max_ejected_percent).unwrap_or_default();
         enabled.saturating_sub(usable) * 100 > enabled * most
     }

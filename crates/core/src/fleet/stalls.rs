@@ -75,7 +75,8 @@ impl Entry {
     /// Can take requests, and is not known to answer none of them (at so many looks) or most of them wrongly.
     fn is_sound(&self, looks: u32) -> bool {
         let lately = self.recently.over(SLICES);
-        self.usable() && self.stall.looks < looks && (lately.attempts < LEAST || !lately.mostly_wrong())
+        let wrong = lately.attempts >= LEAST && lately.mostly_wrong() && !self.recently.is_over();
+        self.usable() && self.stall.looks < looks && !wrong
     }
 }
 
@@ -116,8 +117,12 @@ impl Fleet {
     /// A tier was left as a whole: nobody of it is missed, nor those of it that were left before.
     fn forgo_tier(&mut self, index: usize, tier: u32) {
         for slot in &self.services[index].members {
-            let Some(entry) = self.entries.get_mut(slot) else { continue };
-            entry.left_for_better |= entry.is_ejected() && entry.tier <= tier;
+            let Some(entry) = self.entries.get_mut(slot).filter(|entry| entry.is_ejected() && entry.tier <= tier)
+            else {
+                continue;
+            };
+            entry.left_for_better = true;
+            self.changes.save.insert(*slot);
         }
     }
 

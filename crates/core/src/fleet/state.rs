@@ -257,6 +257,7 @@ impl Entry {
             addresses: if self.is_named() { self.addresses.to_vec() } else { Vec::new() },
             ejected_until: self.ejected_until,
             ejections: self.ejections,
+            left_for_better: self.left_for_better,
             ramp_from: self.ramp_from,
             agent: self.agent.said.clone(),
         }

@@ -13,6 +13,7 @@ fn record(site: &str, address: &str, health: Health, age: Duration) -> Record {
         addresses: Vec::new(),
         ejected_until: None,
         ejections: 0,
+        left_for_better: false,
         ramp_from: None,
         agent: None,
     })

@@ -110,6 +110,18 @@ fn answers_that_are_not_tried_elsewhere_tell_too() {
     assert!(rig.out().is_empty(), "{:?}", rig.out());
 }
 
+/// All failed for long, and then one was mended.
+#[test]
+fn who_has_just_been_mended_is_worth_it_that_the_others_are_left() {
+    let mut rig = started(three(|forward| forward.outlier.hold = ms(300_000)));
+    rig.ask_in_turn(200, ms(50), &THREE, &[]);
+    assert!(rig.out().is_empty());
+    rig.ask_in_turn(40, ms(50), &[A1, B1], &[C1]);
+    assert_eq!(rig.out(), [A1, B1]);
+    let asked = rig.ask_in_turn(60, ms(50), &[A1, B1], &[C1]);
+    assert_eq!(asked, [0, 0, 60]);
+}
+
 #[test]
 fn they_come_back_when_the_good_one_cannot_carry_the_load() {
     for slow in [false, true] {
@@ -228,6 +240,44 @@ fn two_that_outdo_each_other_are_not_both_left() {
     rig.run(ms(1_000));
     let fallen = |note: &&Transition| matches!(note, Transition::Health { to: Health::Down, .. });
     assert_eq!(rig.notes().iter().filter(fallen).count(), 1, "{:?}", rig.notes());
+}
+
+/// Where one of two that are left may be lost: who was left for a better one and then died is missed like any other.
+#[test]
+fn who_has_died_since_it_was_left_is_missed() {
+    for dies in [true, false] {
+        let mut rig = started(three(|forward| forward.outlier.hold = ms(300_000)));
+        rig.ask_in_turn(40, ms(10), &[A1, B1], &[C1]);
+        assert_eq!(rig.out(), [A1, B1]);
+        rig.fleet.services[0].breathes_until = rig.now + ms(60_000);
+        let slot = rig.member(B1).backend.slot;
+        rig.fleet.lift(slot, "mended", rig.now);
+        if dies {
+            rig.set(A1, Err(Fault::Refused));
+        }
+        for _ in 0..20 {
+            rig.run(ms(1_000));
+            rig.answers(B1, 70, 30, ms(5));
+            rig.answers(C1, 100, 0, ms(5));
+        }
+        assert_eq!(rig.out().contains(&B1), !dies, "{:?}", rig.notes());
+    }
+}
+
+#[test]
+fn who_is_left_for_a_better_one_stays_so_after_a_restart() {
+    let config = || three(|forward| forward.outlier.hold = ms(300_000));
+    let mut rig = started(config());
+    rig.ask_in_turn(40, ms(10), &[A1, B1], &[C1]);
+    assert_eq!(rig.out(), [A1, B1]);
+    let mut reborn = rig.reborn(ms(1_000), config());
+    assert_eq!(reborn.ask_in_turn(100, ms(100), &[A1, B1], &[C1]), [0, 0, 100]);
+    // For as long as that one does well.
+    reborn.set(C1, Err(Fault::Refused));
+    (0..3).for_each(|_| reborn.served(C1, Err(Fault::Refused)));
+    reborn.until(ms(2_000), |rig| rig.out().len() < 3 && rig.out().contains(&C1));
+    let again = reborn.reborn(ms(1_000), config());
+    assert_ne!(again.out(), THREE);
 }
 
 /// What was answered before the stop is no sign that requests go on being answered.
