@@ -104,7 +104,7 @@ impl Run {
         let world = setting.world(&mut dice);
         let config = Arc::new(setting.config());
         let mut run = Self {
-            oracle: Oracle::new(setting.contract, setting.agents),
+            oracle: Oracle::new(setting.contract, setting.pause, setting.agents),
             now: START,
             dice,
             world,

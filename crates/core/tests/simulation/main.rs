@@ -81,6 +81,14 @@ fn who_answers_badly_is_left_and_what_all_share_is_borne() {
 }
 
 #[test]
+fn who_fails_is_left_for_one_that_does_well_however_many_fail() {
+    let total = all_hold(Kind::Outdone, 0..50, 1500);
+    for rule in ["who fails is left for one that does well", "what all share ejects nobody"] {
+        assert!(total.checked.get(rule).is_some_and(|n| *n > 200), "{rule}: {:?}", total.checked.get(rule));
+    }
+}
+
+#[test]
 fn an_edge_that_stands_still_takes_nobody_down() {
     let total = all_hold(Kind::Stalled, 0..60, 400);
     assert!(total.tally["stall"] > 500 && total.tally["starve"] > 200, "{:?}", total.tally);
@@ -115,10 +123,12 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn every_deliberate_mistake_is_caught_within_50_seeds() {
     let mut missed = Vec::new();
-    for mistake in mistakes::ALL.into_iter().chain(mistakes::GRAY).chain(mistakes::BESIDE).chain(mistakes::STALLED) {
+    let gray = mistakes::GRAY.into_iter().chain(mistakes::OUTDONE);
+    for mistake in mistakes::ALL.into_iter().chain(gray).chain(mistakes::BESIDE).chain(mistakes::STALLED) {
         let caught = (0..50).find_map(|seed| {
             let (kind, contracts) = match seed % 4 {
                 _ if mistakes::GRAY.contains(&mistake) => (Kind::Sick, 1000),
+                _ if mistakes::OUTDONE.contains(&mistake) => (Kind::Outdone, 1000),
                 _ if mistakes::BESIDE.contains(&mistake) => (Kind::Beside, 400),
                 _ if mistakes::STALLED.contains(&mistake) => (Kind::Stalled, 400),
                 3 => (Kind::Grey, 300),

@@ -64,6 +64,10 @@ pub(crate) enum Mistake {
     EverybodyMayGo,
     /// The file lets the ejected return at once.
     NobodyIsHeld,
+    /// A restart forgets who was left for a better one.
+    WhoWasLeftIsMissed,
+    /// The file lets nobody be left for wrong answers.
+    ErrorsSayNothing,
     /// What agents say is thrown away.
     AgentsAreNotHeard,
     /// What an agent says is booked on the neighbour.
@@ -95,6 +99,9 @@ pub(crate) const BESIDE: [Mistake; 7] = [
 
 /// Those that only an edge that stands still can show.
 pub(crate) const STALLED: [Mistake; 1] = [Mistake::StallsAreCounted];
+
+/// Those that only a run can show in which most of a pool fail.
+pub(crate) const OUTDONE: [Mistake; 2] = [Mistake::WhoWasLeftIsMissed, Mistake::ErrorsSayNothing];
 
 /// Those that only a run with sick backends can show.
 pub(crate) const GRAY: [Mistake; 6] = [
@@ -158,6 +165,7 @@ impl Run {
             match self.mistake {
                 Some(Mistake::MemoryNeverAges) => record.verified = self.now,
                 Some(Mistake::FlapsAreForgotten) => record.downs.clear(),
+                Some(Mistake::WhoWasLeftIsMissed) => record.left_for_better = false,
                 Some(Mistake::EjectionsAreForgotten) => record.ejected_until = None,
                 _ => {}
             }
@@ -188,6 +196,7 @@ impl Run {
             let Action::Forward(forward) = &mut Arc::make_mut(service).action else { continue };
             match self.mistake {
                 Some(Mistake::EverybodyMayGo) => forward.outlier.max_ejected_percent = 100,
+                Some(Mistake::ErrorsSayNothing) => forward.outlier.errors_percent = 0,
                 Some(Mistake::NobodyIsHeld) => forward.outlier.hold = Duration::from_millis(1),
                 _ => {}
             }

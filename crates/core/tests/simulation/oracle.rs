@@ -18,6 +18,8 @@ const MAX_HOLD: Duration = Duration::from_secs(300);
 /// Who answers badly is left after so many answers, and not before so long.
 const ANSWERS: u64 = 150;
 const SECONDS: Duration = Duration::from_secs(5);
+/// Who answers most requests wrongly while another does well is left after so many.
+const A_FEW: u64 = 40;
 /// Where little is asked, what was so long ago still counts.
 const STALE: Duration = Duration::from_secs(180);
 
@@ -35,15 +37,22 @@ struct Known {
     /// Answers since it last came up or began to be sick.
     answers: u64,
     counted_from: Instant,
+    up_since: Instant,
     /// When its last ejection began, and when it ends.
     ejected_at: Option<Instant>,
     ejected_until: Option<Instant>,
     ejections: u32,
+    /// How long it is out for it, as far as that is not forgotten.
+    held_until: Option<Instant>,
+    /// It was left for another that did well.
+    left_for_better: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Oracle {
     pub(crate) contract: Duration,
+    /// So long nobody can be blamed for not knowing of a change: the less is asked the longer.
+    lately: Duration,
     /// How often agents are asked.
     pub(crate) agents: Option<Duration>,
     timers: Timers,
@@ -61,9 +70,10 @@ pub(crate) struct Oracle {
 }
 
 impl Oracle {
-    pub(crate) fn new(contract: Duration, agents: Option<Duration>) -> Self {
+    pub(crate) fn new(contract: Duration, pause: Duration, agents: Option<Duration>) -> Self {
         Self {
             contract,
+            lately: contract * 2 + pause * 30,
             agents,
             timers: Timers::derive(contract),
             published: None,
@@ -218,9 +228,11 @@ impl Oracle {
             let alone =
                 !others.filter(|slot| *slot != after.backend.slot).any(|slot| usable(old, slot) && usable(new, slot));
             let Some(known) = self.known.get_mut(id) else { return };
-            (known.answers, known.counted_from) = (0, now);
-            let over = known.ejected_until.is_none_or(|until| until <= now);
-            known.ejected_until = known.ejected_until.map(|until| until.min(now));
+            (known.answers, known.counted_from, known.up_since) = (0, now, now);
+            let over = known.held_until.is_none_or(|until| until <= now);
+            if known.held_until.take().is_some() {
+                known.ejected_until = known.ejected_until.map(|until| until.min(now));
+            }
             let few = pool.is_some_and(|pool| too_few(&pool.members, Some(after.backend.slot)));
             self.demand("an ejection lasts", over || alone || few, || format!("{id} at {}", now.0));
             let Some(known) = self.known.get(id) else { return };
@@ -239,6 +251,9 @@ impl Oracle {
     /// What a record says of an ejection that has just begun.
     fn ejection(&mut self, record: &BackendRecord, now: Instant, world: &World) {
         let begun = record.health == Health::Down && record.since == now;
+        if let Some(known) = self.known.get_mut(&record.id) {
+            known.left_for_better = record.left_for_better;
+        }
         let Some(until) = record.ejected_until.filter(|until| begun && *until > now) else { return };
         let saved = self.records.get(&RecordKey::Backend(record.id.clone()));
         if matches!(saved, Some(Record::Backend(before)) if before.ejected_until == Some(until)) {
@@ -250,21 +265,21 @@ impl Oracle {
         let forgotten = u32::try_from(well.as_micros() / MAX_HOLD.as_micros()).unwrap();
         let before = known.ejections.saturating_sub(forgotten);
         let due = (HOLD * (1 << before.min(16))).min(MAX_HOLD);
-        (known.ejected_until, known.ejections) = (Some(until), before + 1);
+        (known.ejected_until, known.held_until, known.ejections) = (Some(until), Some(until), before + 1);
         known.ejected_at = Some(now);
         self.demand("every ejection is longer, within bounds", until.since(now) == due, || {
             format!("{} for {:?}, not {due:?}", record.id, until.since(now))
         });
         let Some(published) = self.published.clone() else { return };
         let Some(pool) = published.pools.iter().find(|pool| pool.service.name == record.id.service) else { return };
-        // Whoever does well may be left alone with it.
-        let well = |member: &Member| member.usable() && world.clean_since(&member.backend.id.address).is_some();
+        // Whoever does well, or did a moment ago, may be left alone with it.
+        let well = |member: &Member| member.usable() && world.was_clean(&member.backend.id.address, now - self.lately);
         let kept = !too_few(&pool.members, None) || pool.members.iter().any(well);
         self.demand("no more are ejected than the pool can lose", kept, || record.id.to_string());
         let process = |member: &Member| world.machines[&member.backend.id.address].process;
         let all = pool.members.iter().all(|member| {
             let since = world.sick_since(&member.backend.id.address);
-            let settled = since.is_some_and(|since| since + self.contract * 2 <= now);
+            let settled = since.is_some_and(|since| since + self.lately <= now);
             settled && process(member) == process(&pool.members[0])
         });
         self.demand("what all share ejects nobody", !all, || record.id.to_string());
@@ -304,6 +319,33 @@ impl Oracle {
         }
     }
 
+    /// Who answers most requests wrongly does not get more than so many, while another does well, however many do the same.
+    fn outdone(&mut self, pool: &Pool, now: Instant, world: &World) {
+        let address = |member: &Member| Arc::clone(&member.backend.id.address);
+        let well = |member: &Member| {
+            let id = &member.backend.id;
+            let up = self.known.get(id).map_or(now, |known| known.up_since.max(self.joined(id)));
+            let since = world.clean_since(&id.address).map(|since| since.max(up));
+            since.filter(|since| member.usable() && *since + SECONDS <= now)
+        };
+        let Some(well) = pool.members.iter().filter_map(well).min() else { return };
+        for member in pool.members.iter().filter(|member| world.fails_most(&address(member))) {
+            let id = &member.backend.id;
+            let Some(since) = world.sick_since(&id.address) else { continue };
+            let since = since.max(well).max(self.joined(id));
+            let Some(known) = self.known.get_mut(id) else { continue };
+            if known.counted_from < since {
+                (known.answers, known.counted_from) = (0, now);
+            }
+            let answers = known.answers;
+            if answers >= A_FEW && known.counted_from + SECONDS <= now {
+                self.demand("who fails is left for one that does well", member.health == Health::Down, || {
+                    format!("{id} is {} after {answers} answers", member.health)
+                });
+            }
+        }
+    }
+
     /// The first snapshot of a process, against what the store held.
     fn remembered(&mut self, new: &Snapshot, now: Instant) {
         for (pool, member) in new.pools.iter().flat_map(|pool| pool.members.iter().map(move |member| (pool, member))) {
@@ -317,10 +359,11 @@ impl Oracle {
                 _ => Health::Probing,
             };
             // Who was ejected serves while nothing is known of too many others.
-            let ejected = expected == Health::Down && known.ejected_until.is_some_and(|until| until > now);
-            let needed = ejected && too_few(&pool.members, Some(member.backend.slot));
-            if expected != Health::Down || needed {
-                known.ejected_until = known.ejected_until.map(|until| until.min(now));
+            let ejected = expected == Health::Down && known.held_until.is_some_and(|until| until > now);
+            let well = known.left_for_better && pool.members.iter().any(Member::usable);
+            let needed = ejected && !well && too_few(&pool.members, Some(member.backend.slot));
+            if member.health != Health::Down {
+                known.held_until = None;
             }
             let kept = member.health == expected || (needed && member.health == Health::Up);
             self.demand("memory is kept while young", kept, || {
@@ -403,6 +446,7 @@ impl Oracle {
         let Some(published) = self.published.clone() else { return };
         for pool in &published.pools {
             self.left(pool, now, world);
+            self.outdone(pool, now, world);
             let mut serving = false;
             self.in_spite_of_checks(pool, now, world);
             for member in &pool.members {

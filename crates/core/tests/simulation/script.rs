@@ -56,6 +56,8 @@ const MIXED: [&str; 26] = [
 const GREY: [&str; 8] = ["loss", "loss", "lost packet", "pause", "slow", "fail", "late page", "all pages bad"];
 const SICK: [&str; 9] =
     ["fail one", "fail one", "slow one", "slow one", "fail all", "slow all", "slow site", "restart", "kill"];
+const OUTDONE: [&str; 7] =
+    ["fail most", "fail most", "fail most", "fail most", "fail all wholly", "restart at once", "kill"];
 const BESIDE: [&str; 14] = [
     "cut", "kill", "gone", "word", "reload", "restart", "move", "move", "move", "names", "agent", "agent", "agent",
     "agent",
@@ -85,6 +87,7 @@ impl Run {
             Kind::Cuts => "cut",
             Kind::Grey => *self.dice.one(&GREY),
             Kind::Sick => *self.dice.one(&SICK),
+            Kind::Outdone => *self.dice.one(&OUTDONE),
             Kind::Beside => *self.dice.one(&BESIDE),
             Kind::Stalled => *self.dice.one(&STALLED),
             Kind::Long => *self.dice.one(&LONG),
@@ -94,7 +97,7 @@ impl Run {
         let addresses: Vec<Arc<str>> = self.world.machines.keys().cloned().collect();
         let one = Arc::clone(self.dice.one(&addresses));
         let contract = self.setting.contract;
-        let longest = if self.setting.kind == Kind::Sick { 200 } else { 30 };
+        let longest = if matches!(self.setting.kind, Kind::Sick | Kind::Outdone) { 200 } else { 30 };
         let whole = self.dice.between(contract / 4, contract * longest);
         match kind {
             "cut" => self.link(site, Link::Cut, whole),
@@ -138,15 +141,33 @@ impl Run {
                     self.page(address, Page::Bad, whole);
                 }
             }
-            "fail one" => self.sick(&[one], Process::Failing(0.3), whole),
-            "slow one" => self.sick(&[one], Process::Slow(contract), whole),
-            "fail all" => self.sick(&self.machines_of(&one), Process::Failing(0.3), whole),
-            "slow all" => self.sick(&self.machines_of(&one), Process::Slow(contract), whole),
-            "slow site" => self.sick(&self.machines_at(site), Process::Slow(contract), whole),
             "word" => self.word(site, &one, whole),
             "reload" => self.reload(),
             "restart" => self.restart(),
+            "restart at once" => self.restart_after(Duration::from_millis(200)),
+            other if other.contains(' ') => self.sickness(other, site, &one, whole),
             other => self.beside(other, one, whole),
+        }
+    }
+
+    /// Machines that answer badly, though their pages say that they are well.
+    fn sickness(&mut self, kind: &str, site: &str, one: &Arc<str>, whole: Duration) {
+        let contract = self.setting.contract;
+        match kind {
+            "fail one" => self.sick(&[Arc::clone(one)], Process::Failing(0.3), whole),
+            "slow one" => self.sick(&[Arc::clone(one)], Process::Slow(contract), whole),
+            "fail all" => self.sick(&self.machines_of(one), Process::Failing(0.3), whole),
+            "fail most" => {
+                // All but those at one site.
+                let share = *self.dice.one(&[1.0, 0.8]);
+                let mut most = self.machines_of(one);
+                most.retain(|address| *self.world.machines[address].site != *site);
+                self.sick(&most, Process::Failing(share), whole);
+            }
+            "fail all wholly" => self.sick(&self.machines_of(one), Process::Failing(1.0), whole),
+            "slow all" => self.sick(&self.machines_of(one), Process::Slow(contract), whole),
+            "slow site" => self.sick(&self.machines_at(site), Process::Slow(contract), whole),
+            other => unreachable!("{other}"),
         }
     }
 
@@ -202,7 +223,7 @@ impl Run {
         self.at(end, Due::Undo(Undo::Process(address)));
     }
 
-    /// Machines that answer badly, though their pages say that they are well: all of them, or none when one is busy.
+    /// All of these are sick, or none when one is busy.
     fn sick(&mut self, addresses: &[Arc<str>], process: Process, time: Duration) {
         let idle = |address: &Arc<str>| !self.busy.contains(address) && self.world.clean_since(address).is_some();
         if !addresses.iter().all(idle) {
@@ -373,6 +394,15 @@ impl Run {
 
     /// The process is killed and started again, at once or much later.
     fn restart(&mut self) {
+        let away = if self.dice.chance(0.7) {
+            self.dice.between(Duration::from_millis(50), Duration::from_secs(5))
+        } else {
+            self.dice.between(Duration::from_secs(30), Duration::from_secs(120))
+        };
+        self.restart_after(away);
+    }
+
+    fn restart_after(&mut self, away: Duration) {
         if self.fleet.is_none() {
             return;
         }
@@ -381,11 +411,6 @@ impl Run {
         self.flights.clear();
         self.requests.clear();
         self.warm.clear();
-        let away = if self.dice.chance(0.7) {
-            self.dice.between(Duration::from_millis(50), Duration::from_secs(5))
-        } else {
-            self.dice.between(Duration::from_secs(30), Duration::from_secs(120))
-        };
         let back = self.now + away;
         self.at(back, Due::Boot);
     }

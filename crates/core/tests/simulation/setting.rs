@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Grey,
     /// Busy or quiet, with backends that answer badly though their checks pass.
     Sick,
+    /// The same, where most of a pool answer most requests wrongly.
+    Outdone,
     /// Names that lead elsewhere, agents that say so.
     Beside,
     /// A good world, and an edge that is stopped or starved again and again.
@@ -68,7 +70,7 @@ impl Setting {
         let mut dice = Dice::new(seed);
         let contract = match kind {
             Kind::Long => Duration::from_secs(60),
-            Kind::Sick => Duration::from_secs(1),
+            Kind::Sick | Kind::Outdone => Duration::from_secs(1),
             _ => *dice.one(&[Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(5)]),
         };
         let (services, per_site) = match kind {
@@ -76,7 +78,7 @@ impl Setting {
             _ => (1 + dice.below(3), 1 + dice.below(2)),
         };
         // A standby site nobody asks is judged by probes alone: loss may take it for dead. The grey runs have none.
-        let tiered = !matches!(kind, Kind::Grey | Kind::Sick) && dice.chance(0.5);
+        let tiered = !matches!(kind, Kind::Grey | Kind::Sick | Kind::Outdone) && dice.chance(0.5);
         let services = (0..services)
             .map(|index| {
                 let name = ["api", "web", "img"][index].to_owned();
@@ -91,7 +93,7 @@ impl Setting {
             Kind::Mixed => (contract / *dice.one(&[2, 10, 40]), contract * 25),
             Kind::Cuts => (contract / *dice.one(&[1, 5, 50]), contract * 20),
             Kind::Grey => (contract / 150, contract * 10),
-            Kind::Sick => (contract / *dice.one(&[1, 10, 100]), contract * 60),
+            Kind::Sick | Kind::Outdone => (contract / *dice.one(&[1, 10, 100]), contract * 60),
             Kind::Beside => (contract / *dice.one(&[2, 10, 40]), contract * 15),
             Kind::Stalled => (contract / *dice.one(&[2, 10, 40]), contract * 10),
             Kind::Long => (contract * 2, contract * 60),

@@ -228,6 +228,16 @@ impl World {
         matches!(machine.process, Process::Failing(_) | Process::Slow(_)) || machine.sick_until >= since
     }
 
+    /// Whether a machine was good at some moment since then.
+    pub(crate) fn was_clean(&self, address: &str, since: Instant) -> bool {
+        self.clean_since(address).is_some() || self.machines[address].changed >= since
+    }
+
+    /// Whether a machine answers most requests wrongly.
+    pub(crate) fn fails_most(&self, address: &str) -> bool {
+        matches!(self.machines[address].process, Process::Failing(share) if share > 0.5)
+    }
+
     /// When a machine that answers well last answered badly.
     pub(crate) fn sick_until(&self, address: &str) -> Instant {
         self.machines[address].sick_until
