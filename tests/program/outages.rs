@@ -387,3 +387,25 @@ fn a_broken_service_is_hardly_asked_and_its_return_is_seen() {
     edge.wait_for_health(&backend, "up");
     assert_eq!(edge.connect().ask(get("/")).status(), 200);
 }
+
+/// Their kernels take connections, and nobody answers: each is given some time, not that of a healthy one (a minute).
+#[test]
+fn a_request_that_fails_open_does_not_wait_for_ever_at_backends_that_hang() {
+    let (one, two) = (Process::start(), Process::start());
+    let edge = Setup::services(&format!(
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nfail_open = true\nfailover_within = \"300ms\"\n\
+         backends = [\"{}\", \"{}\"]\n",
+        one.address(),
+        two.address()
+    ))
+    .start();
+    all_up(&edge, &[&one, &two]);
+    [&one, &two].iter().for_each(|backend| backend.stop());
+    [&one, &two].iter().for_each(|backend| edge.wait_for_health(*backend, "down"));
+    let answer = edge.connect().ask(get("/"));
+    assert_eq!(answer.status(), 504, "{}", answer.head.raw);
+    assert!(answer.get("retry-after").is_some(), "{}", answer.head.raw);
+    [&one, &two].iter().for_each(|backend| backend.resume());
+    all_up(&edge, &[&one, &two]);
+    assert_eq!(edge.connect().ask(get("/")).status(), 200);
+}

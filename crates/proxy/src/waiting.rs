@@ -21,6 +21,9 @@ use crate::timer::Borrowed;
 /// How long a body is held back for the backend's 100 (Continue) before it is sent anyway (RFC 9110 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A request waits for so many contracts at a backend that does not answer its checks.
+const LONGEST_AT_MUTE: u32 = 10;
+
 /// What a wait comes to.
 enum News {
     Time,
@@ -128,7 +131,7 @@ impl<'a> Wait<'a> {
                 self.asked = Instant::now();
             }
             let gated = self.gate.is_some_and(|gate| gate.lock().is_some());
-            let response = self.forward.timeout.response;
+            let response = self.longest();
             let tells = self.overdue.is_none() && contract < response;
             let patience = match () {
                 () if !self.pressed => exchange.pool.timers.overdue(),
@@ -171,6 +174,19 @@ impl<'a> Wait<'a> {
             }
             self.asked = Instant::now();
         }
+    }
+
+    /// How long it waits for a head at most. Where it was sent to one that does not answer its checks, as nobody else is left
+    /// (`fail_open`), not as long as it would elsewhere: there may be one that does.
+    fn longest(&self) -> Duration {
+        let (pool, response) = (&self.exchange.pool, self.forward.timeout.response);
+        // Few get that far, and only they need to know.
+        if !self.pressed || !self.forward.fail_open {
+            return response;
+        }
+        let mut members = pool.members.iter();
+        let mute = members.any(|member| member.backend.slot == self.backend.slot && member.mute);
+        if mute { response.min(pool.timers.failover_within * LONGEST_AT_MUTE) } else { response }
     }
 
     /// What the fleet has said about the backend since the attempt began, if it is a reason to go.

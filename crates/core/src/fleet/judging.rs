@@ -298,9 +298,9 @@ fn observe(entry: &mut Entry, evidence: Evidence, now: Instant) {
         entry.seen_mark = succeeded;
         // Answers that are errors have succeeded only in so far as they came.
         let right = entry.backend.stats.streak.get() < grown;
-        // What succeeded before the check was sent says nothing against what no longer answers. Where wrong answers end
-        // the check, failing requests show it themselves.
-        let unanswered = matches!(evidence, Evidence::Probe(Err(fault)) if unanswered(fault));
+        // What succeeded before the check was sent says nothing against what no longer answers or listens. Where wrong
+        // answers end the check, failing requests show it themselves.
+        let unanswered = matches!(evidence, Evidence::Probe(Err(fault)) if unanswered(fault) || fault.is_transport());
         if right && (succeeded > entry.probe_mark || !unanswered) {
             entry.lived_at = Some(now);
         }

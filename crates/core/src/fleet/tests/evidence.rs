@@ -271,6 +271,24 @@ fn the_last_backend_is_not_removed_by_a_failing_check_while_requests_succeed() {
 }
 
 #[test]
+fn what_succeeded_before_the_last_backend_died_does_not_keep_it() {
+    for fault in [Fault::Refused, Fault::Reset] {
+        let mut rig = started(config(vec![service("api", vec![backend("a", A1, 1)], |_| {})]));
+        rig.served(A1, Ok(()));
+        rig.set(A1, Err(fault));
+        rig.until(ms(1_500), |rig| rig.health(A1) == Health::Down);
+        // On connections that were there before, requests may succeed on.
+        let mut rig = started(config(vec![service("api", vec![backend("a", A1, 1)], |_| {})]));
+        rig.set(A1, Err(fault));
+        for _ in 0..300 {
+            rig.served(A1, Ok(()));
+            rig.run(ms(20));
+        }
+        assert_eq!(rig.health(A1), Health::Up, "{fault}");
+    }
+}
+
+#[test]
 fn a_broken_check_of_all_backends_does_not_take_a_working_service_down() {
     let mut rig = started(two_sites());
     for address in [A1, A2, B1, B2] {
