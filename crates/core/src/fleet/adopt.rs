@@ -44,7 +44,7 @@ impl Fleet {
         let config = Arc::clone(&self.config);
         let difference = self.lay_out(&config, now);
         self.forget_unnamed_words();
-        self.refresh_admin(now);
+        self.refresh_admin();
         let first_probes = probing::first_probes(difference.added.len());
         for &slot in &difference.added {
             let Some(entry) = self.entries.get(&slot) else { continue };
@@ -67,7 +67,7 @@ impl Fleet {
             self.router = Arc::new(Router::new(config));
             self.certs.reload(config, now);
             self.forget_unnamed_words();
-            self.refresh_admin(now);
+            self.refresh_admin();
             let first_probes = probing::first_probes(difference.added.len());
             for &slot in &difference.added {
                 if let Some(entry) = self.entries.get_mut(&slot) {

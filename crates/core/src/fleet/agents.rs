@@ -21,6 +21,8 @@ const FORGET_AFTER: u32 = 3;
 const GRACE: Duration = Duration::from_secs(2);
 /// But after so many questions in a row that nobody here saw the end of, its words are older than anybody should believe.
 const UNHEARD: u32 = 30;
+/// Changed words are saved at the first answer so long after they were last saved: some change with every answer.
+const SOON: Duration = Duration::from_secs(1);
 /// Letters of a line that are kept for `status`.
 const SHOWN: usize = 200;
 
@@ -33,6 +35,8 @@ pub(super) struct AgentState {
     pub(super) missed: u32,
     /// Questions in a row of which this edge does not know what became.
     pub(super) unheard: u32,
+    /// Its words changed since they were last saved.
+    unsaved: bool,
     /// `None`: nothing, or so long ago that it is forgotten.
     pub(super) said: Option<AgentSaid>,
 }
@@ -124,12 +128,14 @@ impl Fleet {
         (entry.agent.missed, entry.agent.unheard) = (0, 0);
         let before = entry.agent.words().cloned().unwrap_or_default();
         let words = before.after(line);
-        let same = entry.agent.said.as_ref().filter(|_| words == before);
-        let since = same.map_or(now, |said| said.since);
+        let same_words = entry.agent.said.as_ref().filter(|_| words == before).map(|said| said.since);
+        let since = same_words.unwrap_or(now);
         let plain = text.lines().next().unwrap_or_default().trim().chars().take(SHOWN);
         let line: String = plain.map(|letter| if letter.is_control() { '.' } else { letter }).collect();
         entry.agent.said = Some(AgentSaid { words, line, since, heard: now });
-        if now.since(entry.saved) >= SAVE_EVERY {
+        entry.agent.unsaved |= same_words.is_none();
+        if now.since(entry.saved) >= if entry.agent.unsaved { SOON } else { SAVE_EVERY } {
+            entry.agent.unsaved = false;
             self.changes.save.insert(slot);
         }
         self.follow_words(slot, &before, now);

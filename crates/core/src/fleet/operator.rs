@@ -133,20 +133,32 @@ impl Fleet {
 
     /// What an agent had said before this edge began holds from its first moment, not from the agent's next word.
     pub(super) fn believe_agent(&mut self, slot: u32) {
-        let Some(word) = self.entries.get(&slot).map(|entry| self.strictest(entry)) else { return };
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let (word, since) = (self.strictest(entry), self.draining_since(entry));
         if let Some(entry) = self.entries.get_mut(&slot) {
             entry.admin = word;
+            entry.drained = since.or(entry.drained);
         }
     }
 
+    /// Since when somebody says that a backend is to be drained; some of it may be from before this edge began.
+    fn draining_since(&self, entry: &Entry) -> Option<Instant> {
+        let id = &entry.backend.id;
+        let targets = [Target::Backend(id.clone()), Target::Site(id.site.clone())];
+        let words = targets.iter().filter_map(|target| self.words.get(target));
+        let operator = words.filter(|word| word.word == Admin::Draining).map(|word| word.since);
+        let agent = entry.agent.said.iter().filter(|said| said.words.admin() == Admin::Draining);
+        operator.chain(agent.map(|said| said.since)).min()
+    }
+
     /// Works out every backend's word anew, after a config or the store brought some.
-    pub(super) fn refresh_admin(&mut self, now: Instant) {
-        let word = |entry: &Entry| (entry.slot(), self.strictest(entry));
+    pub(super) fn refresh_admin(&mut self) {
+        let word = |entry: &Entry| (entry.slot(), self.strictest(entry), self.draining_since(entry));
         let changed = |entry: &&Entry| entry.admin != self.strictest(entry);
-        for (slot, word) in self.entries.values().filter(changed).map(word).collect::<Vec<_>>() {
+        for (slot, word, since) in self.entries.values().filter(changed).map(word).collect::<Vec<_>>() {
             if let Some(entry) = self.entries.get_mut(&slot) {
                 entry.admin = word;
-                entry.drained = (word == Admin::Draining).then_some(now).or(entry.drained);
+                entry.drained = since.or(entry.drained);
                 self.changes.services.insert(entry.service);
             }
         }

@@ -239,6 +239,39 @@ fn words_hold_from_the_first_moment_after_a_restart() {
 }
 
 #[test]
+fn a_changed_weight_is_saved_soon_but_not_with_every_answer() {
+    let often = || watched(|forward| forward.agent.as_mut().unwrap().interval = ms(200));
+    let mut rig = started(often());
+    let about = |record: &Record| matches!(record, Record::Backend(record) if *record.id.address == *A1);
+    let mut saves = 0;
+    for n in 0..100 {
+        rig.agent(A1, Ok(&format!("up {}%", 50 + n % 20)));
+        saves += rig.saves().iter().filter(|record| about(record)).count();
+    }
+    assert!((15..=25).contains(&saves), "{saves} in twenty seconds");
+    // The same once more a second later: what is saved is the last word.
+    (0..6).for_each(|_| rig.agent(A1, Ok("up 77%")));
+    assert_eq!(rig.reborn(ms(100), often()).member(A1).percent, 77);
+}
+
+#[test]
+fn who_came_up_while_its_agent_drained_it_begins_with_a_small_share_after_a_restart_too() {
+    let mut rig = started(watched(|_| {}));
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(2_000), |rig| rig.health(A1) == Health::Down);
+    rig.agent(A1, Ok("drain"));
+    rig.agent(A2, Ok("drain"));
+    rig.set(A1, Ok(()));
+    rig.until(ms(5_000), |rig| rig.health(A1) == Health::Up);
+    let mut reborn = rig.reborn(ms(30_000), watched(|_| {}));
+    assert_eq!(reborn.member(A1).admin, Admin::Draining);
+    reborn.agent(A1, Ok("ready"));
+    assert_eq!(reborn.member(A1).ramp_from, Some(reborn.now));
+    reborn.agent(A2, Ok("ready"));
+    assert_eq!(reborn.member(A2).ramp_from, None, "it was up before");
+}
+
+#[test]
 fn one_answer_ends_a_silence() {
     let mut rig = started(watched(|_| {}));
     rig.agent(A1, Ok("drain"));

@@ -153,6 +153,11 @@ fn who_came_up_while_drained_begins_with_a_small_share() {
     rig.until(ms(1_000), |rig| rig.health(A1) == Health::Up);
     // Long enough for a share to grow that nobody asks for.
     rig.run(ms(60_000));
+    let mut reborn = Rig::at(rig.now + ms(1_000), two_sites(), Saved { records: rig.saves() });
+    reborn.run(ms(10_000));
+    reborn.order("a", Admin::Enabled);
+    assert_eq!(reborn.member(A1).ramp_from, Some(reborn.now), "after a restart, too");
+    assert_eq!(reborn.member(A2).ramp_from, None);
     rig.order("a", Admin::Enabled);
     assert_eq!(rig.member(A1).ramp_from, Some(rig.now));
     assert_eq!(rig.member(A2).ramp_from, None);
