@@ -15,9 +15,13 @@ const LONG: [&str; 4] = ["handshake", "headers", "keep_alive", "body"];
 
 /// An edge with one short deadline towards clients; all others are an hour.
 fn short(name: &str, backend: &Raw) -> Edge {
+    limited(name, "500ms", backend)
+}
+
+fn limited(name: &str, limit: &str, backend: &Raw) -> Edge {
     let lines: String = LONG
         .iter()
-        .map(|deadline| format!("{deadline} = \"{}\"\n", if *deadline == name { "500ms" } else { "1h" }))
+        .map(|deadline| format!("{deadline} = \"{}\"\n", if *deadline == name { limit } else { "1h" }))
         .collect();
     let text = format!(
         "[service.web]\nhosts = [\"web.test\", \"a.test\"]\nhealth = \"off\"\npassive_fall = 0\nbackends = [\"{}\"]\n",
@@ -240,7 +244,7 @@ fn an_http2_client_that_makes_no_room_for_its_answer_is_given_up() {
 #[test]
 fn an_http2_client_that_reads_slowly_gets_all_of_it() {
     let backend = Raw::new();
-    let edge = short("body", &backend);
+    let edge = limited("body", "2s", &backend);
     let client = Client::with_room(edge.http(), 16 << 10);
     let mut call = client.get("/big");
     let (mut upstream, _) = backend.request();
@@ -250,7 +254,7 @@ fn an_http2_client_that_reads_slowly_gets_all_of_it() {
     let mut got = Vec::new();
     while let Some(data) = call.data() {
         got.extend_from_slice(&data.unwrap());
-        std::thread::sleep(Duration::from_millis(120));
+        std::thread::sleep(Duration::from_millis(250));
     }
     crate::support::assert_same(&got, &body);
 }
