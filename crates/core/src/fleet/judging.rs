@@ -67,7 +67,8 @@ impl Fleet {
         let probe = if let Source::Probe(probe) = from { Some(probe) } else { None };
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         observe(entry, evidence, now);
-        if entry.wrong.is_none() && entry.trial.take().is_some() {
+        if entry.trial.is_some_and(|_| !entry.answers_wrongly()) {
+            entry.trial = None;
             self.changes.services.insert(entry.service);
         }
         let testified = entry.testifies();
@@ -266,7 +267,9 @@ impl Fleet {
             .lived_at
             .is_some_and(|at| at >= bad_since && now.since(at) < service.timers.failover_within * EXCUSED_FOR);
         let failing = service.timers.passive_fall > 0 && entry.counters.failed >= service.timers.passive_fall;
-        let failing = (failing && entry.backend.fails()) || entry.is_surely_broken();
+        // Where nobody else is left who is broken is as good as who is down.
+        let broken = entry.is_surely_broken() && self.anyone_usable(entry.service, Some(entry.slot()));
+        let failing = (failing && entry.backend.fails()) || broken;
         !failing && (self.disproved(entry) || (serving && !self.sibling_passed(entry, bad_since)))
     }
 

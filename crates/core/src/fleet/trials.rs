@@ -1,7 +1,8 @@
 //! A service has nobody left, and some of those that are down are so by the word of their checks alone: they answer, wrongly.
 //! It may be the check that is broken. So one more request than is there already is let through to a few of them, once per
-//! contract: a trial. A right answer shows that the checks say nothing, and all that were out for them alone come back; a
-//! wrong one ends the trial of that backend.
+//! contract: a trial. A right answer shows that the checks say nothing, and who was out for them alone comes back with it; a
+//! wrong one ends the trial of that backend. Who fell while the checks of others still passed fell for a reason of its own, and
+//! does not come back with them: it may be on its way out, and say so.
 //!
 //! From then on the checks are not believed, until one passes or requests fail, too. Where a page stands in for a service that
 //! is down nobody is tried, and where everybody is asked anyway (`fail_open`) there is no need to.
@@ -24,6 +25,8 @@ const STARTING: (u32, Duration) = (10, Duration::from_secs(10));
 const SURELY_BROKEN: u64 = 10;
 /// Who failed a request does not come back with the others for so many contracts and so long.
 const FORGIVEN: (u32, Duration) = (30, Duration::from_secs(30));
+/// The checks of a service that fail for nothing begin to fail together, within so many contracts and so long.
+const TOGETHER: (u32, Duration) = (2, Duration::from_secs(2));
 /// Answers below this prove that a backend works: of one that was up, and of one that may be starting.
 const PROOF: (u16, u16) = (500, 400);
 
@@ -54,21 +57,24 @@ impl Fleet {
         let Some(entry) = self.entries.get(&slot) else { return };
         let index = entry.service;
         match result {
-            Ok(()) if entry.admin == Admin::Enabled => self.believe_checks(index, true, now),
-            Err(fault) if fault.is_answer() && overruled => self.believe_checks(index, false, now),
+            Ok(()) if entry.admin == Admin::Enabled && entry.counters.good >= self.services[index].timers.rise => {
+                self.believe_checks(index, true);
+            }
+            Err(fault) if fault.is_answer() && overruled && !self.someone_passes(slot) => {
+                self.believe_checks(index, false);
+            }
             Err(fault) if fault.is_answer() => self.follow_trials(slot, now),
             _ => {}
         }
     }
 
     /// A check failed though a request succeeded there, or one passed: are the checks of the service to be believed?
-    fn believe_checks(&mut self, index: usize, believed: bool, now: Instant) {
+    fn believe_checks(&mut self, index: usize, believed: bool) {
         let service = &mut self.services[index];
         if service.trials.disproved != believed {
             return;
         }
         service.trials.disproved = !believed;
-        service.trials.next = service.trials.next.min(now);
         self.changes.services.insert(index);
         let service = std::sync::Arc::clone(&service.service.name);
         self.changes.notes.push(Transition::Believed { service, believed });
@@ -91,7 +97,11 @@ impl Fleet {
         }
         if trial {
             self.changes.services.insert(index);
-            self.believe_checks(index, result.is_err(), now);
+            self.believe_checks(index, result.is_err());
+            if result.is_ok() {
+                // That holds for the others at once.
+                self.services[index].trials.next = now;
+            }
         }
     }
 
@@ -115,16 +125,16 @@ impl Fleet {
             return;
         }
         let contract = self.services[index].timers.failover_within;
-        let mut able: Vec<(bool, Option<Instant>, u32)> = self
+        let mut able: Vec<(u8, Option<Instant>, u32)> = self
             .accused_by_checks(index, now)
             .filter(|entry| entry.wrong.is_some_and(|w| w.failed.is_none_or(|at| now.since(at) >= contract)))
-            .map(|entry| (entry.trial.is_none(), entry.wrong.and_then(|wrong| wrong.failed), entry.slot()))
+            .map(|entry| (entry.turn(), entry.wrong.and_then(|wrong| wrong.failed), entry.slot()))
             .collect();
         self.end_trials(index);
         if able.is_empty() {
             return;
         }
-        // Who is on trial stays so, then who has not failed any, then whose failure is longest ago.
+        // Who is on trial stays so until it has a request, then who has not failed any, then whose failure is longest ago.
         able.sort_unstable();
         self.services[index].trials.next = now + contract;
         self.changes.services.insert(index);
@@ -164,10 +174,27 @@ impl Fleet {
         let least = (self.services[index].timers.failover_within * FORGIVEN.0).max(FORGIVEN.1);
         let forgiven = |wrong: &Wrong| wrong.failed.is_none_or(|at| now.since(at) >= least);
         let innocent = self.accused_by_checks(index, now).filter(|entry| entry.wrong.as_ref().is_some_and(forgiven));
-        let slots: Vec<u32> = innocent.map(Entry::slot).collect();
+        let slots: Vec<u32> = innocent.filter(|entry| self.fell_together(entry)).map(Entry::slot).collect();
         for slot in slots {
             self.lift(slot, "its check fails as that of another does, where requests succeed", now);
         }
+    }
+
+    /// Whether no other's check passed any more when this one's had failed for a moment.
+    fn fell_together(&self, entry: &Entry) -> bool {
+        let service = &self.services[entry.service];
+        let slack = (service.timers.failover_within * TOGETHER.0).max(TOGETHER.1);
+        let others = service.members.iter().filter(|slot| **slot != entry.slot());
+        let mut passed = others.filter_map(|slot| self.entries.get(slot)?.last_good);
+        entry.bad_since.is_some_and(|since| passed.all(|at| at <= since + slack))
+    }
+
+    /// Whether the last check of another usable backend of the service passed.
+    fn someone_passes(&self, slot: u32) -> bool {
+        let Some(entry) = self.entries.get(&slot) else { return false };
+        let others = self.services[entry.service].members.iter().filter(|other| **other != slot);
+        let mut others = others.filter_map(|other| self.entries.get(other));
+        others.any(|other| other.usable() && other.last_good.is_some() && other.bad_since.is_none())
     }
 
     /// Those that are down and would be up by all but their checks, which they answer.
@@ -187,9 +214,19 @@ impl Entry {
                 let served = matches!(self.health(), Health::Up | Health::Suspect);
                 self.wrong.get_or_insert(Wrong { since: now, served, failed: None });
             }
-            // Late is not wrong, and who is late now and then is not new.
-            Err(Fault::ResponseTimeout | Fault::Unwatched) => {}
-            _ => self.wrong = None,
+            // Nothing listens there: what does next may be new, and just be starting.
+            Ok(()) | Err(Fault::Refused | Fault::Reset) => self.wrong = None,
+            // Late or lost is not wrong, nor is who meets that now and then new.
+            Err(_) => {}
+        }
+    }
+
+    /// When it is to be tried: 0 for who is on trial and waits for its request, 2 for who has had it and does not answer.
+    fn turn(&self) -> u8 {
+        match self.trial {
+            Some(trial) if self.backend.inflight() < trial.cap => 0,
+            Some(_) => 2,
+            None => 1,
         }
     }
 
@@ -202,7 +239,7 @@ impl Entry {
     }
 
     /// Its last check was answered, wrongly.
-    fn answers_wrongly(&self) -> bool {
+    pub(super) fn answers_wrongly(&self) -> bool {
         self.recent.back().and_then(|probe| probe.fault).is_some_and(Fault::is_answer)
     }
 

@@ -179,3 +179,58 @@ fn a_check_that_fails_is_believed_when_requests_fail_as_well() {
         assert_eq!(rig.health(A2), Health::Down);
     }
 }
+
+#[test]
+fn who_was_out_before_does_not_come_back_with_the_others() {
+    let mut rig = started(two_sites());
+    rig.set(B2, Err(Fault::Status(503)));
+    rig.run(ms(20_000));
+    [A1, A2, B1].iter().for_each(|address| rig.set(address, Err(Fault::Status(500))));
+    rig.until(ms(6_000), |rig| rig.on_trial().contains(&A1));
+    rig.replies(A1, 200);
+    rig.run(ms(60_000));
+    assert!([A1, A2, B1].iter().all(|address| rig.health(address) == Health::Up));
+    assert_eq!(rig.health(B2), Health::Down, "the checks of others passed when its own failed");
+}
+
+#[test]
+fn a_backend_that_says_no_while_it_still_serves_brings_nobody_back() {
+    for offset in 0..40 {
+        let mut rig = started(two_sites());
+        rig.set(B2, Err(Fault::Status(503)));
+        rig.run(ms(20_000 + offset * 7));
+        // The next one begins to leave, too, and has requests.
+        rig.set(A1, Err(Fault::Status(503)));
+        for _ in 0..200 {
+            rig.served(A1, Ok(()));
+            rig.run(ms(10));
+            assert_eq!(rig.health(B2), Health::Down, "offset {offset}");
+        }
+        assert_eq!(rig.health(A1), Health::Down, "others pass");
+        assert_eq!(rig.logged(|note| matches!(note, Transition::Believed { .. })), 0);
+    }
+}
+
+#[test]
+fn a_lost_packet_makes_nobody_new() {
+    let mut rig = wrong_everywhere(Fault::Status(500));
+    for fault in [Fault::ConnectTimeout, Fault::Tls, Fault::Unresolved] {
+        ALL.iter().for_each(|address| rig.set(address, Err(fault)));
+        rig.until(ms(2_000), |rig| rig.on_trial().is_empty());
+        ALL.iter().for_each(|address| rig.set(address, Err(Fault::Status(500))));
+        rig.until(ms(4_000), |rig| rig.on_trial().len() == 3);
+    }
+}
+
+#[test]
+fn the_last_one_is_not_given_up_for_what_it_answers() {
+    let mut rig = started(config(vec![service("api", vec![backend("a", A1, 1)], |_| {})]));
+    rig.set(A1, Err(Fault::Status(500)));
+    rig.until(ms(2_500), |rig| rig.member(A1).trial.is_some());
+    rig.replies(A1, 200);
+    for _ in 0..30 {
+        rig.member(A1).backend.stats.succeed(500);
+        rig.run(ms(500));
+        assert_eq!(rig.health(A1), Health::Up);
+    }
+}
