@@ -193,7 +193,8 @@ fn a_request_that_comes_while_nobody_is_there_waits_for_a_return() {
 fn a_request_that_was_lost_with_the_last_backend_waits_for_a_return_too() {
     let backend = Process::start();
     let edge = Setup::services(&format!(
-        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nqueue_timeout = \"30s\"\nbackends = [\"{}\"]\n",
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nfailover_within = \"3s\"\nqueue_timeout = \"30s\"\n\
+         backends = [\"{}\"]\n",
         backend.address()
     ))
     .start();
@@ -301,7 +302,8 @@ fn a_working_service_whose_checks_all_fail_is_served_though_nobody_asked_for_lon
     };
     let (one, two) = (sick(&broken), sick(&broken));
     let edge = Setup::services(&format!(
-        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nqueue_timeout = \"15s\"\nbackends = [\"{}\", \"{}\"]\n",
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nfailover_within = \"3s\"\nqueue_timeout = \"15s\"\n\
+         backends = [\"{}\", \"{}\"]\n",
         one.address(),
         two.address()
     ))
@@ -312,8 +314,8 @@ fn a_working_service_whose_checks_all_fail_is_served_though_nobody_asked_for_lon
     edge.line("the log says so", |line| {
         line["message"].as_str().is_some_and(|text| text.contains("requests try them"))
     });
-    let why = edge.backend(&one)["why"].as_str().unwrap().to_owned();
-    assert!(why.contains("answered 500") && why.contains("requests try it"), "{why}");
+    let why = || edge.backend(&one)["why"].as_str().unwrap().to_owned();
+    wait_for("so does status", || why().contains("answered 500") && why().contains("requests try it"));
     // Many at once: one shows that it works, the others wait for that.
     let clients: Vec<_> = (0..8)
         .map(|_| {
@@ -331,11 +333,9 @@ fn a_working_service_whose_checks_all_fail_is_served_though_nobody_asked_for_lon
         edge.wait_for_health(backend, "up");
         wait_for("status says why", || edge.backend(backend)["why"].as_str().unwrap().contains("requests succeed"));
     }
-    let before = one.count() + two.count();
     for _ in 0..20 {
         assert_eq!(edge.connect().ask(get("/")).status(), 200);
     }
-    assert!(one.count() + two.count() >= before + 20);
     broken.store(false, Relaxed);
     edge.line("and when they pass", |line| {
         line["message"].as_str().is_some_and(|text| text.contains("believed again"))
@@ -368,6 +368,15 @@ fn a_broken_service_is_hardly_asked_and_its_return_is_seen() {
     broken.store(true, Relaxed);
     edge.wait_for_health(&backend, "down");
     let began = Instant::now();
+    // All at once, and each needs a connection of its own first.
+    let burst: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = edge.connect();
+            std::thread::spawn(move || client.ask(post("/", "x")).status())
+        })
+        .collect();
+    let burst: Vec<u16> = burst.into_iter().map(|client| client.join().unwrap()).collect();
+    assert!(burst.iter().all(|status| [500, 503].contains(status)), "{burst:?}");
     let mut refused = 0;
     for _ in 0..40 {
         let answer = edge.connect().ask(get("/"));
@@ -381,7 +390,8 @@ fn a_broken_service_is_hardly_asked_and_its_return_is_seen() {
         }
     }
     let contracts = began.elapsed().as_secs() as usize / 5;
-    assert!(asked.load(Relaxed) <= 2 + contracts, "{} in {contracts} contracts", asked.load(Relaxed));
+    // A busy edge may hear late of the one that failed, and let a few more in.
+    assert!(asked.load(Relaxed) <= 10 + contracts, "{} in {contracts} contracts", asked.load(Relaxed));
     assert!(refused > 0);
     broken.store(false, Relaxed);
     edge.wait_for_health(&backend, "up");

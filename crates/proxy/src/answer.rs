@@ -148,7 +148,7 @@ pub(crate) fn failure(failure: Failure, edge: &str) -> Response<ResponseBody> {
     if let Ok(value) = HeaderValue::from_str(&format!("{edge}; error={token}; details=\"{details}\"")) {
         headers.insert("proxy-status", value);
     }
-    // Who gets this may ask again as it is: the service is out, and nothing was done.
+    // Who gets this may ask again as it is: the service is out, and what was asked for may be repeated.
     let nobody_answered = matches!(failure, Failure::Backend { possibly_received: false, .. });
     if status == StatusCode::SERVICE_UNAVAILABLE || nobody_answered {
         headers.insert(header::RETRY_AFTER, RETRY_AFTER);

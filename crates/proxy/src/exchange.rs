@@ -65,8 +65,10 @@ pub(crate) struct Exchange {
     sticky: Option<u64>,
     /// Slots this request was sent to.
     pub(crate) tried: Vec<u32>,
-    /// To so many of them before all backends were down: who comes up after that may have it once more.
+    /// To so many of them before all backends were down: who comes up after that may have it again,
     pub(crate) bygone: usize,
+    /// but only once: it may be what takes them down.
+    pub(crate) second_chance: bool,
     /// Slots that could not be reached since the last pause: nothing was sent there.
     pub(crate) unreached: Vec<u32>,
     pub(crate) avoid_site: Option<Arc<str>>,
@@ -143,6 +145,7 @@ impl Exchange {
             sticky,
             tried: Vec::new(),
             bygone: 0,
+            second_chance: true,
             unreached: Vec::new(),
             avoid_site: None,
         }))
@@ -217,11 +220,15 @@ impl Exchange {
         self.tried.len() + 1 < forward.retry.attempts as usize
     }
 
-    /// Whether it was sent to every backend there is now. Where all are down and none is asked nevertheless (`fail_open`),
-    /// it is not known whom it can be sent to in a moment.
+    /// Whether it was sent to every backend there is now, and none of them is waited for.
     pub(crate) fn was_everywhere(&self, forward: &Forward) -> bool {
-        let sent = !self.tried.is_empty() && self.unreached.is_empty();
-        sent && (forward.fail_open || self.pool.members.iter().any(Member::usable))
+        let sent = self.tried.len() > self.bygone && self.unreached.is_empty();
+        sent && !self.outlives_all(forward)
+    }
+
+    /// All backends went down after it was sent, and whoever returns may have it. With `fail_open` they are asked as they are.
+    pub(crate) fn outlives_all(&self, forward: &Forward) -> bool {
+        self.second_chance && !forward.fail_open && !self.pool.members.iter().any(Member::usable)
     }
 
     pub(crate) fn worth_waiting_for(&self) -> bool {

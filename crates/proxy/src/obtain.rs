@@ -65,6 +65,8 @@ async fn wait(
     for _ in 0..MOST_CONNECTS {
         let picked = picked.take().unwrap_or_else(|| pick(exchange));
         let member = choose(exchange, forward, picked, give_up, fault).await?;
+        // Who is tried by one request at a time is not free for others while that one connects.
+        let _place = member.trial.map(|_| member.backend.enter());
         match race::connect(exchange, forward, member, reuse, ticket).await {
             Ok(connected) => return Ok(connected),
             Err(failed) => {
@@ -90,7 +92,7 @@ async fn choose(
         let pause = match picked {
             Picked::Member(member) => return Ok(member),
             // Places at backends that are full come free without a snapshot.
-            Picked::Wait if exchange.pool.members.iter().any(has_places) => PAUSE / 10,
+            Picked::Wait if exchange.pool.members.iter().any(Member::usable) => PAUSE / 10,
             Picked::Wait => PAUSE,
             // Sent to every one of them: what the last one did is the answer.
             Picked::Nobody if exchange.was_everywhere(forward) => return Err(last_word(exchange, fault)),
@@ -99,8 +101,8 @@ async fn choose(
             }
             // Those that could not be reached, or went down over this request, may be back in a moment.
             Picked::Nobody => {
-                if !exchange.pool.members.iter().any(Member::usable) {
-                    exchange.bygone = exchange.tried.len();
+                if !exchange.tried.is_empty() && exchange.outlives_all(forward) {
+                    (exchange.bygone, exchange.second_chance) = (exchange.tried.len(), false);
                 }
                 PAUSE
             }
@@ -195,11 +197,6 @@ fn nobody(exchange: &Exchange) -> &'static str {
     } else {
         "the operator drains or has disabled every backend"
     }
-}
-
-/// It takes requests, so many at a time.
-fn has_places(member: &Member) -> bool {
-    member.usable() || member.trial.is_some()
 }
 
 /// Waits for the next snapshot, a free place at a backend, or a pause; `false`: patience is at its end.

@@ -215,6 +215,8 @@ impl ResponseBody {
         }
         let (false, Some(ticket)) = (over_time, self.ticket.take()) else { return Err(cut) };
         exchange.tried = vec![body.backend.slot];
+        // It is not worth a place in the queue: its client would see nothing but a longer silence.
+        (exchange.bygone, exchange.second_chance) = (0, false);
         exchange.refresh();
         let site = exchange.pool.members.iter().find(|member| member.backend.slot == body.backend.slot);
         exchange.avoid_site = site.map(|member| Arc::clone(&member.backend.id.site));

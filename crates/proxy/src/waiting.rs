@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use relais_core::config::Forward;
-use relais_core::{Backend, Fault, Overdue};
+use relais_core::{Backend, Fault, Member, Overdue};
 use tokio::sync::futures::Notified;
 
 use crate::exchange::Exchange;
@@ -21,8 +21,8 @@ use crate::timer::Borrowed;
 /// How long a body is held back for the backend's 100 (Continue) before it is sent anyway (RFC 9110 10.1.1).
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A request waits for so many contracts at a backend that does not answer its checks.
-const LONGEST_AT_MUTE: u32 = 10;
+/// A request that may be repeated waits for so many contracts, and so long at least, at a backend that is down.
+const LONGEST_AT_DOWN: (u32, Duration) = (10, Duration::from_secs(5));
 
 /// What a wait comes to.
 enum News {
@@ -176,17 +176,21 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// How long it waits for a head at most. Where it was sent to one that does not answer its checks, as nobody else is left
-    /// (`fail_open`), not as long as it would elsewhere: there may be one that does.
+    /// How long it waits for a head at most. Where it was sent to one that does not answer its checks, or wrongly, as nobody
+    /// else is left (`fail_open`, a trial), not as long as it would elsewhere: another one may answer.
     fn longest(&self) -> Duration {
         let (pool, response) = (&self.exchange.pool, self.forward.timeout.response);
         // Few get that far, and only they need to know.
-        if !self.pressed || !self.forward.fail_open {
+        if !self.pressed || !self.exchange.replayable() {
             return response;
         }
+        let doubtful = |member: &Member| member.trial.is_some() || (self.forward.fail_open && member.mute);
         let mut members = pool.members.iter();
-        let mute = members.any(|member| member.backend.slot == self.backend.slot && member.mute);
-        if mute { response.min(pool.timers.failover_within * LONGEST_AT_MUTE) } else { response }
+        if members.any(|member| member.backend.slot == self.backend.slot && doubtful(member)) {
+            response.min((pool.timers.failover_within * LONGEST_AT_DOWN.0).max(LONGEST_AT_DOWN.1))
+        } else {
+            response
+        }
     }
 
     /// What the fleet has said about the backend since the attempt began, if it is a reason to go.
