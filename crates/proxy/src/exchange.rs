@@ -118,11 +118,7 @@ impl Exchange {
         if let Some(via) = ready.via(version) {
             head.headers.append(header::VIA, via.clone());
         }
-        let has_it = version == Version::HTTP_11 && head.uri.authority().is_none();
-        if !has_it && let Some(field) = &host.field {
-            // Where each attempt's copy has its `Host`: to put one more field into a copy moves all of them.
-            head.headers.insert(header::HOST, field.clone());
-        }
+        name_host(&mut head, version, host);
         Ok(Box::new(Self {
             client: Arc::clone(client),
             service: Arc::clone(&pool.service),
@@ -262,6 +258,14 @@ fn introduce(client: &Client, pool: &Pool, host: &Asked, present: Present, trust
         headers::remove_twins(fields);
     }
     forwarded::set(fields, &client.peer, host, present.forwarded, trusted);
+}
+
+/// Puts a `Host` where each attempt's copy has its own: to put one more field into a copy moves all of them.
+fn name_host(head: &mut request::Parts, version: Version, host: &Asked) {
+    let has_it = version == Version::HTTP_11 && head.uri.authority().is_none();
+    if !has_it && let Some(field) = &host.field {
+        head.headers.insert(header::HOST, field.clone());
+    }
 }
 
 /// The path that routes are looked up by: `*` of an OPTIONS request counts as the root.

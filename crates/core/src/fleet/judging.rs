@@ -75,11 +75,7 @@ impl Fleet {
         let gone = entry.dead || self.sites[entry.site].health == Health::Down;
         let before = entry.counters;
         let Some(entry) = self.entries.get(&slot) else { return };
-        let lived = match from {
-            Source::Probe(_) => entry.succeeded() > entry.probe_mark,
-            Source::Head => entry.succeeded() > entry.request_mark,
-            Source::Body => entry.backend.stats.whole.get() > entry.whole_mark,
-        };
+        let lived = lived(entry, from);
         let failed = matches!(evidence, Evidence::Probe(Err(_)) | Evidence::Request(Err(_)));
         let shared = match evidence {
             Evidence::Request(Err(fault)) => {
@@ -290,6 +286,15 @@ impl Fleet {
             usable += usize::from(other.slot() != entry.slot() && other.usable());
         }
         usable > 0 && usable * 2 >= enabled
+    }
+}
+
+/// Whether something succeeded there since evidence of this kind came last.
+fn lived(entry: &Entry, from: Source) -> bool {
+    match from {
+        Source::Probe(_) => entry.succeeded() > entry.probe_mark,
+        Source::Head => entry.succeeded() > entry.request_mark,
+        Source::Body => entry.backend.stats.whole.get() > entry.whole_mark,
     }
 }
 

@@ -4,7 +4,7 @@
 //! wrong one ends the trial of that backend. Who fell while the checks of others still passed fell for a reason of its own, and
 //! does not come back with them: it may be on its way out, and say so.
 //!
-//! From then on the checks are not believed, until one passes or requests fail, too. Where a page stands in for a service that
+//! From then on the checks are not believed, until two in a row pass somewhere or requests fail, too. Where a page stands in for a service that
 //! is down nobody is tried, and where everybody is asked anyway (`fail_open`) there is no need to.
 
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) struct Trials {
     next: Instant,
     /// It was told that there are some.
     told: bool,
-    /// A request succeeded where the check had failed, and no check has passed since.
+    /// A request succeeded where the check had failed, and no checks in a row have passed since.
     disproved: bool,
 }
 
@@ -68,7 +68,7 @@ impl Fleet {
         }
     }
 
-    /// A check failed though a request succeeded there, or one passed: are the checks of the service to be believed?
+    /// A check failed though a request succeeded there, or some passed: are the checks of the service to be believed?
     fn believe_checks(&mut self, index: usize, believed: bool) {
         let service = &mut self.services[index];
         if service.trials.disproved != believed {
@@ -85,7 +85,7 @@ impl Fleet {
         self.services[entry.service].trials.disproved && entry.usable() && entry.answers_wrongly()
     }
 
-    /// A request was answered well, or failed, at a backend that was on trial or is down for its checks.
+    /// A request was answered well, or failed. Where the backend was on trial that is what the trial came to.
     pub(super) fn tried(&mut self, slot: u32, result: Result<(), Fault>, now: Instant) {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         let trial = entry.trial.take().is_some();
