@@ -29,9 +29,11 @@ pub(crate) struct Pebble {
     pub(crate) https: SocketAddr,
 }
 
-/// A port that was free a moment ago, at an address that no other test uses.
-fn free(ip: IpAddr) -> SocketAddr {
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+/// Ports that were free a moment ago, at an address that no other test uses. All are held until the last one is found: who
+/// lets go of each at once may get the same one twice.
+fn free<const N: usize>(ip: IpAddr) -> [SocketAddr; N] {
+    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind((ip, 0)).unwrap());
+    held.map(|listener| listener.local_addr().unwrap())
 }
 
 impl Pebble {
@@ -59,7 +61,7 @@ impl Pebble {
         let ip = own_ip();
         own.issue(&[&ip.to_string()]).write(dir.path(), "pebble");
         std::fs::write(dir.path().join("root.pem"), &own.root).unwrap();
-        let dns = free(ip);
+        let [dns, names_management, listen, management, http, https] = free(ip);
         let names = Command::new("pebble-challtestsrv")
             .args([
                 "-defaultIPv4",
@@ -73,12 +75,11 @@ impl Pebble {
                 "-tlsalpn01",
                 "",
             ])
-            .args(["-dns01", &dns.to_string(), "-management", &free(ip).to_string()])
+            .args(["-dns01", &dns.to_string(), "-management", &names_management.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let (listen, management, http, https) = (free(ip), free(ip), free(ip), free(ip));
         let mut pebble =
             Pebble { dir, manner, external, ca: None, _names: names, listen, management, dns, http, https };
         pebble.validate_at(http.port(), https.port());

@@ -1,14 +1,16 @@
 //! A certificate that asks to be served with a proof that it was not taken back: `openssl ocsp` is the CA's responder, and
 //! `openssl s_client` the client.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, Issuer, KeyPair, SerialNumber};
 
 use crate::support::edge::{Edge, Setup};
 use crate::support::tools::{have, run};
-use crate::support::{free_address, wait_for};
+use crate::support::wait_for;
 
 const LISTENING: &str = "[listener.https]\naddress = \"127.0.0.1:0\"\nprotocol = \"https\"\n";
 const SERVICE: &str = "[certificate.a]\ncert = \"a.pem\"\nkey = \"a.key\"\n\
@@ -31,7 +33,7 @@ impl Authority {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
         std::fs::write(dir.path().join("ca.key"), key.serialize_pem()).unwrap();
-        let port = free_address().port();
+        let port = free_port();
         Authority { issuer: Issuer::new(params, key), dir, port, responder: None }
     }
 
@@ -105,6 +107,20 @@ impl Authority {
 impl Drop for Authority {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// The responder listens at every address of the machine, where connections of other tests use the ports that the system
+/// gives away: one below those, and no other test's.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id();
+    loop {
+        let port = 10_000 + (start + NEXT.fetch_add(7, Relaxed)) % 10_000;
+        let port = u16::try_from(port).unwrap();
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -65,8 +65,10 @@ fn own_ip() -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, byte(pid) + 1, byte(pid / 250 + n / 250), byte(n)))
 }
 
-fn free(ip: IpAddr) -> SocketAddr {
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+/// All are held until the last one is found: who lets go of each at once may get the same one twice.
+fn free<const N: usize>(ip: IpAddr) -> [SocketAddr; N] {
+    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind((ip, 0)).unwrap());
+    held.map(|listener| listener.local_addr().unwrap())
 }
 
 impl Pebble {
@@ -83,7 +85,7 @@ impl Pebble {
         pair.put(dir.path(), "pebble");
         let root = dir.path().join("root.pem");
         std::fs::write(&root, &own.pem).unwrap();
-        let (listen, management, dns, dns_management) = (free(ip), free(ip), free(ip), free(ip));
+        let [listen, management, dns, dns_management] = free(ip);
         let names = Command::new("pebble-challtestsrv")
             .args(["-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""])
             .args(["-dns01", &dns.to_string(), "-management", &dns_management.to_string()])
@@ -91,8 +93,8 @@ impl Pebble {
             .stderr(Stdio::null())
             .spawn();
         let names = Running(names.unwrap());
-        let closed = || free(Ipv4Addr::LOCALHOST.into()).port();
-        let ports = if manner.closed { (closed(), closed()) } else { (edge.http.port(), edge.tls.port()) };
+        let [http, tls] = free(Ipv4Addr::LOCALHOST.into());
+        let ports = if manner.closed { (http.port(), tls.port()) } else { (edge.http.port(), edge.tls.port()) };
         write_config(dir.path(), listen, management, manner, ports);
         let ca = spawn(dir.path(), dns, manner);
         let directory = format!("https://{listen}/dir");
