@@ -3,7 +3,7 @@
 //! The rules (law): nothing sent -> always another backend. Sent, no answer -> only idempotent methods (RFC 9110
 //! 9.2.2) or an `Idempotency-Key`, and only while the body can be sent again; the same where a small answer breaks of
 //! which the client has nothing yet. Answer begun towards the client -> never again. A backend tried in this request is
-//! not tried again while another is left.
+//! not tried again while another is left; with none left, once more if its connection broke: it may just have died.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -125,6 +125,7 @@ async fn attempts(
                 exchange.tried.push(slot);
             }
         }
+        exchange.broke = matches!(failure, Failure::Backend { fault, .. } if fault.is_transport());
         exchange.now = Instant::now();
         exchange.refresh();
     }

@@ -65,10 +65,12 @@ pub(crate) struct Exchange {
     sticky: Option<u64>,
     /// Slots this request was sent to.
     pub(crate) tried: Vec<u32>,
-    /// To so many of them before all backends were down: who comes up after that may have it again,
+    /// To so many of them before its second chance: who is up after that may have it again,
     pub(crate) bygone: usize,
     /// but only once: it may be what takes them down.
     pub(crate) second_chance: bool,
+    /// Its last connection broke, or could not be used: nothing shows that anybody lives there.
+    pub(crate) broke: bool,
     /// Slots that could not be reached since the last pause: nothing was sent there.
     pub(crate) unreached: Vec<u32>,
     pub(crate) avoid_site: Option<Arc<str>>,
@@ -142,6 +144,7 @@ impl Exchange {
             tried: Vec::new(),
             bygone: 0,
             second_chance: true,
+            broke: false,
             unreached: Vec::new(),
             avoid_site: None,
         }))
@@ -225,6 +228,23 @@ impl Exchange {
     /// All backends went down after it was sent, and whoever returns may have it. With `fail_open` they are asked as they are.
     pub(crate) fn outlives_all(&self, forward: &Forward) -> bool {
         self.second_chance && !forward.fail_open && !self.pool.members.iter().any(Member::usable)
+    }
+
+    /// It was lost with the last one it could be sent to, who may just have died and be called down in a moment: it may have
+    /// that one again, as one that came a moment later would. For a retry of the budget, as it may also live, and break
+    /// whatever it is sent.
+    pub(crate) fn takes_second_chance(&mut self, forward: &Forward) -> bool {
+        let lost = self.second_chance && self.broke && forward.maintenance.is_none();
+        if !lost || !self.worth_waiting_for() || !self.afford(forward, self.now) {
+            return false;
+        }
+        self.use_second_chance();
+        true
+    }
+
+    /// From now on it may go once more to each of those that had it.
+    pub(crate) fn use_second_chance(&mut self) {
+        (self.bygone, self.second_chance) = (self.tried.len(), false);
     }
 
     pub(crate) fn worth_waiting_for(&self) -> bool {

@@ -94,15 +94,20 @@ async fn choose(
             // Places at backends that are full come free without a snapshot.
             Picked::Wait if exchange.pool.members.iter().any(Member::usable) => PAUSE / 10,
             Picked::Wait => PAUSE,
-            // Sent to every one of them: what the last one did is the answer.
-            Picked::Nobody if exchange.was_everywhere(forward) => return Err(last_word(exchange, fault)),
+            // Sent to every one of them: what the last one did is the answer, unless that one broke off.
+            Picked::Nobody if exchange.was_everywhere(forward) => {
+                if !exchange.takes_second_chance(forward) {
+                    return Err(last_word(exchange, fault));
+                }
+                PAUSE
+            }
             Picked::Nobody if forward.maintenance.is_some() || !exchange.worth_waiting_for() => {
                 return Err(last_word(exchange, fault));
             }
             // Those that could not be reached, or went down over this request, may be back in a moment.
             Picked::Nobody => {
                 if !exchange.tried.is_empty() && exchange.outlives_all(forward) {
-                    (exchange.bygone, exchange.second_chance) = (exchange.tried.len(), false);
+                    exchange.use_second_chance();
                 }
                 PAUSE
             }
