@@ -283,6 +283,7 @@ mod tests {
         relais_control::parse("test", &text).unwrap_or_else(|errors| panic!("{errors}")).config
     }
 
+    // Where a port must still be free a moment later, the address is the test's own: no connection leaves from it.
     const PLAIN: &str = "protocol = \"http\"\nredirect = false";
     const TLS: &str = "protocol = \"https\"";
 
@@ -300,9 +301,9 @@ mod tests {
     #[test]
     fn a_removed_address_is_closed_and_its_port_is_free_again() {
         let mut bench = Bench::new();
-        bench.apply(&[("web", "127.0.0.1:0", PLAIN), ("old", "127.0.0.1:0", PLAIN)]);
+        bench.apply(&[("web", "127.0.7.1:0", PLAIN), ("old", "127.0.7.1:0", PLAIN)]);
         let old = bench.address("old");
-        let told = bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
+        let told = bench.apply(&[("web", "127.0.7.1:0", PLAIN)]);
         assert_eq!(told, vec![vec![format!("close old {old}")]; 2]);
         assert!(TcpListener::bind(old).is_ok(), "nobody holds it any more");
     }
@@ -310,11 +311,11 @@ mod tests {
     #[test]
     fn an_address_may_come_back_before_the_workers_have_closed_it() {
         let mut bench = Bench::new();
-        bench.apply(&[("web", "127.0.0.1:0", PLAIN), ("old", "127.0.0.1:0", PLAIN)]);
+        bench.apply(&[("web", "127.0.7.2:0", PLAIN), ("old", "127.0.7.2:0", PLAIN)]);
         let address = bench.address("old");
         let held = bench.sockets.lock().open[1].group.sockets[0].try_clone().unwrap();
-        bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
-        bench.apply(&[("web", "127.0.0.1:0", PLAIN), ("old", &address.to_string(), PLAIN)]);
+        bench.apply(&[("web", "127.0.7.2:0", PLAIN)]);
+        bench.apply(&[("web", "127.0.7.2:0", PLAIN), ("old", &address.to_string(), PLAIN)]);
         assert_eq!(bench.address("old"), address);
         drop(held);
     }
@@ -380,7 +381,7 @@ mod tests {
     #[test]
     fn after_release_nobody_holds_the_port() {
         let mut bench = Bench::new();
-        bench.apply(&[("web", "127.0.0.1:0", PLAIN)]);
+        bench.apply(&[("web", "127.0.7.3:0", PLAIN)]);
         let address = bench.address("web");
         bench.sockets.release();
         assert!(TcpListener::bind(address).is_ok());

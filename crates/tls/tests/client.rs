@@ -130,7 +130,7 @@ async fn every_wait_has_an_end() {
 #[tokio::test]
 async fn what_is_no_answer_is_said() {
     let client = Client::new(None).unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.7.1:0").await.unwrap().local_addr().unwrap();
     let fault = ask(&client, &format!("http://{closed}/"), LONG).await.unwrap_err();
     assert!(fault.message.contains("cannot connect to") && fault.message.contains("refused"), "{fault}");
     assert!(!fault.sent);

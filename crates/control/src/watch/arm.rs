@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     async fn nudged(nudges: &mut mpsc::Receiver<()>, how: &str) {
-        let nudge = tokio::time::timeout(Duration::from_secs(10), nudges.recv()).await;
+        let nudge = tokio::time::timeout(Duration::from_secs(30), nudges.recv()).await;
         nudge.unwrap_or_else(|_| panic!("no event after: {how}")).expect("the watcher lives");
         // The rest of the same edit.
         while tokio::time::timeout(Duration::from_millis(50), nudges.recv()).await.is_ok() {}
@@ -147,10 +147,17 @@ mod tests {
         // Events come in order: the first thing heard is this write, and reading came before it.
         std::fs::write(&file, "one").unwrap();
         nudged(&mut nudges, "written").await;
-        for _ in 0..10 {
-            std::fs::read(&file).unwrap();
+        // On a busy machine the rest of the write may come late; that of reading would come each time.
+        let mut heard = 0;
+        for _ in 0..5 {
+            for _ in 0..10 {
+                std::fs::read(&file).unwrap();
+            }
+            if tokio::time::timeout(Duration::from_millis(300), nudges.recv()).await.is_err() {
+                return;
+            }
+            heard += 1;
         }
-        let more = tokio::time::timeout(Duration::from_millis(300), nudges.recv()).await;
-        assert!(more.is_err(), "reading was heard");
+        panic!("reading was heard {heard} times");
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::probing::{backend, first_probe, nobody, with};
 use crate::probing_tls::tls_backend;
-use crate::support::{Bench, DEADLINE, last_probe};
+use crate::support::{Bench, DEADLINE, probed, result};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -45,10 +45,10 @@ async fn says_and_closes(bytes: &'static [u8]) -> SocketAddr {
 /// What the first probe said, in a fault and in words.
 async fn first_words(text: &str) -> (Result<(), Fault>, Option<String>) {
     let bench = Bench::start(text).await;
-    let status = bench.until("a probe has ended", |status| last_probe(status).is_some()).await;
+    let status = bench.until("a probe has ended", |status| probed(status).is_some()).await;
     bench.stop().await;
-    let probe = status.report.services[0].backends[0].probes[0].clone();
-    (probe.fault.map_or(Ok(()), Err), probe.said.map(|said| said.to_string()))
+    let probe = probed(&status).unwrap();
+    (result(probe), probe.said.as_ref().map(ToString::to_string))
 }
 
 fn check(rule: &str, address: SocketAddr) -> String {
@@ -193,9 +193,9 @@ fn skipped(why: &str) {
 async fn redis(program: &Path, options: &[&str]) -> Redis {
     let address = nobody().await;
     let dir = tempfile::tempdir().unwrap();
-    let port = address.port().to_string();
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
     let child = Command::new(program)
-        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir"])
+        .args(["--port", &port, "--bind", &ip, "--save", "", "--dir"])
         .arg(dir.path())
         .args(options)
         .stdout(Stdio::null())

@@ -9,7 +9,7 @@ use relais_core::{Fault, Health, ProbeReport};
 use tempfile::TempDir;
 
 use crate::probing::{backend, nobody, with};
-use crate::support::{Bench, eventually, last_probe};
+use crate::support::{Bench, eventually, probed};
 
 /// A script in a folder of its own.
 fn script(lines: &str) -> (TempDir, PathBuf) {
@@ -38,9 +38,9 @@ fn check(file: &Path, timeout: &str, backend: &str) -> String {
 
 async fn first(text: &str) -> ProbeReport {
     let bench = Bench::start(text).await;
-    let status = bench.until("a probe has ended", |status| last_probe(status).is_some()).await;
+    let status = bench.until("a probe has ended", |status| probed(status).is_some()).await;
     bench.stop().await;
-    status.report.services[0].backends[0].probes[0].clone()
+    probed(&status).unwrap().clone()
 }
 
 #[tokio::test]
@@ -99,9 +99,15 @@ async fn a_program_knows_whom_it_is_about_and_little_else() {
 #[tokio::test]
 async fn at_the_deadline_nothing_of_it_stays() {
     let (dir, file) = script("echo $$ > \"$0.pid\"; sleep 300 & echo $! > \"$0.child\"; echo started; wait");
-    let probe = first(&check(&file, "500ms", &listening().await)).await;
-    assert_eq!(probe.fault, Some(Fault::ResponseTimeout));
-    assert_eq!(probe.said.as_deref(), Some("started"), "what it said before is told");
+    // On a busy machine a program may be stopped before it has come to its words.
+    for deadline in ["500ms", "2s", "5s"] {
+        let probe = first(&check(&file, deadline, &listening().await)).await;
+        assert_eq!(probe.fault, Some(Fault::ResponseTimeout));
+        if probe.said.is_some() || deadline == "5s" {
+            assert_eq!(probe.said.as_deref(), Some("started"), "what it said before is told");
+            break;
+        }
+    }
     for name in ["check.pid", "check.child"] {
         let id = std::fs::read_to_string(dir.path().join(name)).unwrap();
         // A zombie would still be listed.
@@ -114,8 +120,8 @@ async fn at_the_deadline_nothing_of_it_stays() {
 async fn a_child_left_behind_does_not_hold_up_the_answer() {
     let (dir, file) = script("sleep 5 & echo $! > \"$0.child\"; echo fine");
     let bench = Bench::start(&check(&file, "4s", &listening().await)).await;
-    let status = bench.until("a probe has ended", |status| last_probe(status).is_some()).await;
-    let probe = &status.report.services[0].backends[0].probes[0];
+    let status = bench.until("a probe has ended", |status| probed(status).is_some()).await;
+    let probe = probed(&status).unwrap();
     assert_eq!((probe.fault, probe.said.as_deref()), (None, Some("fine")));
     assert!(probe.took_micros < 4_000_000, "{probe:?}");
     drop(dir);

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::probing::{first_probe, with};
 use crate::probing_tls::tls_backend;
-use crate::support::{Bench, last_probe};
+use crate::support::{Bench, probed};
 
 /// What a server answers: status of HTTP, body, `grpc-status` in the trailers.
 type Says = (u16, &'static [u8], Option<&'static str>);
@@ -100,9 +100,9 @@ async fn anything_but_serving_is_not_good() {
     for (says, fault, words) in cases {
         let (address, _asked) = server(says).await;
         let bench = Bench::start(&check("", address)).await;
-        let status = bench.until("a probe has ended", |status| last_probe(status).is_some()).await;
+        let status = bench.until("a probe has ended", |status| probed(status).is_some()).await;
         bench.stop().await;
-        let probe = &status.report.services[0].backends[0].probes[0];
+        let probe = probed(&status).unwrap();
         assert_eq!((probe.fault, probe.said.as_deref()), (Some(fault), words), "{says:?}");
     }
 }

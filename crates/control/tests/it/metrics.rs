@@ -9,7 +9,7 @@ use std::time::Duration;
 use relais_core::{Fault, Health};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Bench, answering, converse, eventually};
+use crate::support::{Bench, answering, converse, eventually, own_ip};
 
 fn head(metrics: &str) -> String {
     format!("[listener.http]\naddress = \"127.0.0.1:8080\"\nredirect = false\n[metrics]\naddress = {metrics}\n")
@@ -19,7 +19,7 @@ fn head(metrics: &str) -> String {
 async fn busy() -> (Bench, TcpListener) {
     let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = good.local_addr().unwrap();
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let dead = free_address().await;
     let text = format!(
         "{}[service.api]\nhosts = [\"a.fr\"]\nbackends = [\"{address}\", \"{dead}\"]\n{}",
         head("false"),
@@ -161,9 +161,8 @@ async fn a_refused_file_shows() {
     bench.stop().await;
 }
 
-/// At an address that no connection to elsewhere leaves from: what was free a moment ago still is.
 async fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.9:0").await.unwrap().local_addr().unwrap()
+    TcpListener::bind((own_ip(), 0)).await.unwrap().local_addr().unwrap()
 }
 
 async fn get(address: SocketAddr, target: &str) -> Option<(u16, String)> {
@@ -189,7 +188,7 @@ async fn the_listener_serves_metrics_alone_and_follows_the_file() {
 
 #[tokio::test]
 async fn an_address_in_use_is_an_alarm_until_it_is_free() {
-    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = TcpListener::bind((own_ip(), 0)).await.unwrap();
     let address = taken.local_addr().unwrap();
     let bench = Bench::start(&format!("{}{}", head(&format!("\"{address}\"")), answering("a"))).await;
     let status = bench.until("the alarm", |s| s.alarms.iter().any(|alarm| alarm.about == "metrics")).await;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Bench, HEAD, last_probe};
+use crate::support::{Bench, HEAD, probed, result};
 
 /// What a backend was asked: version, host, path. Over HTTP/1.1 the kind of the handshake stands for the host.
 pub(crate) type Asked = (Version, String, String);
@@ -80,9 +81,9 @@ fn with(backend: &str) -> String {
 
 async fn first_probe(text: &str) -> Result<(), Fault> {
     let bench = Bench::start(text).await;
-    let status = bench.until("a probe has ended", |status| last_probe(status).is_some()).await;
+    let status = bench.until("a probe has ended", |status| probed(status).is_some()).await;
     bench.stop().await;
-    last_probe(&status).unwrap()
+    result(probed(&status).unwrap())
 }
 
 #[tokio::test]
@@ -133,11 +134,13 @@ async fn tls_that_the_system_does_not_trust() {
 async fn a_backend_without_tls_fails_the_handshake_and_a_silent_one_the_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let silent: Arc<AtomicBool> = Arc::default();
+    let heeded = Arc::clone(&silent);
     tokio::spawn(async move {
         let mut kept = Vec::new();
-        for number in 0.. {
+        loop {
             let Ok((mut stream, _)) = listener.accept().await else { return };
-            if number == 0 {
+            if !heeded.load(Relaxed) {
                 let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -146,6 +149,7 @@ async fn a_backend_without_tls_fails_the_handshake_and_a_silent_one_the_time() {
     });
     let text = with(&format!("{{ addr = \"{address}\", tls = {{ verify = false }} }}"));
     assert_eq!(first_probe(&text).await, Err(Fault::Tls));
+    silent.store(true, Relaxed);
     assert_eq!(first_probe(&text).await, Err(Fault::ResponseTimeout));
 }
 

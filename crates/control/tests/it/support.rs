@@ -1,13 +1,15 @@
 //! A control loop on a bench: real files in a temporary directory, hooks that remember what they were told.
 
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use relais_control::{Control, Handle, ListenerHooks, Loaded, Setup, Status};
-use relais_core::{Anchor, Event, Fault, Snapshot};
+use relais_core::{Anchor, Event, Fault, ProbeReport, Snapshot};
 use relais_store::Store;
 use relais_tls::CertStore;
 use tempfile::TempDir;
@@ -187,6 +189,14 @@ impl Bench {
     }
 }
 
+/// A loopback address no other test uses, and no connection leaves from: a port that was free there a moment ago still is.
+pub(crate) fn own_ip() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let pid = std::process::id();
+    let byte = |value: u32| u8::try_from(value % 200).unwrap() + 20;
+    IpAddr::V4(Ipv4Addr::new(127, byte(pid), byte(pid / 200), NEXT.fetch_add(1, Relaxed)))
+}
+
 /// Waits until `look` finds something.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
     let end = Instant::now() + DEADLINE;
@@ -219,10 +229,15 @@ pub(crate) async fn converse(
     (code, body)
 }
 
-/// The last probe's fault of the first backend; `None`: no probe yet.
-pub(crate) fn last_probe(status: &Status) -> Option<Result<(), Fault>> {
+/// The first probe of the first backend; `None`: none yet. One that a busy machine left unwatched says nothing.
+pub(crate) fn probed(status: &Status) -> Option<&ProbeReport> {
     let backend = status.report.services.first()?.backends.first()?;
-    backend.probes.last().map(|probe| probe.fault.map_or(Ok(()), Err))
+    backend.probes.iter().find(|probe| probe.fault != Some(Fault::Unwatched))
+}
+
+/// What it came to.
+pub(crate) fn result(probe: &ProbeReport) -> Result<(), Fault> {
+    probe.fault.map_or(Ok(()), Err)
 }
 
 fn hooks() -> (ListenerHooks, Arc<Mutex<Vec<Hooked>>>) {

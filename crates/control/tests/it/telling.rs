@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{Bench, HEAD};
+use crate::support::{Bench, HEAD, own_ip};
 
 /// A log that is kept.
 #[derive(Clone, Default)]
@@ -48,7 +48,8 @@ async fn a_death_and_a_return_are_one_line_each_with_the_evidence() {
     let subscriber = tracing_subscriber::fmt().json().with_writer(kept.clone()).finish();
     // The bench runs on this thread alone, so it is enough to listen here.
     let _listening = tracing::subscriber::set_default(subscriber);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // It comes back at the same port, which nobody takes meanwhile.
+    let listener = TcpListener::bind((own_ip(), 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let text = format!(

@@ -146,13 +146,17 @@ async fn saved_between_parse_and_start() {
 #[tokio::test]
 async fn a_bad_save_is_told_once_and_a_good_one_heals() {
     let bench = Bench::start(&with("zero")).await;
-    bench.write("not a config");
+    // In one step: a look at a file that is half written would be another judgement.
+    let save = |text: &str| {
+        std::fs::write(bench.dir.path().join("new"), text).unwrap();
+        std::fs::rename(bench.dir.path().join("new"), bench.path()).unwrap();
+    };
+    save("not a config");
     let status = bench.until("the refusal", |status| status.reload.outcome == Outcome::Refused).await;
     assert_eq!(status.reload.trigger, Trigger::Watch);
-    // The same bytes by another way: a look, but no second judgement.
-    std::fs::write(bench.dir.path().join("new"), "not a config").unwrap();
-    std::fs::rename(bench.dir.path().join("new"), bench.path()).unwrap();
-    bench.write(&with("one"));
+    // The same bytes in another file: a look, but no second judgement.
+    save("not a config");
+    save(&with("one"));
     sees(&bench, "one").await;
     let metrics = bench.handle.metrics().await.unwrap();
     assert!(metrics.contains("relais_config_reloads_total{result=\"refused\"} 1\n"), "{metrics}");

@@ -71,7 +71,7 @@ async fn a_ca_that_dies_in_an_order_ends_it_and_leaves_nothing_up() {
 async fn a_ca_that_hangs_or_refuses_connections_costs_a_bounded_time() {
     let edge = Edge::new().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.7.1:0").await.unwrap().local_addr().unwrap();
     for (address, said) in [(silent.local_addr().unwrap(), "gave no answer in 200ms"), (closed, "refused")] {
         let mut ca = clerk::ca(clerk::authority(format!("http://{address}/dir")));
         ca.patience =
