@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
 use relais_core::config::DnsChallenge;
-use relais_tls::acme::dns::{Dns, Undo};
+use relais_tls::acme::dns::{Dns, Failed, Undo};
 
 use crate::fake_dns::Late;
 use crate::knot::Knot;
@@ -40,16 +40,24 @@ async fn every_name_server_must_show_it() {
 async fn one_that_never_shows_it_is_named_and_the_record_removed() {
     let Some(knot) = Knot::start_beside(&[("a.test", SECOND)], &["127.0.0.3"]).await else { return };
     let never = Late::start(at("127.0.0.3", &knot), "v", usize::MAX, ResponseCode::NXDomain);
-    let failed = present(&dns(&knot, Duration::from_secs(1)), &[("a.test", "v")]).await.unwrap_err();
-    let said = failed.to_string();
-    assert!(
-        said.contains(&format!("{NAME}. was not seen everywhere after 1s: ns2.a.test. does not show it; ")),
-        "{said}"
-    );
-    assert!(said.contains("raise `propagation_timeout`"), "{said}");
+    // On a busy machine a second may pass before the other server was asked twice.
+    for seconds in [1, 5, 20] {
+        let failed = present(&dns(&knot, Duration::from_secs(seconds)), &[("a.test", "v")]).await.unwrap_err();
+        if never.asked() > 1 || seconds == 20 {
+            never_shown(&failed, seconds);
+            break;
+        }
+    }
     assert!(never.asked() > 1, "asked {} times", never.asked());
-    assert_eq!(failed.left, []);
     assert!(knot.texts(NAME).await.is_empty());
+}
+
+#[track_caller]
+fn never_shown(failed: &Failed, seconds: u64) {
+    let said = failed.to_string();
+    let words = format!("{NAME}. was not seen everywhere after {seconds}s: ns2.a.test. does not show it; ");
+    assert!(said.contains(&words) && said.contains("raise `propagation_timeout`"), "{said}");
+    assert_eq!(failed.left, []);
 }
 
 #[tokio::test]
