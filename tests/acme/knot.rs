@@ -178,6 +178,12 @@ fn asked(server: SocketAddr, query: &Query) -> Message {
     socket.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
     socket.send_to(&question.to_vec().unwrap(), server).unwrap();
     let mut packet = [0; 4096];
-    let read = socket.recv(&mut packet).unwrap();
+    let read = loop {
+        match socket.recv(&mut packet) {
+            // The test was stopped meanwhile, and goes on.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => break read.unwrap(),
+        }
+    };
     Message::from_bytes(&packet[..read]).unwrap()
 }

@@ -32,6 +32,15 @@ fn drilled<T>(place: &Place, arguments: &[&str], meanwhile: impl FnOnce() -> T) 
     })
 }
 
+/// As long as it was told, or longer on a busy machine.
+#[track_caller]
+fn was_cut_for(least: f64, shape: &str, told: &str) {
+    let words = format!("dijon was cut ({shape}) for ");
+    let (_, rest) = told.split_once(&words).unwrap_or_else(|| panic!("no {words:?} in\n{told}"));
+    let seconds = rest.split(' ').next().and_then(|word| word.parse::<f64>().ok());
+    assert!(seconds.is_some_and(|seconds| seconds >= least), "{seconds:?} s:\n{told}");
+}
+
 #[test]
 fn a_silent_drill_fails_nobody_and_really_cuts_the_site() {
     let place = Place::new(SITES, LONG);
@@ -44,15 +53,24 @@ fn a_silent_drill_fails_nobody_and_really_cuts_the_site() {
         place.wait_until_cut("dijon");
         place.wait_until_left("dijon");
         let (cut, others) = (place.seen("dijon"), place.seen("thory"));
-        kept.go_on_for(500);
-        assert!(!place.drill()["until"].is_null() && place.drill()["ended"].is_null(), "still cut");
-        assert_eq!(place.seen("dijon"), cut, "neither requests nor checks reach it");
-        assert!(place.seen("thory") > others);
+        let mut steps = 0;
+        while steps < 10 {
+            kept.go_on_for(50);
+            let now = place.seen("dijon");
+            // On a busy machine it may be over by then.
+            if place.drill()["until"].is_null() || !place.drill()["ended"].is_null() {
+                break;
+            }
+            assert_eq!(now, cut, "neither requests nor checks reach it");
+            steps += 1;
+        }
+        assert!(steps > 0 && place.seen("thory") > others, "{steps} steps");
     });
     assert_eq!(code, Some(0), "{told}");
-    for part in ["PASSED: dijon can be lost", "1 of 1 service kept", "web", "dijon was cut (silent) for 7"] {
+    for part in ["PASSED: dijon can be lost", "1 of 1 service kept", "web"] {
         assert!(told.contains(part), "no {part} in\n{told}");
     }
+    was_cut_for(7.0, "silent", &told);
     place.all_up();
     let back = place.seen("dijon");
     wait_for("the site serves again", || place.seen("dijon") > back + 50);
@@ -88,7 +106,7 @@ fn refused_and_slow_drills_fail_nobody_either() {
             load.go_on_for(100);
         });
         assert_eq!(code, Some(0), "{told}");
-        assert!(told.contains(&format!("dijon was cut ({shape}) for 6")), "{told}");
+        was_cut_for(6.0, shape, &told);
         place.all_up();
         nobody_failed(load);
     }

@@ -15,7 +15,10 @@ pub(crate) mod websocket;
 pub(crate) mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a condition may take to come true. Generous: the machine may be busy, and a test that holds never waits
@@ -39,6 +42,51 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 #[track_caller]
 pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     until(what, || holds().then_some(()));
+}
+
+/// Runs a test that must keep up with the edge, as where that does something by itself after a second. When it fails and
+/// stood still for `most` or longer meanwhile, that shows nothing, and it is made again. What the edge does wrong it does
+/// again.
+pub(crate) fn keeping_up(most: Duration, test: impl Fn()) {
+    for _ in 0..9 {
+        let pulse = Pulse::start();
+        let Err(failure) = catch_unwind(AssertUnwindSafe(&test)) else { return };
+        let longest = pulse.longest();
+        if longest < most {
+            resume_unwind(failure);
+        }
+        eprintln!("it stood still for {longest:?}: again");
+    }
+    test();
+}
+
+/// A thread that wants to run all the time, and notes when it could not.
+struct Pulse {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Pulse {
+    fn start() -> Pulse {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut longest = Duration::ZERO;
+            while !stopped.load(Relaxed) {
+                let from = Instant::now();
+                std::thread::sleep(Duration::from_millis(5));
+                longest = longest.max(from.elapsed());
+            }
+            longest
+        });
+        Pulse { stop, thread }
+    }
+
+    /// For how long it could not run, at most.
+    fn longest(self) -> Duration {
+        self.stop.store(true, Relaxed);
+        self.thread.join().unwrap()
+    }
 }
 
 /// A loopback address no other test uses.

@@ -147,6 +147,7 @@ impl Conn<TcpStream> {
             match self.stream.read(&mut block) {
                 Ok(0) => return false,
                 Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return true,
                 Err(error) => panic!("{error}"),
             }
@@ -169,6 +170,7 @@ impl Conn<TcpStream> {
         while sent < most {
             match self.stream.write(&block[..block.len().min(most - sent)]) {
                 Ok(n) => sent += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
                 Err(error) => panic!("{error}"),
             }
@@ -199,7 +201,14 @@ impl<S: Read + Write> Conn<S> {
     #[track_caller]
     fn fill(&mut self) -> bool {
         let mut block = [0; 64 << 10];
-        match self.stream.read(&mut block) {
+        let read = loop {
+            match self.stream.read(&mut block) {
+                // Also where the test was stopped and goes on: a wait with an end is not taken up again.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
             Ok(0) => false,
             Ok(n) => {
                 self.buffer.extend_from_slice(&block[..n]);

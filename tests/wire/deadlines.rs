@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::support::certs;
 use crate::support::edge::{Edge, Setup};
 use crate::support::h2::Client;
+use crate::support::keeping_up;
 use crate::support::raw::{Plain, Raw};
 use crate::support::wire::{Conn, get, ok, timed};
 
@@ -75,21 +76,25 @@ fn an_http2_connection_without_a_request_is_closed() {
 
 #[test]
 fn half_a_head_is_answered_408_and_closed() {
-    let edge = short("headers", &Raw::new());
-    let mut client = edge.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n");
-    let rest = ends_at_its_deadline(client);
-    assert!(rest.starts_with("HTTP/1.1 408 "), "{rest}");
+    keeping_up(SET / 2, || {
+        let edge = short("headers", &Raw::new());
+        let mut client = edge.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n");
+        let rest = ends_at_its_deadline(client);
+        assert!(rest.starts_with("HTTP/1.1 408 "), "{rest}");
+    });
 }
 
 #[test]
 fn the_408_speaks_for_the_edge_by_its_own_name() {
-    let backend = Raw::new();
-    let edge = Setup::to(&[&backend]).and("[edge]\nname = \"edge-7\"\ntimeout.headers = \"300ms\"").start();
-    let mut client = edge.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n");
-    let status = client.answer().get("proxy-status").unwrap().to_owned();
-    assert!(status.starts_with("edge-7; error=http_request_error"), "{status}");
+    keeping_up(SET / 5, || {
+        let backend = Raw::new();
+        let edge = Setup::to(&[&backend]).and("[edge]\nname = \"edge-7\"\ntimeout.headers = \"300ms\"").start();
+        let mut client = edge.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n");
+        let status = client.answer().get("proxy-status").unwrap().to_owned();
+        assert!(status.starts_with("edge-7; error=http_request_error"), "{status}");
+    });
 }
 
 #[test]
@@ -243,20 +248,22 @@ fn an_http2_client_that_makes_no_room_for_its_answer_is_given_up() {
 /// Slow is not silent: every byte in time counts, also when the whole takes many deadlines.
 #[test]
 fn an_http2_client_that_reads_slowly_gets_all_of_it() {
-    let backend = Raw::new();
-    let edge = limited("body", "2s", &backend);
-    let client = Client::with_room(edge.http(), 16 << 10);
-    let mut call = client.get("/big");
-    let (mut upstream, _) = backend.request();
-    let body = crate::support::noise(200_000);
-    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n").send(&body);
-    assert_eq!(call.head().status(), 200);
-    let mut got = Vec::new();
-    while let Some(data) = call.data() {
-        got.extend_from_slice(&data.unwrap());
-        std::thread::sleep(Duration::from_millis(250));
-    }
-    crate::support::assert_same(&got, &body);
+    keeping_up(SET, || {
+        let backend = Raw::new();
+        let edge = limited("body", "2s", &backend);
+        let client = Client::with_room(edge.http(), 16 << 10);
+        let mut call = client.get("/big");
+        let (mut upstream, _) = backend.request();
+        let body = crate::support::noise(200_000);
+        upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n").send(&body);
+        assert_eq!(call.head().status(), 200);
+        let mut got = Vec::new();
+        while let Some(data) = call.data() {
+            got.extend_from_slice(&data.unwrap());
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        crate::support::assert_same(&got, &body);
+    });
 }
 
 #[test]
@@ -282,19 +289,21 @@ fn a_backend_that_does_not_answer_is_504() {
 
 #[test]
 fn the_time_for_an_answer_counts_from_the_end_of_the_request() {
-    let backend = Raw::new();
-    let edge = Setup::to(&[&backend]).with("timeout.response = \"600ms\"").start();
-    let mut client = edge.connect();
-    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 12\r\n\r\n");
-    let (mut upstream, _) = backend.request();
-    // A slow body, in pieces closer together than the deadline, longer than it in all.
-    for _ in 0..12 {
-        std::thread::sleep(Duration::from_millis(100));
-        client.send("x");
-        assert_eq!(upstream.bytes(1), b"x");
-    }
-    upstream.send(ok("x"));
-    assert_eq!(client.answer().status(), 200);
+    keeping_up(SET / 2, || {
+        let backend = Raw::new();
+        let edge = Setup::to(&[&backend]).with("timeout.response = \"600ms\"").start();
+        let mut client = edge.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 12\r\n\r\n");
+        let (mut upstream, _) = backend.request();
+        // A slow body, in pieces closer together than the deadline, longer than it in all.
+        for _ in 0..12 {
+            std::thread::sleep(Duration::from_millis(100));
+            client.send("x");
+            assert_eq!(upstream.bytes(1), b"x");
+        }
+        upstream.send(ok("x"));
+        assert_eq!(client.answer().status(), 200);
+    });
 }
 
 #[test]

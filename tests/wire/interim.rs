@@ -6,7 +6,10 @@ use crate::support::edge::Setup;
 use crate::support::h2::{Backend, Call, Client, Served};
 use crate::support::raw::Raw;
 use crate::support::wire::{get, ok};
-use crate::support::{assert_same, noise, wait_for};
+use crate::support::{assert_same, keeping_up, noise, wait_for};
+
+/// Less than the second after which the edge asks for the body by itself.
+const SOON: Duration = Duration::from_millis(500);
 
 const EXPECTING: &str = "PUT /upload HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
 
@@ -28,21 +31,25 @@ fn the_body_is_asked_for_when_the_backend_wants_it() {
 
 #[test]
 fn the_body_is_never_asked_for_when_the_backend_refuses_it() {
-    for (line, status) in [("417 Expectation Failed", 417), ("413 Content Too Large", 413), ("401 Unauthorized", 401)] {
-        let backend = Raw::new();
-        let edge = Setup::to(&[&backend]).start();
-        let mut client = edge.connect();
-        client.send(EXPECTING);
-        let (mut upstream, _) = backend.request();
-        upstream.send(format!("HTTP/1.1 {line}\r\nContent-Length: 2\r\n\r\nno"));
-        // The very first head is the final one: no 100 before it.
-        let head = client.head();
-        assert_eq!(head.status(), status);
-        assert_eq!(client.body(&head), b"no");
-        // Where the body would begin is not known any more, so the connection must not be used again.
-        client.ends();
-        upstream.ends();
-    }
+    keeping_up(SOON, || {
+        for (line, status) in
+            [("417 Expectation Failed", 417), ("413 Content Too Large", 413), ("401 Unauthorized", 401)]
+        {
+            let backend = Raw::new();
+            let edge = Setup::to(&[&backend]).start();
+            let mut client = edge.connect();
+            client.send(EXPECTING);
+            let (mut upstream, _) = backend.request();
+            upstream.send(format!("HTTP/1.1 {line}\r\nContent-Length: 2\r\n\r\nno"));
+            // The very first head is the final one: no 100 before it.
+            let head = client.head();
+            assert_eq!(head.status(), status);
+            assert_eq!(client.body(&head), b"no");
+            // Where the body would begin is not known any more, so the connection must not be used again.
+            client.ends();
+            upstream.ends();
+        }
+    });
 }
 
 #[test]
@@ -302,23 +309,27 @@ fn the_body_of_an_http2_client_is_asked_for_when_the_backend_wants_it() {
 
 #[test]
 fn the_body_of_an_http2_client_is_never_asked_for_when_the_backend_refuses_it() {
-    for (line, status) in [("417 Expectation Failed", 417), ("413 Content Too Large", 413), ("401 Unauthorized", 401)] {
-        let backend = Raw::new();
-        let edge = Setup::to(&[&backend]).start();
-        let client = Client::plain(edge.http());
-        let mut call = expecting(&client);
-        let (mut upstream, _) = backend.request();
-        upstream.send(format!("HTTP/1.1 {line}\r\nContent-Length: 2\r\n\r\nno"));
-        assert!(call.interim().is_none(), "the very first head is the final one");
-        assert_eq!(call.head().status(), status);
-        assert_eq!(call.finish().unwrap().0, b"no");
-        upstream.ends();
-        // Only the stream is over.
-        let mut call = client.get("/next");
-        let (mut upstream, _) = backend.request();
-        upstream.send(ok("next"));
-        assert_eq!(call.finish().unwrap().0, b"next");
-    }
+    keeping_up(SOON, || {
+        for (line, status) in
+            [("417 Expectation Failed", 417), ("413 Content Too Large", 413), ("401 Unauthorized", 401)]
+        {
+            let backend = Raw::new();
+            let edge = Setup::to(&[&backend]).start();
+            let client = Client::plain(edge.http());
+            let mut call = expecting(&client);
+            let (mut upstream, _) = backend.request();
+            upstream.send(format!("HTTP/1.1 {line}\r\nContent-Length: 2\r\n\r\nno"));
+            assert!(call.interim().is_none(), "the very first head is the final one");
+            assert_eq!(call.head().status(), status);
+            assert_eq!(call.finish().unwrap().0, b"no");
+            upstream.ends();
+            // Only the stream is over.
+            let mut call = client.get("/next");
+            let (mut upstream, _) = backend.request();
+            upstream.send(ok("next"));
+            assert_eq!(call.finish().unwrap().0, b"next");
+        }
+    });
 }
 
 #[test]
@@ -337,22 +348,24 @@ fn the_body_of_an_http2_client_is_asked_for_after_a_while_when_the_backend_says_
 
 #[test]
 fn an_http2_client_that_does_not_wait_for_100_is_not_told_to_go_on() {
-    let backend = Raw::new();
-    let edge = Setup::to(&[&backend]).start();
-    let client = Client::plain(edge.http());
-    let mut call = expecting(&client);
-    let (mut upstream, _) = backend.request();
-    call.send(b"body", true);
-    // A second request that was answered shows that the edge has read what came before it.
-    let mut other = client.get("/other");
-    let (mut beside, _) = backend.request();
-    beside.send(ok("other"));
-    assert_eq!(other.finish().unwrap().0, b"other");
-    upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
-    assert_eq!(upstream.bytes(4), b"body");
-    upstream.send(ok("stored"));
-    assert!(call.interim().is_none());
-    assert_eq!(call.finish().unwrap().0, b"stored");
+    keeping_up(SOON, || {
+        let backend = Raw::new();
+        let edge = Setup::to(&[&backend]).start();
+        let client = Client::plain(edge.http());
+        let mut call = expecting(&client);
+        let (mut upstream, _) = backend.request();
+        call.send(b"body", true);
+        // A second request that was answered shows that the edge has read what came before it.
+        let mut other = client.get("/other");
+        let (mut beside, _) = backend.request();
+        beside.send(ok("other"));
+        assert_eq!(other.finish().unwrap().0, b"other");
+        upstream.send("HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(upstream.bytes(4), b"body");
+        upstream.send(ok("stored"));
+        assert!(call.interim().is_none());
+        assert_eq!(call.finish().unwrap().0, b"stored");
+    });
 }
 
 #[test]
