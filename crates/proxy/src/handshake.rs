@@ -78,6 +78,7 @@ async fn finish(mut accept: Accept<Socket>) -> io::Result<TlsStream<Socket>> {
     .await?;
     let (socket, session) = stream.get_mut();
     socket.hold_no_more();
+    socket.read_ahead();
     let asked = session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0);
     if !asked || session.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
         poll_fn(|cx| socket.poll_release(cx)).await?;

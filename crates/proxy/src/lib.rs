@@ -6,6 +6,7 @@
 //! files nor the store nor the control loop.
 
 mod access;
+mod ahead;
 mod alive;
 mod answer;
 mod attempt;

@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::ahead::Ahead;
+
 /// As many bytes are worth putting together: a head and a short body.
 const SHORT: usize = 1 << 10;
 
@@ -43,11 +45,18 @@ pub(crate) struct Socket {
     holds: bool,
     /// What was: it goes before all that is written later.
     held: Vec<u8>,
+    /// What is read goes through it.
+    ahead: Option<Ahead>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, holds: false, held: Vec::new() }
+        Self { stream, holds: false, held: Vec::new(), ahead: None }
+    }
+
+    /// Reads ahead from here on: whoever reads asks for little at a time.
+    pub(crate) fn read_ahead(&mut self) {
+        self.ahead = Some(Ahead::default());
     }
 
     /// Holds back what is written from here on, until something more is to be read and is not there.
@@ -111,7 +120,10 @@ impl Deref for Socket {
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let read = match &mut this.ahead {
+            Some(ahead) => ahead.poll_read(&mut this.stream, cx, buf),
+            None => Pin::new(&mut this.stream).poll_read(cx, buf),
+        };
         if this.holds && read.is_pending() {
             // The other end waits for it, as for the second answer to its hello (RFC 8446 4.1.4).
             ready!(this.poll_release(cx))?;
