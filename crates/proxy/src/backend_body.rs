@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::h2_client::Line;
+use crate::hush;
 use crate::stream_body::StreamBody;
 
 /// The body of an answer.
@@ -67,7 +68,7 @@ impl Body for BackendBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             BackendBody::H1(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Broken::H1)))
+                hush::poll_frame(incoming, cx).map(|frame| frame.map(|frame| frame.map_err(Broken::H1)))
             }
             BackendBody::H2(received) => received.poll(cx).map(|frame| frame.map(|frame| frame.map_err(Broken::H2))),
         }

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use crate::cut::Gated;
 use crate::exchange::Exchange;
 use crate::h2_client;
+use crate::hush;
 use crate::line::{Carries, Line};
 use crate::pool::Slot;
 use crate::sender::Sender;
@@ -286,7 +287,7 @@ async fn handshake(goal: &Goal, mut io: UpstreamIo) -> Result<Sender, Fault> {
             .await
             .map_err(|_| Fault::Reset)?;
         let driver = tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
+            if let Err(error) = hush::drive(connection.with_upgrades()).await {
                 tracing::trace!(%error, "connection to a backend ended");
             }
         });

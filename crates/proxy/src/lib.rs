@@ -27,6 +27,7 @@ mod h2_server;
 mod handshake;
 pub mod headers;
 mod hedge;
+mod hush;
 mod identity;
 mod interim;
 mod kept;
