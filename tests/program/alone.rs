@@ -1,5 +1,5 @@
-//! A service that loses its only backend: who asked what may be repeated waits a moment for a return, and nobody is asked
-//! twice for what may not.
+//! A service that loses its only backend, or all: who asked what may be repeated waits a moment for a return, and nobody is
+//! asked twice for what may not.
 
 use crate::support::edge::{Edge, Setup};
 use crate::support::process::Process;
@@ -70,4 +70,46 @@ fn a_killed_backend_that_does_not_return_is_waited_for_and_no_longer_than_that()
     let answer = edge.connect().ask(get("/"));
     assert_eq!(answer.status(), 503, "{}", answer.head.raw);
     assert!(answer.get("retry-after").is_some(), "{}", answer.head.raw);
+}
+
+/// Their kernels take connections, which is all that is checked, and nobody answers.
+#[test]
+fn who_asks_where_all_stand_still_is_told_soon_and_who_waited_is_answered_when_they_go_on() {
+    for number in [1, 2] {
+        let backends: Vec<Process> = (0..number).map(|_| Process::start()).collect();
+        let list: Vec<String> = backends.iter().map(|backend| format!("{:?}", backend.address())).collect();
+        let edge =
+            Setup::services(&format!("[service.web]\nhosts = [\"*\"]\nbackends = [{}]\n", list.join(", "))).start();
+        backends.iter().for_each(|backend| edge.wait_for_health(backend, "up"));
+        let mut client = edge.connect();
+        for n in 0..150 * number {
+            assert_eq!(client.ask(get(&format!("/before/{n}"))).status(), 200);
+        }
+        backends.iter().for_each(Process::stop);
+        let mut patient: Vec<Conn> = (0..12)
+            .map(|n| {
+                let mut client = edge.connect();
+                client.send(if n < 6 { get(&format!("/patient/{n}")) } else { post(&format!("/patient/{n}"), "x") });
+                client
+            })
+            .collect();
+        let still =
+            |backend: &Process| edge.backend(backend)["why"].as_str().unwrap().contains("lets all requests wait");
+        wait_for("status says so", || backends.iter().any(still));
+        for _ in 0..3 {
+            let answer = client.ask(get("/told"));
+            assert_eq!(answer.status(), 503, "{}", answer.head.raw);
+            assert!(answer.get("retry-after").is_some(), "{}", answer.head.raw);
+            assert!(answer.text().contains("no backend answers"), "{}", answer.text());
+        }
+        backends.iter().for_each(Process::resume);
+        for client in &mut patient {
+            assert_eq!(client.answer().status(), 200);
+        }
+        assert_eq!(client.ask(get("/after")).status(), 200);
+        wait_for("status says no more of it", || !backends.iter().any(still));
+        let executed: Vec<String> = backends.iter().flat_map(Process::executed).collect();
+        let paid = executed.iter().filter(|line| line.starts_with("POST")).count();
+        assert_eq!(paid, 6, "each once");
+    }
 }

@@ -67,6 +67,7 @@ pub(crate) fn write(transition: &Transition) {
         }
         Transition::Trial { service } => beside_checks(service, None),
         Transition::Believed { service, believed } => beside_checks(service, Some(*believed)),
+        Transition::Still { service, still } => standing(service, *still),
         Transition::Service { service, available } => availability(service, *available),
         Transition::Checks { lag, services } => checks(*lag, *services),
         Transition::Certificate { name, step } => certificate(name, step),
@@ -94,6 +95,18 @@ fn beside_checks(service: &str, believed: Option<bool>) {
             tracing::warn!(service, "its checks fail and its requests succeed: the checks are not believed");
         }
         Some(true) => tracing::info!(service, "its checks are believed again"),
+    }
+}
+
+/// Whether all backends of a service let requests wait.
+fn standing(service: &str, still: bool) {
+    if still {
+        tracing::warn!(
+            service,
+            "every backend has stopped to answer requests: those that may be repeated and come now are not kept waiting"
+        );
+    } else {
+        tracing::info!(service, "no longer does every backend let all requests wait");
     }
 }
 

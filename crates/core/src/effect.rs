@@ -311,6 +311,14 @@ pub enum Transition {
         /// They are, again.
         believed: bool,
     },
+    /// All backends of a service have stopped to answer requests, which is unusual by their own past; or one answers again,
+    /// or all are down.
+    Still {
+        /// Which service.
+        service: Arc<str>,
+        /// They have.
+        still: bool,
+    },
     /// More backends are checked than this machine can, or no longer.
     Checks {
         /// How late each check comes; `None`: in time again.

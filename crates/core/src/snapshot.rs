@@ -61,6 +61,9 @@ pub struct Pool {
     pub timers: Timers,
     /// Its backends: by tier, then as in the file.
     pub members: Vec<Member>,
+    /// Every usable one has stopped to answer requests, which is unusual by its own past: what is sent there from now on and
+    /// waits longer than answers used to take waits in vain, unless something is answered meanwhile.
+    pub still: bool,
     /// Counters; kept as long as the service's name stays.
     pub stats: Arc<ServiceStats>,
     /// State of the balancer and the retry budget that readers share; kept as long as the service's name stays.

@@ -181,6 +181,10 @@ async fn one(
             }
             failed(exchange, forward, member, fault, fault.as_str(), started, ticket)
         }
+        Outcome::InVain => {
+            ticket.attempted(member, "in_vain", started);
+            Next::GiveUp(Failure::NoBackend("no backend answers: each lets requests wait that it used to answer soon"))
+        }
         Outcome::Rescued(fault) => failed(exchange, forward, member, fault, "rescued", started, ticket),
         Outcome::Overtaken(by) => {
             ticket.attempted(member, "hedge_slower", started);

@@ -39,6 +39,8 @@ pub(crate) enum Outcome {
     Failed(Fault),
     /// The backend was declared down while the attempt waited there.
     Rescued(Fault),
+    /// It waited for longer than is usual where nobody answers any more.
+    InVain,
     /// The client's body failed.
     Client(BodyFault),
     /// Another backend, asked beside this one, was faster.

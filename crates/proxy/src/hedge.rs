@@ -37,8 +37,13 @@ pub(crate) type Second<'a> = Pin<Box<dyn Future<Output = Option<Better>> + Send 
 
 /// After how long a wait for the head of an answer another backend is asked beside. `None`: never.
 pub(crate) fn unusual_after(exchange: &Exchange, forward: &Forward) -> Option<Duration> {
+    if forward.retry.hedge || !exchange.has_attempts(forward) { None } else { unusual(exchange) }
+}
+
+/// Longer than that practically no answer of its kind took. `None`: not known, or it may change something.
+pub(crate) fn unusual(exchange: &Exchange) -> Option<Duration> {
     let harmless = exchange.head.method.is_safe() && exchange.body.is_none() && !exchange.stream;
-    if !harmless || forward.retry.hedge || !exchange.has_attempts(forward) {
+    if !harmless {
         return None;
     }
     let slowest = slowest(&heads(&exchange.pool)).map(Duration::from_micros)?;

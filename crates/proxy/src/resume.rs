@@ -179,6 +179,7 @@ async fn find(
             // Another version there, or no ranges: the next one may have what is missing.
             Outcome::Answer(_) | Outcome::Overtaken(_) => ticket.attempted(&member, "not_resumable", started),
             Outcome::Failed(fault) | Outcome::Rescued(fault) => ticket.attempted(&member, fault.as_str(), started),
+            Outcome::InVain => ticket.attempted(&member, "in_vain", started),
             Outcome::NotSent => ticket.attempted(&member, "closed_before_sent", started),
             Outcome::Client(fault) => return Err(fault.into()),
         }

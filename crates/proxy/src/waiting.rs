@@ -170,7 +170,14 @@ impl<'a> Wait<'a> {
                     ask_after = second.is_none().then(|| after + contract);
                     continue;
                 }
-                return Outcome::Failed(Fault::ResponseTimeout);
+                if self.in_vain().is_some() {
+                    return Outcome::InVain;
+                }
+                if self.longest() <= response {
+                    return Outcome::Failed(Fault::ResponseTimeout);
+                }
+                // It answers again: this one too.
+                continue;
             }
             self.asked = Instant::now();
         }
@@ -184,6 +191,9 @@ impl<'a> Wait<'a> {
         if !self.pressed || !self.exchange.replayable() {
             return response;
         }
+        if let Some(enough) = self.in_vain() {
+            return response.min(enough);
+        }
         let doubtful = |member: &Member| member.trial.is_some() || (self.forward.fail_open && member.mute);
         let mut members = pool.members.iter();
         if members.any(|member| member.backend.slot == self.backend.slot && doubtful(member)) {
@@ -191,6 +201,16 @@ impl<'a> Wait<'a> {
         } else {
             response
         }
+    }
+
+    /// After how long it waits in vain: nobody answered any more when it was sent, and none of them does by now. What was sent
+    /// before goes on waiting, and shows when that is over.
+    fn in_vain(&self) -> Option<Duration> {
+        let (exchange, pool) = (self.exchange, &self.exchange.pool);
+        if !pool.still || !exchange.newest().still || self.backend.latency_at() > self.asked_first.0 {
+            return None;
+        }
+        hedge::unusual(exchange).map(|time| time.max(pool.timers.wait))
     }
 
     /// What the fleet has said about the backend since the attempt began, if it is a reason to go.

@@ -245,6 +245,7 @@ fn service_state(config: &Config, service: &Arc<Service>, old: Option<ServiceSta
             pool: None,
             available: None,
             trials: Trials::default(),
+            still: false,
         },
     }
 }

@@ -17,7 +17,7 @@ use crate::outlier::{Accused, Crowd, Reason, Tally, Terms, differs, judge, suspi
 use crate::time::Instant;
 
 /// Pools are compared once per contract, within these bounds.
-const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+pub(super) const TICK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// A slice ends when its backends had so many answers each, or after this time.
 const ENOUGH: u64 = 20;
 const LONGEST_SLICE: Duration = Duration::from_secs(30);
@@ -107,18 +107,26 @@ impl Fleet {
         let alarm = Alarm::Compare(index_u32(index));
         let tick = self.services[index].timers.failover_within.clamp(TICK.0, TICK.1);
         if self.outlier_rule(index).is_none() {
-            self.agenda.cancel(alarm);
             self.pardon(index, now);
+        }
+        if self.rule_for_all(index).is_none() {
+            self.agenda.cancel(alarm);
+            self.note_still(index, false);
         } else if self.agenda.at(alarm).is_none() {
             self.agenda.set(alarm, now + tick);
         }
     }
 
-    /// The rule of a service whose backends can be compared.
-    pub(super) fn outlier_rule(&self, index: usize) -> Option<Outlier> {
+    /// The rule of a service whose backends are looked at, each by itself.
+    fn rule_for_all(&self, index: usize) -> Option<Outlier> {
         let service = self.services.get(index)?;
         let rule = &service.forward.as_ref()?.outlier;
-        (rule.is_on() && service.members.len() > 1).then(|| rule.clone())
+        (rule.is_on() && !service.members.is_empty()).then(|| rule.clone())
+    }
+
+    /// The rule of a service whose backends can be compared.
+    pub(super) fn outlier_rule(&self, index: usize) -> Option<Outlier> {
+        self.rule_for_all(index).filter(|_| self.services[index].members.len() > 1)
     }
 
     /// The rule of a backend's service.
@@ -146,7 +154,16 @@ impl Fleet {
     pub(super) fn compare(&mut self, index: u32, now: Instant) {
         let Some(index) = usize::try_from(index).ok().filter(|index| *index < self.services.len()) else { return };
         self.follow_outliers(index, now);
-        let Some(rule) = self.outlier_rule(index) else { return };
+        let Some(rule) = self.rule_for_all(index) else { return };
+        if self.outlier_rule(index).is_some() {
+            self.compare_members(index, &rule, now);
+        } else {
+            self.look_for_stalls(index, &rule);
+        }
+        self.follow_still(index, &rule);
+    }
+
+    fn compare_members(&mut self, index: usize, rule: &Outlier, now: Instant) {
         let members = self.services[index].members.clone();
         for slot in &members {
             let Some(entry) = self.entries.get_mut(slot) else { continue };
@@ -155,15 +172,15 @@ impl Fleet {
         }
         let mut crowds: [Option<Crowd>; SLICES + 1] = std::array::from_fn(|_| None);
         let mut accused: Vec<(u32, Accused)> =
-            members.iter().filter_map(|slot| Some((*slot, self.accused(*slot, &rule, &mut crowds)?))).collect();
+            members.iter().filter_map(|slot| Some((*slot, self.accused(*slot, rule, &mut crowds)?))).collect();
         accused.sort_by(|(_, a), (_, b)| b.weight.total_cmp(&a.weight));
         for (slot, accused) in accused {
-            if self.can_lose(slot, &rule) {
-                self.eject(slot, accused, &rule, now);
+            if self.can_lose(slot, rule) {
+                self.eject(slot, accused, rule, now);
             }
         }
-        self.leave_outdone(index, &rule, now);
-        self.leave_useless(index, &rule, now);
+        self.leave_outdone(index, rule, now);
+        self.leave_useless(index, rule, now);
         self.follow_better(index, now);
         self.end_slice(index, now);
     }

@@ -49,6 +49,7 @@ impl Fleet {
             let same = service.pool.as_ref().is_some_and(|pool| {
                 Arc::ptr_eq(&pool.service, &service.service)
                     && pool.timers == service.timers
+                    && pool.still == service.still
                     && same_members(&pool.members, &members)
             });
             if same {
@@ -62,6 +63,7 @@ impl Fleet {
                 service: Arc::clone(&service.service),
                 timers: service.timers.clone(),
                 members,
+                still: service.still,
                 stats: Arc::clone(&service.stats),
                 shared: Arc::clone(&service.shared),
                 order,

@@ -5,20 +5,26 @@
 //! Not answering is held against what a backend itself did before. A service whose answers take long by nature is not
 //! accused, and what all have in common ends the search. One by one no more are left than the pool can lose; a preferred tier
 //! of which each one fails is left as a whole, however large, as long as somebody behind it is not known to do the same.
+//!
+//! Where all of a service stand still there is nobody to leave them for. That is said to those who ask then: what waits longer
+//! than answers used to take waits in vain. They are asked all the same, and what waits there already shows when that is over.
 
 use std::time::Duration;
 
 use relais_config::Outlier;
 
 use super::Fleet;
-use super::outliers::{SLICES, SPANS};
+use super::outliers::{SLICES, SPANS, TICK};
 use super::state::Entry;
+use crate::effect::Transition;
 use crate::outlier::{Accused, Reason, Tally};
 use crate::time::Instant;
 use crate::words::short;
 
 /// Looks in a row that must find a backend stalled: a pause of two contracts is nothing yet.
 const LOOKS: u32 = 2;
+/// Looks in a row, and contracts, after which all of a service surely stand still.
+const SURELY: (u32, u32) = (5, 3);
 /// It is unusual that a request waits for longer than the contract when one in so many answers took so long.
 const FEW: u64 = 20;
 /// Fewest requests that say anything of one backend: those that wait in vain, whatever `passive_fall` says, and answers.
@@ -53,11 +59,11 @@ impl Entry {
 }
 
 impl Entry {
-    /// Has stopped to answer, which is unusual by its own past.
-    fn stands_still(&self, rule: &Outlier, contract: Duration) -> bool {
+    /// Has stopped to answer for so many looks, which is unusual by its own past.
+    fn stands_still(&self, looks: u32, rule: &Outlier, contract: Duration) -> bool {
         let life = Tally::read(&self.backend.stats);
         let known = life.answers() >= u64::from(rule.volume) && life.seldom_slower_than(contract, FEW);
-        self.stall.looks >= LOOKS && self.usable() && known
+        self.stall.looks >= looks && self.usable() && known
     }
 
     /// Lets requests wait, and has answered none lately: whatever it is left for, they need not wait there.
@@ -126,7 +132,27 @@ impl Fleet {
         }
     }
 
-    fn look_for_stalls(&mut self, index: usize, rule: &Outlier) {
+    /// Whether all that can take requests have stopped to answer, for long enough to be no pause.
+    pub(super) fn follow_still(&mut self, index: usize, rule: &Outlier) {
+        let contract = self.services[index].timers.failover_within;
+        let looks = (contract * SURELY.1).as_micros().div_ceil(contract.clamp(TICK.0, TICK.1).as_micros());
+        let looks = u32::try_from(looks).unwrap_or(u32::MAX).max(SURELY.0);
+        let surely = |entry: &Entry| entry.stands_still(looks, rule, contract);
+        let still = rule.slow_factor > 0 && self.anyone_usable(index, None) && self.usable(index).all(surely);
+        self.note_still(index, still);
+    }
+
+    pub(super) fn note_still(&mut self, index: usize, still: bool) {
+        let state = &mut self.services[index];
+        if std::mem::replace(&mut state.still, still) == still {
+            return;
+        }
+        let service = std::sync::Arc::clone(&state.service.name);
+        self.changes.services.insert(index);
+        self.changes.notes.push(Transition::Still { service, still });
+    }
+
+    pub(super) fn look_for_stalls(&mut self, index: usize, rule: &Outlier) {
         let passive_fall = self.services[index].timers.passive_fall;
         let need = if passive_fall == 0 { rule.volume } else { passive_fall };
         for slot in &self.services[index].members {
@@ -140,7 +166,7 @@ impl Fleet {
             return Vec::new();
         }
         let contract = self.services[index].timers.failover_within;
-        let stalled = self.usable(index).filter(|entry| entry.stands_still(rule, contract));
+        let stalled = self.usable(index).filter(|entry| entry.stands_still(LOOKS, rule, contract));
         stalled
             .map(|entry| {
                 let waiting = entry.backend.stats.overdue.get();

@@ -358,6 +358,8 @@ pub(super) struct ServiceState {
     /// Whether any backend can be picked; `None`: not known yet.
     pub(super) available: Option<bool>,
     pub(super) trials: Trials,
+    /// All that can take requests have stopped to answer.
+    pub(super) still: bool,
 }
 
 /// One word of the operator.

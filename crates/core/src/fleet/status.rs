@@ -16,6 +16,8 @@ use crate::time::Instant;
 
 /// After so long it is no news any more how a backend or a site came up.
 const NEWS: Duration = Duration::from_secs(600);
+/// Said of who is up and answers nothing, while there is nobody better.
+const STILL: &str = "lets all requests wait, which is unusual; so does every other";
 
 pub(super) fn report(fleet: &Fleet, now: Instant) -> Report {
     Report {
@@ -109,6 +111,7 @@ fn backend_report(fleet: &Fleet, entry: &Entry, now: Instant) -> BackendReport {
     let site = fleet.words.get(&Target::Site(Arc::clone(&id.site)));
     let word = [own, site].into_iter().flatten().max_by_key(|word| word.word);
     let since = word.map_or(entry.since, |word| entry.since.max(word.since));
+    let still = fleet.services[entry.service].still && entry.usable();
     let said = entry.agent.said.as_ref();
     let since = said.map_or(since, |said| since.max(said.since));
     BackendReport {
@@ -119,7 +122,7 @@ fn backend_report(fleet: &Fleet, entry: &Entry, now: Instant) -> BackendReport {
         health: fleet.shown(entry),
         admin: entry.admin,
         since,
-        why: words_about(entry, word, now),
+        why: if still { STILL.to_owned() } else { words_about(entry, word, now) },
         inflight: entry.backend.inflight(),
         succeeded: entry.succeeded(),
         failed: entry.backend.stats.failed.get(),

@@ -39,6 +39,11 @@ impl Rig {
         (0..waiting).map(|_| self.member(address).backend.wait_long()).collect()
     }
 
+    /// Whether readers are told that nobody of the service answers.
+    fn still(&self) -> bool {
+        self.snapshot.pools[0].still
+    }
+
     fn fallen(&self) -> Vec<&str> {
         let members = &self.snapshot.pools[0].members;
         let down = members.iter().filter(|member| member.health == Health::Down);
@@ -231,4 +236,97 @@ fn who_was_not_asked_is_not_accused_of_what_the_others_answered() {
         rig.answers(A2, 0, 100, ms(20));
         rig.until(ms(1_100), |rig| rig.fallen() == [A1, A2]);
     }
+}
+
+/// One backend with a past of answers that took so long.
+fn alone(edit: impl FnOnce(&mut relais_config::Forward), took: Duration) -> Rig {
+    let mut rig = started(config(vec![service("api", vec![backend("a", A1, 1)], edit)]));
+    for _ in 0..5 {
+        rig.answers(A1, 50, 0, took);
+        rig.run(ms(1_000));
+    }
+    rig
+}
+
+#[test]
+fn that_all_stand_still_is_said_and_nobody_goes_down_for_it() {
+    for (mut rig, all) in [(alone(|_| {}, ms(20)), &[A1][..]), (with_past(|_| {}, ms(20)), &[A1, A2, B1, B2])] {
+        for address in all {
+            rig.answers(address, 50, 0, ms(20));
+        }
+        rig.run(ms(1_000));
+        let waiting: Vec<_> = all.iter().map(|address| rig.wait_at(address, 3)).collect();
+        rig.run(ms(4_000));
+        assert!(!rig.still(), "a pause");
+        rig.until(ms(1_100), Rig::still);
+        let said = |still| move |note: &Transition| matches!(note, Transition::Still { still: s, .. } if *s == still);
+        assert_eq!(rig.logged(said(true)), 1);
+        assert!(rig.why(A1).contains("lets all requests wait"), "{}", rig.why(A1));
+        rig.run(ms(60_000));
+        assert!(rig.still() && rig.fallen().is_empty(), "as long as they wait");
+        rig.answers(A1, 1, 0, ms(20));
+        rig.until(ms(1_100), |rig| !rig.still());
+        assert_eq!((rig.logged(said(true)), rig.logged(said(false))), (1, 1));
+        drop(waiting);
+    }
+}
+
+#[test]
+fn what_waited_goes_and_nothing_is_said_of_those_that_nobody_waits_for() {
+    let mut rig = alone(|_| {}, ms(20));
+    let waiting = rig.wait_at(A1, 10);
+    rig.until(ms(6_100), Rig::still);
+    drop(waiting);
+    rig.until(ms(1_100), |rig| !rig.still());
+    // It falls: then that is what is wrong.
+    let _waiting = rig.wait_at(A1, 10);
+    rig.until(ms(6_100), Rig::still);
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(2_100), |rig| rig.fallen() == [A1] && !rig.still());
+}
+
+#[test]
+fn a_pause_a_slow_service_and_one_that_answers_anything_do_not_stand_still() {
+    let mut rig = alone(|_| {}, ms(20));
+    for _ in 0..10 {
+        let waiting = rig.wait_at(A1, 50);
+        rig.run(ms(4_000));
+        assert!(!rig.still(), "a pause");
+        rig.answers(A1, 50, 0, ms(4_000));
+        drop(waiting);
+        rig.answers(A1, 2_000, 0, ms(20));
+    }
+    let _waiting = rig.wait_at(A1, 50);
+    for _ in 0..20 {
+        rig.run(ms(1_000));
+        rig.answers(A1, 1, 0, ms(20));
+        assert!(!rig.still(), "it answers");
+    }
+    rig.run(ms(20_000));
+    assert!(!rig.still(), "what waited while it answered waits for something else");
+    let never = |mut rig: Rig, waiting: usize| {
+        let _waiting = rig.wait_at(A1, waiting);
+        rig.run(ms(30_000));
+        assert!(!rig.still());
+    };
+    never(alone(|_| {}, ms(5_000)), 50);
+    never(alone(|_| {}, ms(20)), 2);
+    never(alone(|forward| forward.outlier.slow_factor = 0, ms(20)), 50);
+    never(alone(|forward| forward.outlier.max_ejected_percent = 0, ms(20)), 50);
+    never(started(config(vec![service("api", vec![backend("a", A1, 1)], |_| {})])), 50);
+    // One in twenty took so long: reports, or clients that wait for news.
+    let mut mixed = alone(|_| {}, ms(20));
+    mixed.answers(A1, 20, 0, ms(30_000));
+    mixed.run(ms(1_000));
+    never(mixed, 50);
+}
+
+#[test]
+fn a_long_contract_lets_them_stand_still_for_longer() {
+    let mut rig = alone(|forward| forward.failover_within = ms(5_000), ms(20));
+    rig.run(ms(5_000));
+    let _waiting = rig.wait_at(A1, 3);
+    rig.run(ms(20_000));
+    assert!(!rig.still());
+    rig.until(ms(10_100), Rig::still);
 }

@@ -27,7 +27,7 @@ impl Rig {
         self.event(Event::Served { slot: member.backend.slot, result });
     }
 
-    fn logged(&self, note: impl Fn(&Transition) -> bool) -> usize {
+    pub(super) fn logged(&self, note: impl Fn(&Transition) -> bool) -> usize {
         self.notes().iter().filter(|one| note(one)).count()
     }
 }
