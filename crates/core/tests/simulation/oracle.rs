@@ -501,11 +501,23 @@ impl Oracle {
         let own = self.known.get(id).map_or(0, |known| recent(&known.downs, left));
         let site = self.site_downs.get(&id.site).map_or(0, |downs| recent(downs, left));
         let ejected = until.map_or(Duration::ZERO, |until| until.since(since));
+        let ejected = ejected.max(self.wait_before(id, since));
         let rounds = self.timers.rise + 1;
         self.timers.down_interval.mul_f64(1.0 + self.timers.jitter) * rounds
             + self.timers.probe_timeout * 2
             + (left.since(since) + self.hold(own.max(site))).max(ejected)
             + self.contract
+    }
+
+    /// What is left of a wait that began before it was wholly good, as where its checks passed all along: it is as long as
+    /// the flaps were recent then.
+    fn wait_before(&self, id: &BackendId, since: Instant) -> Duration {
+        let Some(known) = self.known.get(id) else { return Duration::ZERO };
+        let began = known.good_since.map(|good| good.max(known.downs.last().copied().unwrap_or_default()));
+        began.filter(|began| *began < since).map_or(Duration::ZERO, |began| {
+            let site = self.site_downs.get(&id.site).map_or(0, |downs| recent(downs, began));
+            (began + self.hold(recent(&known.downs, began).max(site))).since(since)
+        })
     }
 
     fn hold(&self, outages: usize) -> Duration {
