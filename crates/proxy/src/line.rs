@@ -391,7 +391,9 @@ mod tests {
                 reads_until(&mut line, |line| line.asking == Asking::Calm).await;
                 assert!(asks(&line));
                 // What was sent last may still be lost: that is noticed too, and no single lost question ends it.
-                assert_eq!((timeout(&line), first_question(&line)), (Some(CALM), ASK_AFTER));
+                // Longer where this look came late.
+                assert!(timeout(&line).is_some_and(|limit| limit >= CALM), "{:?}", timeout(&line));
+                assert_eq!(first_question(&line), ASK_AFTER);
                 line.write_all(&[0]).await.unwrap();
                 assert!(!asks(&line));
                 assert_eq!(timeout(&line), Some(EVERY * 2));
