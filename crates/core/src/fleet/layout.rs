@@ -179,7 +179,7 @@ impl Fleet {
                 // Another transport: connections made for the old one must not be reused, health is.
                 self.agenda.cancel_all(entry.slot());
                 entry.backend = self.new_backend(id.clone(), decl);
-                entry.probe = None;
+                (entry.probe, entry.former) = (None, None);
                 (entry.name.asked, entry.agent.asked) = (None, None);
                 (entry.probe_mark, entry.request_mark, entry.seen_mark, entry.site_mark) = (0, 0, 0, 0);
                 entry.whole_mark = 0;

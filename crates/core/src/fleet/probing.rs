@@ -53,18 +53,19 @@ impl Fleet {
             entry.probe_mark = entry.succeeded();
         }
         let (pressed, whole) = (std::mem::take(&mut entry.pressed), std::mem::take(&mut entry.whole_next));
-        entry.probe = Some(Outstanding { id, sent: now, short, pressed, whole });
+        let lost = now + timeout + GRACE;
+        entry.probe = Some(Outstanding { id, sent: now, lost, short, pressed, whole });
         entry.last_sent = now;
         let (backend, host) = (Arc::clone(&entry.backend), Arc::clone(&entry.host));
         let (addresses, drill) = (Arc::clone(&entry.addresses), self.sites[entry.site].drill);
         let order = ProbeOrder { id, backend, addresses, check, host, drill, connect, timeout };
         self.changes.probes.push(Effect::Probe(order));
         self.unplan(slot);
-        self.agenda.set(Alarm::Overdue(slot), now + timeout + GRACE);
+        self.agenda.set(Alarm::Overdue(slot), lost);
         self.probe_sent(now);
     }
 
-    /// The result of a probe. Any but the latest is ignored.
+    /// The result of a probe. Any but the latest is ignored, and the one that it took the place of.
     pub(super) fn probed(
         &mut self,
         slot: u32,
@@ -75,9 +76,16 @@ impl Fleet {
         now: Instant,
     ) {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
-        let Some(probe) = entry.probe.filter(|probe| probe.id == id) else { return };
-        entry.probe = None;
-        self.agenda.cancel(Alarm::Overdue(slot));
+        let former = entry.former.take_if(|former| former.id == id);
+        if former.is_some() && result.is_err_and(|fault| fault.is_silence() || fault == Fault::Unwatched) {
+            // The shorter one says so sooner.
+            return;
+        }
+        let Some(probe) = former.or(entry.probe.filter(|probe| probe.id == id)) else { return };
+        if former.is_none() {
+            entry.probe = None;
+            self.agenda.cancel(Alarm::Overdue(slot));
+        }
         if entry.recent.len() == RECENT {
             entry.recent.pop_front();
         }
@@ -91,13 +99,27 @@ impl Fleet {
         if result.is_ok() {
             learn(entry, took);
         }
+        let goes_on = former.is_none() && self.go_on_with_former(slot, result);
         if probe.short && result == Err(Fault::ResponseTimeout) {
             // It takes connections and may hang: that is for a whole probe to say, at once, however many workers press.
-            entry.whole_next = true;
+            if let Some(entry) = self.entries.get_mut(&slot) {
+                entry.whole_next |= !goes_on;
+            }
             self.ask_better(slot, now);
         }
         self.weigh(slot, Evidence::Probe(result), Source::Probe(probe), now);
         self.plan(slot, now);
+    }
+
+    /// A shorter probe was answered: the one that it took the place of is waited for alone. Where nothing lives that has no
+    /// point.
+    fn go_on_with_former(&mut self, slot: u32, shorter: Result<(), Fault>) -> bool {
+        let Some(entry) = self.entries.get_mut(&slot) else { return false };
+        let silence = shorter.is_err_and(Fault::is_silence);
+        let Some(former) = entry.former.take_if(|_| !silence) else { return false };
+        entry.probe = Some(Outstanding { whole: true, ..former });
+        self.agenda.set(Alarm::Overdue(slot), former.lost);
+        true
     }
 
     /// Nobody looked at what became of a probe: what it was to find out is still open.
@@ -112,28 +134,72 @@ impl Fleet {
         }
     }
 
-    /// No result came for a probe. A prober always answers: it has lost its way, or this edge was stopped meanwhile.
+    /// No result came for a probe. A prober always answers: it has lost its way, or this edge was stopped meanwhile; or a
+    /// shorter one takes its place.
     pub(super) fn overdue(&mut self, slot: u32, now: Instant) {
-        let Some(probe) = self.entries.get(&slot).and_then(|entry| entry.probe) else { return };
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let Some(probe) = entry.probe else { return };
+        if probe.pressed && self.replaceable(entry, probe, now) {
+            self.replace(slot, now);
+            return;
+        }
+        if now < probe.lost {
+            self.agenda.set(Alarm::Overdue(slot), probe.lost);
+            return;
+        }
         self.probed(slot, probe.id, Err(Fault::Unwatched), now.since(probe.sent), None, now);
     }
 
     /// A worker waits there longer than usual: asks at once whether anything answers.
     pub(super) fn press(&mut self, slot: u32, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        let Some(entry) = self.entries.get(&slot) else { return };
         if entry.health() != Health::Up {
             return;
         }
         match entry.probe {
             None => {
-                entry.pressed = true;
+                if let Some(entry) = self.entries.get_mut(&slot) {
+                    entry.pressed = true;
+                }
                 self.hurry(slot, now);
+            }
+            Some(probe) if self.replaceable(entry, probe, now) => {
+                let fast = self.services[entry.service].timers.fast_interval;
+                let unusual = probe.sent + (entry.slowest * 2).max(fast);
+                if unusual <= now {
+                    self.replace(slot, now);
+                    return;
+                }
+                if let Some(probe) = self.entries.get_mut(&slot).and_then(|entry| entry.probe.as_mut()) {
+                    probe.pressed = true;
+                }
+                self.agenda.set(Alarm::Overdue(slot), unusual);
             }
             Some(probe) if now.since(probe.sent) >= self.services[entry.service].timers.confirm_timeout => {
                 self.ask_better(slot, now);
             }
             Some(_) => {}
         }
+    }
+
+    /// Whether a probe has more time than the question that a waiting request asks: does anything live there? A program of
+    /// the operator's is not started twice; where no check has passed yet nobody knows how long one takes; and in doubt each
+    /// answer is waited for.
+    fn replaceable(&self, entry: &Entry, probe: Outstanding, now: Instant) -> bool {
+        let kind = self.services[entry.service].forward.as_ref().map(|forward| &forward.health.kind);
+        let ours = kind.is_some_and(|kind| !matches!(kind, CheckKind::Exec(_)));
+        let usual = !probe.short && !probe.whole && !entry.counters.in_doubt();
+        let only = entry.former.is_none_or(|former| former.lost <= now);
+        ours && usual && only && entry.health() == Health::Up && !entry.fastest.is_zero()
+    }
+
+    /// Asks anew, with the short deadline, before the answer to a probe that takes unusually long; it still counts when it
+    /// comes.
+    fn replace(&mut self, slot: u32, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        (entry.former, entry.pressed) = (entry.probe.take(), true);
+        self.agenda.cancel(Alarm::Overdue(slot));
+        self.hurry(slot, now);
     }
 
     /// Asks another backend of the service, the one most likely to answer: only when one does, the next late answer of

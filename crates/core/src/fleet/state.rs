@@ -39,6 +39,8 @@ pub(super) const FLAP_MEMORY: Duration = Duration::from_secs(600);
 pub(super) struct Outstanding {
     pub(super) id: u64,
     pub(super) sent: Instant,
+    /// When it counts as lost.
+    pub(super) lost: Instant,
     /// It has the short, confirming deadline.
     pub(super) short: bool,
     /// It was to be short, or whole, as `pressed` and `whole_next` said.
@@ -104,6 +106,8 @@ pub(super) struct Entry {
     pub(super) drained: Option<Instant>,
     pub(super) held_until: Option<Instant>,
     pub(super) probe: Option<Outstanding>,
+    /// The one before it, which had more time and may still be answered.
+    pub(super) former: Option<Outstanding>,
     pub(super) last_sent: Instant,
     pub(super) last_good: Option<Instant>,
     /// When the present run of failed probes began.
@@ -183,6 +187,7 @@ impl Entry {
             drained: None,
             held_until: None,
             probe: None,
+            former: None,
             last_sent: Instant(0),
             last_good: None,
             bad_since: None,

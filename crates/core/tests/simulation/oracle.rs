@@ -32,8 +32,8 @@ struct Known {
     /// First good probe since the last failed one.
     good_since: Option<Instant>,
     asked: Option<Instant>,
-    /// Slot and id of the probe under way, and when it is given up.
-    under_way: Option<(u32, u64, Instant)>,
+    /// Slot and id of each probe under way, and when it is given up.
+    under_way: Vec<(u32, u64, Instant)>,
     /// Answers since it last came up or began to be sick.
     answers: u64,
     counted_from: Instant,
@@ -104,7 +104,8 @@ impl Oracle {
         self.boot = now;
         self.published = None;
         for known in self.known.values_mut() {
-            (known.asked, known.under_way, known.good_since) = (None, None, None);
+            (known.asked, known.good_since) = (None, None);
+            known.under_way.clear();
         }
     }
 
@@ -117,7 +118,7 @@ impl Oracle {
             };
             if meant && before != Some(word) {
                 known.joined = now;
-                known.under_way = None;
+                known.under_way.clear();
             }
         }
     }
@@ -194,7 +195,8 @@ impl Oracle {
         for (before, after) in both(&old, new) {
             self.kept(before, after);
             if let (true, Some(known)) = (before.admin != after.admin, self.known.get_mut(&after.backend.id)) {
-                (known.joined, known.under_way) = (now, None);
+                known.joined = now;
+                known.under_way.clear();
             }
         }
         for (before, after) in transitions(&old, new) {
@@ -377,10 +379,11 @@ impl Oracle {
         let disabled = self.word(id) == Admin::Disabled;
         self.demand("the disabled are not probed", !disabled, || id.to_string());
         let Some(known) = self.known.get_mut(id) else { return };
-        let busy = known.under_way.is_some_and(|(slot, _, until)| slot == order.backend.slot && now < until);
-        known.under_way = Some((order.backend.slot, order.id, now + order.timeout + Duration::from_secs(2)));
+        known.under_way.retain(|(slot, _, until)| *slot == order.backend.slot && now < *until);
+        let few = known.under_way.len() < 2;
+        known.under_way.push((order.backend.slot, order.id, now + order.timeout + Duration::from_secs(2)));
         let first = known.asked.replace(now).is_none();
-        self.demand("one probe at a time", !busy, || id.to_string());
+        self.demand("no third probe beside two", few, || id.to_string());
         // A name must be known first.
         if first && matches!(order.backend.address, relais_core::config::Address::Socket(_)) {
             let start = self.joined(id);
@@ -392,10 +395,8 @@ impl Oracle {
     /// What a probe really met.
     pub(crate) fn probed(&mut self, id: &BackendId, probe: u64, result: Result<(), Fault>, now: Instant) {
         let Some(known) = self.known.get_mut(id) else { return };
-        if known.under_way.is_none_or(|(_, under_way, _)| under_way != probe) {
-            return;
-        }
-        known.under_way = None;
+        let Some(place) = known.under_way.iter().position(|(_, id, ..)| *id == probe) else { return };
+        known.under_way.remove(place);
         known.good_since = match result {
             Ok(()) => known.good_since.or(Some(now)),
             Err(_) => None,

@@ -612,6 +612,38 @@ fn workers_that_press_do_not_put_off_the_verdict_about_a_site_that_hangs() {
     assert!(longest <= contract * 4 / 5, "{longest:?} of {contract:?}");
 }
 
+/// A check that happens to be under way has more time than is needed to tell silence.
+#[test]
+fn a_cut_that_requests_meet_is_doubted_soon_whatever_checks_are_under_way() {
+    let (mut doubted, mut down) = (Duration::ZERO, Duration::ZERO);
+    for offset in 0..100 {
+        let mut rig = started(two_sites());
+        rig.run(ms(1_000 + 7 * offset));
+        let timers = rig.snapshot.pools[0].timers.clone();
+        let slots = [A1, A2].map(|address| rig.member(address).backend.slot);
+        for address in [A1, A2] {
+            rig.set(address, Err(Fault::ConnectTimeout));
+        }
+        let from = rig.now;
+        let mut suspected = None;
+        while rig.health(A1) != Health::Down {
+            rig.run(ms(1));
+            if rig.now.since(from).as_millis().is_multiple_of(timers.overdue().as_millis()) {
+                slots.iter().for_each(|slot| rig.event(Event::Overdue { slot: *slot }));
+            }
+            if rig.health(A1) == Health::Suspect && rig.health(A2) == Health::Suspect {
+                suspected.get_or_insert(rig.now);
+            }
+            assert!(rig.now.since(from) < ms(5_000), "{:#?}", rig.fleet.report(rig.now));
+        }
+        let least = timers.overdue() + timers.fast_interval + timers.confirm_timeout;
+        let suspected = suspected.unwrap_or(rig.now).since(from);
+        assert!(suspected <= least + ms(10), "{offset}: doubted after {suspected:?}, {least:?} would do");
+        (doubted, down) = (doubted.max(suspected), down.max(rig.now.since(from)));
+    }
+    assert!(down <= doubted + ms(200), "doubted within {doubted:?}, down within {down:?}");
+}
+
 #[test]
 fn who_stays_down_for_another_reason_than_it_fell_for_says_both() {
     let mut rig = started(two_sites());
