@@ -98,3 +98,39 @@ fn a_download_whose_rest_does_not_come_is_continued_elsewhere_and_held_against_i
             && edge.sample("relais_downloads_resumed_total", &[]) == 1.0
     });
 }
+
+/// The contract is long, and so is the time between the first doubt and the verdict.
+#[test]
+fn what_waits_at_a_suspect_backend_is_asked_for_elsewhere_before_the_verdict() {
+    let (backend, other) = (half_heard(), whole());
+    let edge = Setup::services(&format!(
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nfailover_within = \"30s\"\n\
+         [service.web.backends]\ndijon = [\"{}\"]\nthory = [\"{}\"]\n",
+        backend.address(),
+        other.address()
+    ))
+    .start();
+    edge.wait_for_health(&backend, "up");
+    edge.wait_for_health(&other, "up");
+    let (mut lost, mut film) = (edge.connect(), edge.connect());
+    lost.send(get("/lost"));
+    film.send(get("/film"));
+    let head = film.head();
+    let begun = film.bytes(SIZE / 2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| edge.cli(&["drill", "site", "dijon", "--for", "1m"]));
+        // Who waits there has the fleet ask whether anybody lives.
+        wait_for("the drill has begun", || edge.connect().ask(get("/")).text() == "other");
+        assert_eq!((lost.answer().text().as_str(), head.status()), ("other", 200));
+        let rest = film.bytes(SIZE / 2);
+        let log = edge.log();
+        assert!(log.contains("\"backend suspect\"") && !log.contains("\"backend down\""), "{log}");
+        assert_same(&[begun, rest].concat(), &noise(SIZE));
+        let line = edge.access_to("/lost");
+        assert!(line["attempts"].as_str().unwrap().contains(" hedge_slower "), "{line}");
+        assert_eq!(edge.sample("relais_downloads_resumed_total", &[]), 1.0);
+        assert_eq!(edge.sample("relais_backend_errors_total", &[&backend.address()]), 0.0, "doubt is no fault");
+        // Else the drill would be waited for.
+        edge.signal("KILL");
+    });
+}

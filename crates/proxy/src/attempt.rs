@@ -188,10 +188,20 @@ async fn one(
         Outcome::Rescued(fault) => failed(exchange, forward, member, fault, "rescued", started, ticket),
         Outcome::Overtaken(by) => {
             ticket.attempted(member, "hedge_slower", started);
-            // Too late, as its pool shows. No more than that: it may only have paused.
-            member.backend.stats.fail(Fault::ResponseTimeout);
+            late(exchange, member, started);
             answered(exchange, forward, &by.member, by.answer, by.started, ticket).await
         }
+    }
+}
+
+/// Another one that was asked beside was faster.
+fn late(exchange: &Exchange, member: &Member, started: Instant) {
+    let worker = &exchange.client.worker;
+    if started.elapsed() >= exchange.pool.timers.failover_within {
+        // Too late, as its pool shows. No more than that: it may only have paused.
+        member.backend.stats.fail(Fault::ResponseTimeout);
+    } else if worker.connections.slot(&member.backend).is_doubted() {
+        worker.left(member.backend.slot, started, Left::Overtaken);
     }
 }
 

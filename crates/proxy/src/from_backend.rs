@@ -113,8 +113,8 @@ impl std::fmt::Display for Cut {
 impl std::error::Error for Cut {}
 
 impl Cut {
-    /// Nothing has come for a contract on a connection that may be dead, as another one like it was; or for longer, where
-    /// what is on the way may be lost again and again.
+    /// Nothing has come for a contract on a connection that may be dead, as another one like it was, or for a moment where the
+    /// backend itself is suspect; or for longer, where what is on the way may be lost again and again.
     const DOUBT: &str = "backend_doubted";
 
     /// A small answer was not whole when it could be held back no longer. Nothing is lost.
@@ -289,8 +289,12 @@ impl FromBackend {
         let until = self.deadline.into_iter().fold(since + self.patience, Instant::min);
         let hung_until = (self.events && self.slot.is_hung()).then(|| self.silent_until(since));
         // What can be continued elsewhere does not wait on a connection whose neighbour was found dead, nor for long on any.
-        let dead_until = (self.exchange.is_some() && !self.timing.alone).then(|| {
-            let patience = if self.neighbour_died(since) { self.contract } else { self.contract.max(HELD_FOR) };
+        let dead_until = self.exchange.as_ref().filter(|_| !self.timing.alone).map(|exchange| {
+            let patience = match () {
+                () if self.slot.is_doubted() => exchange.pool.timers.overdue(),
+                () if self.neighbour_died(since) => self.contract,
+                () => self.contract.max(HELD_FOR),
+            };
             self.timing.unasked.map_or(since, |at| at.max(since)) + patience
         });
         let reasons = [
@@ -313,9 +317,10 @@ impl FromBackend {
         self.neighbour_died(since) || exchange.afford(forward, Instant::now())
     }
 
-    /// Another backend had the rest, which was waited for here in vain.
+    /// Another backend had the rest, which was waited for here in vain; in doubt not long enough to hold that against anybody.
     pub(crate) fn overtaken(&self) {
-        if self.timing.blocked.is_some_and(|since| !self.neighbour_died(since)) {
+        let long = |since: &Instant| since.elapsed() >= self.contract;
+        if self.timing.blocked.filter(long).is_some_and(|since| !self.neighbour_died(since)) {
             self.worker.fell_silent(&self.backend);
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! For services that ask for it: what may be sent twice, when it is slower than 95 % of its kind. For all others: what changes
 //! nothing, when it has waited for longer than the contract and than practically any answer of its kind ever took. Then it is
-//! hardly slow: its answer does not arrive, as where a path loses all large packets.
+//! hardly slow: its answer does not arrive, as where a path loses all large packets. Or when it waits at a backend that has
+//! become suspect: the verdict may take as long again.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use relais_core::config::Forward;
 use relais_core::stats::BUCKETS;
-use relais_core::{Backend, Choice, Fault, Member, Pool};
+use relais_core::{Backend, Choice, Fault, Health, Member, Pool};
 
 use crate::access::Ticket;
 use crate::connector::{self, Goal};
@@ -42,8 +43,7 @@ pub(crate) fn unusual_after(exchange: &Exchange, forward: &Forward) -> Option<Du
 
 /// Longer than that practically no answer of its kind took. `None`: not known, or it may change something.
 pub(crate) fn unusual(exchange: &Exchange) -> Option<Duration> {
-    let harmless = exchange.head.method.is_safe() && exchange.body.is_none() && !exchange.stream;
-    if !harmless {
+    if !is_harmless(exchange) {
         return None;
     }
     let slowest = slowest(&heads(&exchange.pool)).map(Duration::from_micros)?;
@@ -51,13 +51,25 @@ pub(crate) fn unusual(exchange: &Exchange) -> Option<Duration> {
     Some(slowest.max(exchange.pool.timers.failover_within * 3 / 2))
 }
 
-/// Asks another backend than this one, at another site if there is one. `None`: there is nobody, or no budget for it, or it
-/// lets others wait as well.
+/// Whether a second attempt changes nothing but the load, and the request has one left.
+pub(crate) fn may_ask_beside(exchange: &Exchange, forward: &Forward) -> bool {
+    is_harmless(exchange) && exchange.has_attempts(forward)
+}
+
+fn is_harmless(exchange: &Exchange) -> bool {
+    exchange.head.method.is_safe() && exchange.body.is_none() && !exchange.stream
+}
+
+/// Asks another backend than this one, at another site if there is one. `None`: there is nobody but suspects, or no budget for
+/// it, or it lets others wait as well.
 pub(crate) fn elsewhere<'a>(exchange: &'a Exchange, forward: &'a Forward, first: &Backend) -> Option<Second<'a>> {
     let mut tried = exchange.tried.clone();
     tried.push(first.slot);
     let pool = exchange.newest();
     let Choice::Take(member) = pool.pick(&exchange.ask(&tried, Some(&first.id.site))) else { return None };
+    if member.health != Health::Up {
+        return None;
+    }
     // A pool that is slow as a whole shall not have to do its work twice.
     let struggles = member.backend.stats.overdue.get() * 2 > first.stats.overdue.get();
     if struggles || !exchange.afford(forward, Instant::now()) {

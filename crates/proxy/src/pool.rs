@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http1;
 use parking_lot::Mutex;
 use relais_core::hash::Table;
-use relais_core::{Admin, Backend, Member, Pool, Snapshot};
+use relais_core::{Admin, Backend, Health, Member, Pool, Snapshot};
 use tokio::sync::Notify;
 
 use crate::body::SendBody;
@@ -46,6 +46,8 @@ pub(crate) struct Slot {
     hung: AtomicBool,
     /// The backend answers its checks and no requests.
     stalled: AtomicBool,
+    /// Nothing has been heard from the backend, or from anyone at its site, for a moment.
+    doubted: AtomicBool,
     /// Wakes what waits here whenever one of these changed.
     pub(crate) verdict: Arc<Notify>,
     /// The backend asked to be left alone until then (`Retry-After`), as core counts time.
@@ -104,6 +106,11 @@ impl Slot {
     /// Whether it answers no requests: what may be repeated is better off elsewhere.
     pub(crate) fn is_stalled(&self) -> bool {
         self.stalled.load(Relaxed)
+    }
+
+    /// Whether it may be cut off: what waits here may ask another one beside it.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.doubted.load(Relaxed)
     }
 
     /// Whether it is time to tell the fleet again that something waits here: at most once in `every`.
@@ -197,9 +204,11 @@ impl Slot {
         let died = now.dead && !before.is_some_and(|before| before.dead);
         let hangs = !self.hung.swap(now.hung, Relaxed) && now.hung;
         let stalls = !self.stalled.swap(now.stalled, Relaxed) && now.stalled;
+        let doubted = now.health == Health::Suspect;
+        let doubts = !self.doubted.swap(doubted, Relaxed) && doubted;
         if fell || died {
             self.declare(died);
-        } else if hangs || stalls {
+        } else if hangs || stalls || doubts {
             self.verdict.notify_waiters();
         }
         if before.is_some_and(|before| before.addresses.iter().any(|address| !now.addresses.contains(address))) {

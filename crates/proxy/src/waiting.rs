@@ -72,6 +72,8 @@ pub(crate) struct Wait<'a> {
     backend: &'a Arc<Backend>,
     /// The same request waits elsewhere too.
     beside: bool,
+    /// It was asked elsewhere because this backend is suspect, or nobody was there.
+    doubted: bool,
 }
 
 impl<'a> Wait<'a> {
@@ -99,6 +101,7 @@ impl<'a> Wait<'a> {
             overdue: None,
             backend,
             beside: false,
+            doubted: false,
         }
     }
 
@@ -121,6 +124,9 @@ impl<'a> Wait<'a> {
                 return Outcome::Rescued(fault);
             }
             let (contract, enough) = (exchange.pool.timers.failover_within, exchange.pool.timers.unacknowledged());
+            if second.is_none() && self.begins_to_doubt() {
+                second = hedge::elsewhere(exchange, self.forward, self.backend);
+            }
             // Another connection there was found dead meanwhile: after as long this one counts as dead too, if the request
             // has somewhere to go.
             let doubted = self.slot.distrusted() > self.asked_first && self.may_leave();
@@ -181,6 +187,13 @@ impl<'a> Wait<'a> {
             }
             self.asked = Instant::now();
         }
+    }
+
+    /// Whether it has waited a moment at a backend that is suspect, which is told once.
+    fn begins_to_doubt(&mut self) -> bool {
+        let doubts = self.pressed && self.slot.is_doubted() && !self.beside && !self.doubted;
+        self.doubted |= doubts;
+        doubts && hedge::may_ask_beside(self.exchange, self.forward)
     }
 
     /// How long it waits for a head at most. Where it was sent to one that does not answer its checks, or wrongly, as nobody
