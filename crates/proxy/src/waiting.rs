@@ -124,9 +124,7 @@ impl<'a> Wait<'a> {
                 return Outcome::Rescued(fault);
             }
             let (contract, enough) = (exchange.pool.timers.failover_within, exchange.pool.timers.unacknowledged());
-            if second.is_none() && self.begins_to_doubt() {
-                second = hedge::elsewhere(exchange, self.forward, self.backend);
-            }
+            second = second.or_else(|| self.elsewhere_in_doubt());
             // Another connection there was found dead meanwhile: after as long this one counts as dead too, if the request
             // has somewhere to go.
             let doubted = self.slot.distrusted() > self.asked_first && self.may_leave();
@@ -189,11 +187,13 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// Whether it has waited a moment at a backend that is suspect, which is told once.
-    fn begins_to_doubt(&mut self) -> bool {
-        let doubts = self.pressed && self.slot.is_doubted() && !self.beside && !self.doubted;
-        self.doubted |= doubts;
-        doubts && hedge::may_ask_beside(self.exchange, self.forward)
+    /// Asks elsewhere when it has waited a moment at a backend that is suspect: once.
+    fn elsewhere_in_doubt(&mut self) -> Option<Second<'a>> {
+        if !self.pressed || !self.slot.is_doubted() || self.beside || std::mem::replace(&mut self.doubted, true) {
+            return None;
+        }
+        let may = hedge::may_ask_beside(self.exchange, self.forward);
+        may.then(|| hedge::elsewhere(self.exchange, self.forward, self.backend))?
     }
 
     /// How long it waits for a head at most. Where it was sent to one that does not answer its checks, or wrongly, as nobody
