@@ -1,5 +1,8 @@
 //! The rules every run must keep, checked against what is true in the world. The first breach ends the run.
 
+mod ejections;
+mod returns;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +13,9 @@ use relais_core::{
     Snapshot, Target, Timers, Transition,
 };
 
+use self::ejections::{STALE, too_few};
+use self::returns::recent;
 use crate::world::World;
-
-/// The first ejection, and the longest.
-const HOLD: Duration = Duration::from_secs(10);
-const MAX_HOLD: Duration = Duration::from_secs(300);
-/// Who answers badly is left after so many answers, and not before so long.
-const ANSWERS: u64 = 150;
-const SECONDS: Duration = Duration::from_secs(5);
-/// Who answers most requests wrongly while another does well is left after so many.
-const A_FEW: u64 = 40;
-/// Where little is asked, what was so long ago still counts.
-const STALE: Duration = Duration::from_secs(180);
 
 /// What is known of one backend, from outside.
 #[derive(Debug, Default)]
@@ -250,104 +244,6 @@ impl Oracle {
         }
     }
 
-    /// What a record says of an ejection that has just begun.
-    fn ejection(&mut self, record: &BackendRecord, now: Instant, world: &World) {
-        let begun = record.health == Health::Down && record.since == now;
-        if let Some(known) = self.known.get_mut(&record.id) {
-            known.left_for_better = record.left_for_better;
-        }
-        let Some(until) = record.ejected_until.filter(|until| begun && *until > now) else { return };
-        let saved = self.records.get(&RecordKey::Backend(record.id.clone()));
-        if matches!(saved, Some(Record::Backend(before)) if before.ejected_until == Some(until)) {
-            // Down for something else, before the end of an ejection from which a restart or too few others brought it back.
-            return;
-        }
-        let Some(known) = self.known.get_mut(&record.id) else { return };
-        let well = known.ejected_until.map_or(Duration::ZERO, |until| now.since(until));
-        let forgotten = u32::try_from(well.as_micros() / MAX_HOLD.as_micros()).unwrap();
-        let before = known.ejections.saturating_sub(forgotten);
-        let due = (HOLD * (1 << before.min(16))).min(MAX_HOLD);
-        (known.ejected_until, known.held_until, known.ejections) = (Some(until), Some(until), before + 1);
-        known.ejected_at = Some(now);
-        self.demand("every ejection is longer, within bounds", until.since(now) == due, || {
-            format!("{} for {:?}, not {due:?}", record.id, until.since(now))
-        });
-        let Some(published) = self.published.clone() else { return };
-        let Some(pool) = published.pools.iter().find(|pool| pool.service.name == record.id.service) else { return };
-        // Whoever does well, or did a moment ago, may be left alone with it.
-        let well = |member: &Member| member.usable() && world.was_clean(&member.backend.id.address, now - self.lately);
-        let kept = !too_few(&pool.members, None) || pool.members.iter().any(well);
-        self.demand("no more are ejected than the pool can lose", kept, || record.id.to_string());
-        let process = |member: &Member| world.machines[&member.backend.id.address].process;
-        let all = pool.members.iter().all(|member| {
-            let since = world.sick_since(&member.backend.id.address);
-            let settled = since.is_some_and(|since| since + self.lately <= now);
-            settled && process(member) == process(&pool.members[0])
-        });
-        self.demand("what all share ejects nobody", !all, || record.id.to_string());
-    }
-
-    /// A backend answered a request, rightly or wrongly.
-    pub(crate) fn answered(&mut self, id: &BackendId) {
-        if let Some(known) = self.known.get_mut(id) {
-            known.answers += 1;
-        }
-    }
-
-    /// Who alone of its pool answers badly does not get more than so many requests. What it answered while another did the
-    /// same does not count: the two are each other's median.
-    fn left(&mut self, pool: &Pool, now: Instant, world: &World) {
-        let sick = |member: &&Member| world.clean_since(&member.backend.id.address).is_none();
-        let mut members = pool.members.iter().filter(sick);
-        let (Some(member), None) = (members.next(), members.next()) else { return };
-        let id = &member.backend.id;
-        let Some(since) = world.sick_since(&id.address) else { return };
-        let others = || pool.members.iter().filter(|other| other.backend.slot != member.backend.slot);
-        let since = others().fold(since, |since, other| since.max(world.sick_until(&other.backend.id.address)));
-        let Some(known) = self.known.get_mut(id) else { return };
-        if known.counted_from < since {
-            (known.answers, known.counted_from) = (0, now);
-        }
-        let answers = known.answers;
-        let due = answers >= ANSWERS && known.counted_from + SECONDS <= now;
-        let settled = |id: &BackendId| {
-            let up = self.known.get(id).map_or(now, |known| known.counted_from);
-            self.joined(id).max(up) + SECONDS <= now
-        };
-        if due && others().all(|other| other.usable() && settled(&other.backend.id)) {
-            self.demand("who alone answers badly is left", member.health == Health::Down, || {
-                format!("{id} is {} after {answers} answers, {:?}", member.health, world.machines[&id.address])
-            });
-        }
-    }
-
-    /// Who answers most requests wrongly does not get more than so many, while another does well, however many do the same.
-    fn outdone(&mut self, pool: &Pool, now: Instant, world: &World) {
-        let address = |member: &Member| Arc::clone(&member.backend.id.address);
-        let well = |member: &Member| {
-            let id = &member.backend.id;
-            let up = self.known.get(id).map_or(now, |known| known.up_since.max(self.joined(id)));
-            let since = world.clean_since(&id.address).map(|since| since.max(up));
-            since.filter(|since| member.usable() && *since + SECONDS <= now)
-        };
-        let Some(well) = pool.members.iter().filter_map(well).min() else { return };
-        for member in pool.members.iter().filter(|member| world.fails_most(&address(member))) {
-            let id = &member.backend.id;
-            let Some(since) = world.sick_since(&id.address) else { continue };
-            let since = since.max(well).max(self.joined(id));
-            let Some(known) = self.known.get_mut(id) else { continue };
-            if known.counted_from < since {
-                (known.answers, known.counted_from) = (0, now);
-            }
-            let answers = known.answers;
-            if answers >= A_FEW && known.counted_from + SECONDS <= now {
-                self.demand("who fails is left for one that does well", member.health == Health::Down, || {
-                    format!("{id} is {} after {answers} answers", member.health)
-                });
-            }
-        }
-    }
-
     /// The first snapshot of a process, against what the store held.
     fn remembered(&mut self, new: &Snapshot, now: Instant) {
         for (pool, member) in new.pools.iter().flat_map(|pool| pool.members.iter().map(move |member| (pool, member))) {
@@ -492,53 +388,6 @@ impl Oracle {
         let asked = asked.max(self.joined(id));
         self.demand("nobody is forgotten", asked + bound >= now, || format!("{id}: {:?} ago", now.since(asked)));
     }
-
-    /// Longest time to `Up` for who has been wholly good since then.
-    fn return_bound(&self, id: &BackendId, since: Instant) -> Duration {
-        let until = self.known.get(id).and_then(|known| known.ejected_until);
-        // Left for what it had answered before it was well: its wait begins only then.
-        let down = self.known.get(id).and_then(|known| known.downs.last().copied());
-        let left = down.filter(|down| *down > since && until.is_some_and(|until| until > *down)).unwrap_or(since);
-        let own = self.known.get(id).map_or(0, |known| recent(&known.downs, left));
-        let site = self.site_downs.get(&id.site).map_or(0, |downs| recent(downs, left));
-        let ejected = until.map_or(Duration::ZERO, |until| until.since(since));
-        let ejected = ejected.max(self.wait_before(id, since));
-        let rounds = self.timers.rise + 1;
-        self.timers.down_interval.mul_f64(1.0 + self.timers.jitter) * rounds
-            + self.timers.probe_timeout * 2
-            + (left.since(since) + self.hold(own.max(site))).max(ejected)
-            + self.contract
-    }
-
-    /// What is left of a wait that began before it was wholly good, as where its checks passed all along: it is as long as
-    /// the flaps were recent then.
-    fn wait_before(&self, id: &BackendId, since: Instant) -> Duration {
-        let Some(known) = self.known.get(id) else { return Duration::ZERO };
-        let began = known.good_since.map(|good| good.max(known.downs.last().copied().unwrap_or_default()));
-        began.filter(|began| *began < since).map_or(Duration::ZERO, |began| {
-            let site = self.site_downs.get(&id.site).map_or(0, |downs| recent(downs, began));
-            (began + self.hold(recent(&known.downs, began).max(site))).since(since)
-        })
-    }
-
-    fn hold(&self, outages: usize) -> Duration {
-        if outages < 2 {
-            return Duration::ZERO;
-        }
-        let doublings = u32::try_from(outages - 1).unwrap().min(16);
-        (self.contract * (1 << doublings)).min(Duration::from_secs(60).max(self.contract * 10))
-    }
-}
-
-/// Whether more than half of the enabled backends are out, or all; `without` counts as out.
-fn too_few(members: &[Member], without: Option<u32>) -> bool {
-    let enabled = members.iter().filter(|member| member.admin == Admin::Enabled);
-    let usable = enabled.clone().filter(|m| m.usable() && Some(m.backend.slot) != without).count();
-    usable == 0 || usable * 2 < enabled.count()
-}
-
-fn recent(downs: &[Instant], now: Instant) -> usize {
-    downs.iter().rev().take(16).filter(|at| now.since(**at) < Duration::from_secs(600)).count()
 }
 
 pub(crate) fn member(snapshot: &Snapshot, slot: u32) -> Option<&Member> {
