@@ -110,6 +110,11 @@ impl Fleet {
         self.crowd.room(self.agenda.under_way())
     }
 
+    /// Whether as many probes again as are under way would find room.
+    pub(super) fn room_for_twice(&self) -> bool {
+        self.agenda.under_way() * 2 <= self.crowd.most
+    }
+
     /// Whether a probe may be sent now.
     pub(super) fn may_probe(&self, now: Instant) -> bool {
         self.room_for_probes().is_some_and(|from| from <= now)

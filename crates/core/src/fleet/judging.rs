@@ -66,7 +66,7 @@ impl Fleet {
     pub(super) fn weigh(&mut self, slot: u32, evidence: Evidence, from: Source, now: Instant) {
         let probe = if let Source::Probe(probe) = from { Some(probe) } else { None };
         let Some(entry) = self.entries.get_mut(&slot) else { return };
-        observe(entry, evidence, now);
+        observe(entry, evidence, probe.map(|probe| probe.sent), now);
         if entry.trial.is_some_and(|_| !entry.answers_wrongly()) {
             entry.trial = None;
             self.changes.services.insert(entry.service);
@@ -299,7 +299,8 @@ fn lived(entry: &Entry, from: Source) -> bool {
 }
 
 /// Books what the evidence shows by itself, before it is judged.
-fn observe(entry: &mut Entry, evidence: Evidence, now: Instant) {
+/// `asked`: when the probe was sent that the evidence is of.
+fn observe(entry: &mut Entry, evidence: Evidence, asked: Option<Instant>, now: Instant) {
     let succeeded = entry.succeeded();
     if succeeded > entry.seen_mark {
         let grown = succeeded - entry.seen_mark;
@@ -323,7 +324,7 @@ fn observe(entry: &mut Entry, evidence: Evidence, now: Instant) {
         }
         Evidence::Probe(Err(fault)) => {
             entry.last_fault = Some(fault);
-            entry.bad_since = entry.bad_since.or(Some(entry.last_sent));
+            entry.bad_since = entry.bad_since.or(asked).or(Some(entry.last_sent));
         }
         Evidence::Request(Err(fault)) => entry.last_fault = Some(fault),
         Evidence::Request(Ok(())) => entry.lived_at = Some(now),

@@ -77,8 +77,8 @@ impl Fleet {
     ) {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         let former = entry.former.take_if(|former| former.id == id);
-        if former.is_some() && result.is_err_and(|fault| fault.is_silence() || fault == Fault::Unwatched) {
-            // The shorter one says so sooner.
+        if former.is_some() && result.is_err_and(|fault| !arrived(fault)) {
+            // What did not come the shorter one says sooner: and what had begun before it says nothing of now.
             return;
         }
         let Some(probe) = former.or(entry.probe.filter(|probe| probe.id == id)) else { return };
@@ -111,12 +111,12 @@ impl Fleet {
         self.plan(slot, now);
     }
 
-    /// A shorter probe was answered: the one that it took the place of is waited for alone. Where nothing lives that has no
-    /// point.
+    /// A shorter probe was answered, or late: the one that it took the place of is waited for alone. Where nothing lives, or the
+    /// answer was wrong, there is no point in that.
     fn go_on_with_former(&mut self, slot: u32, shorter: Result<(), Fault>) -> bool {
         let Some(entry) = self.entries.get_mut(&slot) else { return false };
-        let silence = shorter.is_err_and(Fault::is_silence);
-        let Some(former) = entry.former.take_if(|_| !silence) else { return false };
+        let lives = matches!(shorter, Ok(()) | Err(Fault::ResponseTimeout));
+        let Some(former) = entry.former.take_if(|_| lives) else { return false };
         entry.probe = Some(Outstanding { whole: true, ..former });
         self.agenda.set(Alarm::Overdue(slot), former.lost);
         true
@@ -165,7 +165,7 @@ impl Fleet {
             }
             Some(probe) if self.replaceable(entry, probe, now) => {
                 let fast = self.services[entry.service].timers.fast_interval;
-                let unusual = probe.sent + (entry.slowest * 2).max(fast);
+                let unusual = (probe.sent + (entry.slowest * 2).max(fast)).min(probe.lost);
                 if unusual <= now {
                     self.replace(slot, now);
                     return;
@@ -190,7 +190,9 @@ impl Fleet {
         let ours = kind.is_some_and(|kind| !matches!(kind, CheckKind::Exec(_)));
         let usual = !probe.short && !probe.whole && !entry.counters.in_doubt();
         let only = entry.former.is_none_or(|former| former.lost <= now);
-        ours && usual && only && entry.health() == Health::Up && !entry.fastest.is_zero()
+        // Both take a file descriptor.
+        let room = self.room_for_twice();
+        ours && usual && only && room && entry.health() == Health::Up && !entry.fastest.is_zero()
     }
 
     /// Asks anew, with the short deadline, before the answer to a probe that takes unusually long; it still counts when it
@@ -200,6 +202,7 @@ impl Fleet {
         (entry.former, entry.pressed) = (entry.probe.take(), true);
         self.agenda.cancel(Alarm::Overdue(slot));
         self.hurry(slot, now);
+        self.ask_better(slot, now);
     }
 
     /// Asks another backend of the service, the one most likely to answer: only when one does, the next late answer of
@@ -335,6 +338,11 @@ impl Fleet {
             }
         }
     }
+}
+
+/// Whether a fault is something that came from there, and not that nothing did, or not all of it, in time.
+fn arrived(fault: Fault) -> bool {
+    !fault.is_silence() && !matches!(fault, Fault::ResponseTimeout | Fault::BodyMismatch | Fault::Unwatched)
 }
 
 /// A service has nobody, and how its checks go was left to us: a program to run, or a pace set by hand, is not hurried.

@@ -17,7 +17,7 @@ use crate::time::Instant;
 /// After so long it is no news any more how a backend or a site came up.
 const NEWS: Duration = Duration::from_secs(600);
 /// Said of who is up and answers nothing, while there is nobody better.
-const STILL: &str = "lets all requests wait, which is unusual; so does every other";
+const STILL: &str = "lets all requests wait, which is unusual";
 
 pub(super) fn report(fleet: &Fleet, now: Instant) -> Report {
     Report {

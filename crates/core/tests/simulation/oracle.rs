@@ -26,8 +26,8 @@ struct Known {
     /// First good probe since the last failed one.
     good_since: Option<Instant>,
     asked: Option<Instant>,
-    /// Slot and id of each probe under way, and when it is given up.
-    under_way: Vec<(u32, u64, Instant)>,
+    /// Slot, id and deadline of each probe under way, and when it is given up.
+    under_way: Vec<(u32, u64, Duration, Instant)>,
     /// Answers since it last came up or began to be sick.
     answers: u64,
     counted_from: Instant,
@@ -275,11 +275,14 @@ impl Oracle {
         let disabled = self.word(id) == Admin::Disabled;
         self.demand("the disabled are not probed", !disabled, || id.to_string());
         let Some(known) = self.known.get_mut(id) else { return };
-        known.under_way.retain(|(slot, _, until)| *slot == order.backend.slot && now < *until);
-        let few = known.under_way.len() < 2;
-        known.under_way.push((order.backend.slot, order.id, now + order.timeout + Duration::from_secs(2)));
+        known.under_way.retain(|(slot, _, _, until)| *slot == order.backend.slot && now < *until);
+        let shorter = known.under_way.iter().all(|(_, _, timeout, _)| order.timeout < *timeout);
+        // Or the last answer was a wrong one, or none.
+        let few = known.under_way.len() < 2 && (shorter || known.good_since.is_none());
+        let given_up = now + order.timeout + Duration::from_secs(2);
+        known.under_way.push((order.backend.slot, order.id, order.timeout, given_up));
         let first = known.asked.replace(now).is_none();
-        self.demand("no third probe beside two", few, || id.to_string());
+        self.demand("one probe at a time, and beside it a shorter one or one in doubt", few, || id.to_string());
         // A name must be known first.
         if first && matches!(order.backend.address, relais_core::config::Address::Socket(_)) {
             let start = self.joined(id);
