@@ -105,6 +105,10 @@ async fn attempts(
         };
         let Connected { member, reused, link } = connected;
         let slot = member.backend.slot;
+        if exchange.bygone > 0 {
+            // What it may break it has broken once: whoever has it now is the last one.
+            left = 1;
+        }
         match one(exchange, forward, &member, link, reused, ticket).await {
             Next::Done(response) => return Ok(response),
             Next::GiveUp(reason) => return Err(reason),
@@ -188,20 +192,21 @@ async fn one(
         Outcome::Rescued(fault) => failed(exchange, forward, member, fault, "rescued", started, ticket),
         Outcome::Overtaken(by) => {
             ticket.attempted(member, "hedge_slower", started);
-            late(exchange, member, started);
+            late(exchange, member, by.dead, started);
+            // It has had it too, whatever it made of it.
+            exchange.tried.push(by.member.backend.slot);
             answered(exchange, forward, &by.member, by.answer, by.started, ticket).await
         }
     }
 }
 
 /// Another one that was asked beside was faster.
-fn late(exchange: &Exchange, member: &Member, started: Instant) {
-    let worker = &exchange.client.worker;
-    if started.elapsed() >= exchange.pool.timers.failover_within {
+fn late(exchange: &Exchange, member: &Member, dead: bool, started: Instant) {
+    if dead {
+        exchange.client.worker.left(member.backend.slot, started, Left::Overtaken);
+    } else {
         // Too late, as its pool shows. No more than that: it may only have paused.
         member.backend.stats.fail(Fault::ResponseTimeout);
-    } else if worker.connections.slot(&member.backend).is_doubted() {
-        worker.left(member.backend.slot, started, Left::Overtaken);
     }
 }
 

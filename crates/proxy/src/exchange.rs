@@ -204,9 +204,14 @@ impl Exchange {
 
     /// Whether now, in the newest picture, another backend than this one is usable that the request was not sent to.
     pub(crate) fn has_elsewhere(&self, slot: u32) -> bool {
+        self.has_fit(slot, |_| true)
+    }
+
+    /// The same, of those that are `fit`.
+    pub(crate) fn has_fit(&self, slot: u32, fit: impl Fn(&Member) -> bool) -> bool {
         let pool = self.newest();
-        let mut others = pool.members.iter().filter(|member| member.backend.slot != slot && member.usable());
-        others.any(|member| !self.tried.contains(&member.backend.slot))
+        let others = pool.members.iter().filter(|member| member.backend.slot != slot && member.usable());
+        others.filter(|member| fit(member)).any(|member| !self.tried.contains(&member.backend.slot))
     }
 
     /// Whether it may be sent again, and to whom.
@@ -242,7 +247,7 @@ impl Exchange {
         true
     }
 
-    /// From now on it may go once more to each of those that had it.
+    /// From now on it may go once more to one of those that had it.
     pub(crate) fn use_second_chance(&mut self) {
         (self.bygone, self.second_chance) = (self.tried.len(), false);
     }

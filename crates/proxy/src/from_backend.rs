@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use relais_core::{Backend, Event, Fault};
+use relais_core::{Backend, Event, Fault, Health, Member};
 use tokio::sync::futures::OwnedNotified;
 
 use crate::backend_body::BackendBody;
@@ -94,9 +94,10 @@ impl Timing {
         self.blocked
     }
 
-    /// It was looked for elsewhere in vain.
-    pub(crate) fn stay(&mut self) {
-        self.alone = true;
+    /// It was looked for elsewhere in vain: a moment's suspicion does not say that it is nowhere.
+    pub(crate) fn stay(&mut self, doubt: Cut) {
+        self.alone |= !doubt.is_suspicion();
+        self.unasked = Some(Instant::now());
     }
 }
 
@@ -113,16 +114,24 @@ impl std::fmt::Display for Cut {
 impl std::error::Error for Cut {}
 
 impl Cut {
-    /// Nothing has come for a contract on a connection that may be dead, as another one like it was, or for a moment where the
-    /// backend itself is suspect; or for longer, where what is on the way may be lost again and again.
+    /// Nothing has come for a contract on a connection that may be dead, as another one like it was; or for longer, where
+    /// what is on the way may be lost again and again.
     const DOUBT: &str = "backend_doubted";
+
+    /// Nothing has come for a moment, and the backend is suspect.
+    const SUSPECT: &str = "backend_suspect";
 
     /// A small answer was not whole when it could be held back no longer. Nothing is lost.
     const LATE: &str = "late";
 
     /// The connection may live: what nobody else has goes on waiting for it.
     pub(crate) fn is_doubt(self) -> bool {
-        self.0 == Cut::DOUBT
+        self.0 == Cut::DOUBT || self.is_suspicion()
+    }
+
+    /// It is a moment's, and may soon be over.
+    pub(crate) fn is_suspicion(self) -> bool {
+        self.0 == Cut::SUSPECT
     }
 
     pub(crate) fn is_late(self) -> bool {
@@ -271,7 +280,7 @@ impl FromBackend {
         loop {
             let (at, reason) = self.limit(since);
             ready!(self.timing.timer.poll_expired(cx, at));
-            if reason == Cut::DOUBT && !self.may_ask_elsewhere(since) {
+            if Cut(reason).is_doubt() && !self.may_ask_elsewhere(since, Cut(reason)) {
                 self.timing.unasked = Some(Instant::now());
                 continue;
             }
@@ -289,17 +298,17 @@ impl FromBackend {
         let until = self.deadline.into_iter().fold(since + self.patience, Instant::min);
         let hung_until = (self.events && self.slot.is_hung()).then(|| self.silent_until(since));
         // What can be continued elsewhere does not wait on a connection whose neighbour was found dead, nor for long on any.
-        let dead_until = self.exchange.as_ref().filter(|_| !self.timing.alone).map(|exchange| {
-            let patience = match () {
-                () if self.slot.is_doubted() => exchange.pool.timers.overdue(),
-                () if self.neighbour_died(since) => self.contract,
-                () => self.contract.max(HELD_FOR),
-            };
-            self.timing.unasked.map_or(since, |at| at.max(since)) + patience
-        });
+        let from = self.timing.unasked.map_or(since, |at| at.max(since));
+        let exchange = self.exchange.as_ref().filter(|_| !self.timing.alone);
+        let dead_until = exchange
+            .map(|_| from + if self.neighbour_died(since) { self.contract } else { self.contract.max(HELD_FOR) });
+        // Nor for more than a moment where it is suspect; once in each silence.
+        let suspect = exchange.filter(|_| from == since && self.slot.is_doubted());
+        let suspect_until = suspect.map(|exchange| since + exchange.pool.timers.overdue());
         let reasons = [
             (self.timing.drained_at, "drained"),
             (hung_until, "backend_down"),
+            (suspect_until, Cut::SUSPECT),
             (dead_until, Cut::DOUBT),
             (self.timing.hold.as_ref().map(|hold| hold.until), Cut::LATE),
             (Some(until), "backend_stalled"),
@@ -308,13 +317,15 @@ impl FromBackend {
         first.unwrap_or((until, "backend_stalled"))
     }
 
-    /// Whether another backend may be asked for the rest, and it can be afforded where nothing is known to be dead.
-    fn may_ask_elsewhere(&self, since: Instant) -> bool {
-        let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.has_elsewhere(self.backend.slot)) else {
+    /// Whether another backend may be asked for the rest, and it can be afforded where nothing is known to be dead. Where this
+    /// one is suspect the other may not be.
+    fn may_ask_elsewhere(&self, since: Instant, doubt: Cut) -> bool {
+        let fit = |member: &Member| !doubt.is_suspicion() || member.health == Health::Up;
+        let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.has_fit(self.backend.slot, fit)) else {
             return false;
         };
         let relais_core::config::Action::Forward(forward) = &exchange.service.action else { return false };
-        self.neighbour_died(since) || exchange.afford(forward, Instant::now())
+        (self.neighbour_died(since) && !doubt.is_suspicion()) || exchange.afford(forward, Instant::now())
     }
 
     /// Another backend had the rest, which was waited for here in vain; in doubt not long enough to hold that against anybody.

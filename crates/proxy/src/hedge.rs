@@ -31,6 +31,8 @@ pub(crate) struct Better {
     pub(crate) member: Box<Member>,
     pub(crate) answer: Box<Answer>,
     pub(crate) started: Instant,
+    /// The one asked first is dead, or may be.
+    pub(crate) dead: bool,
 }
 
 /// What may become of asking elsewhere.
@@ -38,7 +40,7 @@ pub(crate) type Second<'a> = Pin<Box<dyn Future<Output = Option<Better>> + Send 
 
 /// After how long a wait for the head of an answer another backend is asked beside. `None`: never.
 pub(crate) fn unusual_after(exchange: &Exchange, forward: &Forward) -> Option<Duration> {
-    if forward.retry.hedge || !exchange.has_attempts(forward) { None } else { unusual(exchange) }
+    if may_ask_beside(exchange, forward) { unusual(exchange) } else { None }
 }
 
 /// Longer than that practically no answer of its kind took. `None`: not known, or it may change something.
@@ -51,28 +53,46 @@ pub(crate) fn unusual(exchange: &Exchange) -> Option<Duration> {
     Some(slowest.max(exchange.pool.timers.failover_within * 3 / 2))
 }
 
-/// Whether a second attempt changes nothing but the load, and the request has one left.
+/// Whether a second attempt changes nothing but the load, the request has one left, and its service does not ask beside as it is.
 pub(crate) fn may_ask_beside(exchange: &Exchange, forward: &Forward) -> bool {
-    is_harmless(exchange) && exchange.has_attempts(forward)
+    is_harmless(exchange) && exchange.has_attempts(forward) && !forward.retry.hedge
 }
 
 fn is_harmless(exchange: &Exchange) -> bool {
     exchange.head.method.is_safe() && exchange.body.is_none() && !exchange.stream
 }
 
-/// Asks another backend than this one, at another site if there is one. `None`: there is nobody but suspects, or no budget for
-/// it, or it lets others wait as well.
+/// Asks another backend than this one, which is late, unless that one lets others wait as well: a pool that is slow as a whole
+/// shall not have to do its work twice.
+pub(crate) fn elsewhere_if_late<'a>(
+    exchange: &'a Exchange,
+    forward: &'a Forward,
+    first: &Backend,
+) -> Option<Second<'a>> {
+    let struggles = |other: &Backend| other.stats.overdue.get() * 2 > first.stats.overdue.get();
+    ask_elsewhere(exchange, forward, first, false, struggles)
+}
+
+/// Asks another backend than this one, which may be dead.
 pub(crate) fn elsewhere<'a>(exchange: &'a Exchange, forward: &'a Forward, first: &Backend) -> Option<Second<'a>> {
+    ask_elsewhere(exchange, forward, first, true, |_| false)
+}
+
+/// Another backend, at another site if there is one. `None`: there is nobody but suspects, or who is there is `unfit`, or there
+/// is no budget for it.
+fn ask_elsewhere<'a>(
+    exchange: &'a Exchange,
+    forward: &'a Forward,
+    first: &Backend,
+    dead: bool,
+    unfit: impl Fn(&Backend) -> bool,
+) -> Option<Second<'a>> {
     let mut tried = exchange.tried.clone();
     tried.push(first.slot);
     let pool = exchange.newest();
     let Choice::Take(member) = pool.pick(&exchange.ask(&tried, Some(&first.id.site))) else { return None };
-    if member.health != Health::Up {
-        return None;
-    }
-    // A pool that is slow as a whole shall not have to do its work twice.
-    let struggles = member.backend.stats.overdue.get() * 2 > first.stats.overdue.get();
-    if struggles || !exchange.afford(forward, Instant::now()) {
+    let fit = member.health == Health::Up && !unfit(&member.backend);
+    if !fit || !exchange.afford(forward, Instant::now()) {
         return None;
     }
     exchange.pool.stats.retried("hedged");
@@ -82,7 +102,7 @@ pub(crate) fn elsewhere<'a>(exchange: &'a Exchange, forward: &'a Forward, first:
         // What is wrong there may be right here.
         match (other, outcome) {
             (Some(member), Outcome::Answer(answer)) if !answer.response.status().is_server_error() => {
-                Some(Better { member, answer, started })
+                Some(Better { member, answer, started, dead })
             }
             _ => None,
         }

@@ -185,7 +185,7 @@ impl ResponseBody {
                         }
                         (Err((exchange, plan)), Some(mut old)) => {
                             (old.exchange, old.plan) = (Some(exchange), Some(plan));
-                            old.timing.stay();
+                            old.timing.stay(*cut);
                             self.kind = Kind::Backend(old);
                         }
                         (Err(_), None) => {
@@ -223,7 +223,7 @@ impl ResponseBody {
         // In doubt one contract is enough: this connection may have more to say.
         let soon = cut.is_doubt().then(|| Instant::now() + body.contract);
         let until = deadline.into_iter().chain(soon).min();
-        let search = Box::pin(resume::resume(exchange, plan, ticket, until));
+        let search = Box::pin(resume::resume(exchange, plan, ticket, until, cut));
         let old = std::mem::replace(&mut self.kind, Kind::Empty);
         let doubted = if let (Kind::Backend(old), true) = (old, cut.is_doubt()) { Some(old) } else { None };
         self.kind = Kind::Resuming(Resuming { search, cut, doubted });

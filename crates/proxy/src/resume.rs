@@ -15,7 +15,7 @@ use crate::access::Ticket;
 use crate::answer::Failure;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Outcome};
-use crate::from_backend::FromBackend;
+use crate::from_backend::{Cut, FromBackend};
 use crate::obtain;
 use crate::race::Connected;
 
@@ -112,20 +112,22 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, u64, Option<u64>)> {
 /// The rest of a body from another backend; or what was needed to look for it, when nobody has it.
 pub(crate) type Found = Result<Box<FromBackend>, (Box<Exchange>, Plan)>;
 
-/// Continues a body elsewhere, if that is found before `until`. The ticket travels along and comes back, whatever
+/// Continues a body elsewhere, if that is found before `until`, because of that `cut`. The ticket travels along and comes back, whatever
 /// happens.
 pub(crate) async fn resume(
     mut exchange: Box<Exchange>,
     mut plan: Plan,
     mut ticket: Box<Ticket>,
     until: Option<Instant>,
+    cut: Cut,
 ) -> (Box<Ticket>, Found) {
     exchange.now = Instant::now();
     plan.ask(&mut exchange.head.headers);
     let pool = std::sync::Arc::clone(&exchange.pool);
     let service = std::sync::Arc::clone(&exchange.service);
     let Action::Forward(forward) = &service.action else { return (ticket, Err((exchange, plan))) };
-    plan.resumes += 1;
+    // Suspicions pass: only what broke, or fell silent for long, counts.
+    plan.resumes += u32::from(!cut.is_suspicion());
     if plan.resumes > forward.retry.attempts {
         // An answer that kills backend after backend must come to an end.
         return (ticket, Err((exchange, plan)));

@@ -54,6 +54,15 @@ async fn news(
     better.map_or(News::Verdict, |better| News::Better(Box::new(better)))
 }
 
+/// The backend was declared down. Another one that was asked beside it is at work already.
+async fn rescued(fault: Fault, second: Option<Second<'_>>) -> Outcome {
+    let better = match second {
+        Some(asked) => asked.await,
+        None => None,
+    };
+    better.map_or(Outcome::Rescued(fault), |better| Outcome::Overtaken(Box::new(Better { dead: true, ..better })))
+}
+
 /// The wait for a response head.
 pub(crate) struct Wait<'a> {
     exchange: &'a Exchange,
@@ -121,7 +130,7 @@ impl<'a> Wait<'a> {
             tokio::pin!(verdict);
             verdict.as_mut().enable();
             if let Some(fault) = self.declared() {
-                return Outcome::Rescued(fault);
+                return rescued(fault, second).await;
             }
             let (contract, enough) = (exchange.pool.timers.failover_within, exchange.pool.timers.unacknowledged());
             second = second.or_else(|| self.elsewhere_in_doubt());
@@ -165,11 +174,11 @@ impl<'a> Wait<'a> {
             } else if !self.still_sending() {
                 if tells {
                     self.overdue = Some(self.backend.wait_long());
-                    ask_after = if self.beside { None } else { hedge::unusual_after(exchange, self.forward) };
+                    ask_after = hedge::unusual_after(exchange, self.forward).filter(|_| !self.beside);
                     continue;
                 }
                 if let Some(after) = ask_after.take().filter(|after| *after < response) {
-                    second = hedge::elsewhere(exchange, self.forward, self.backend);
+                    second = second.or_else(|| hedge::elsewhere_if_late(exchange, self.forward, self.backend));
                     // Nobody was there, or it could not be afforded: a contract later it may be otherwise.
                     ask_after = second.is_none().then(|| after + contract);
                     continue;
