@@ -32,13 +32,13 @@ fn drilled<T>(place: &Place, arguments: &[&str], meanwhile: impl FnOnce() -> T) 
     })
 }
 
-/// As long as it was told, or longer on a busy machine.
+/// As long as it was told, or some seconds longer on a busy machine.
 #[track_caller]
 fn was_cut_for(least: f64, shape: &str, told: &str) {
     let words = format!("dijon was cut ({shape}) for ");
     let (_, rest) = told.split_once(&words).unwrap_or_else(|| panic!("no {words:?} in\n{told}"));
     let seconds = rest.split(' ').next().and_then(|word| word.parse::<f64>().ok());
-    assert!(seconds.is_some_and(|seconds| seconds >= least), "{seconds:?} s:\n{told}");
+    assert!(seconds.is_some_and(|seconds| (least..least + 15.0).contains(&seconds)), "{seconds:?} s:\n{told}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn under_way(edge: &Edge, backend: &Process, path: &str) -> (Vec<Conn>, Conn) {
 fn a_killed_backend_that_is_soon_back_fails_nobody_who_may_ask_again() {
     let mut backend = Process::start();
     let edge = alone(&backend, "30s");
-    let (mut clients, mut pays) = under_way(&edge, &backend, "/slow/3000");
+    let (mut clients, mut pays) = under_way(&edge, &backend, "/slow/8000");
     backend.kill();
     // These come before anybody knows.
     clients.extend((0..8).map(|n| {

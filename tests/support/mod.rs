@@ -63,7 +63,7 @@ pub(crate) fn keeping_up(most: Duration, test: impl Fn()) {
 /// A thread that wants to run all the time, and notes when it could not.
 struct Pulse {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Duration>,
+    thread: Option<JoinHandle<Duration>>,
 }
 
 impl Pulse {
@@ -79,13 +79,19 @@ impl Pulse {
             }
             longest
         });
-        Pulse { stop, thread }
+        Pulse { stop, thread: Some(thread) }
     }
 
     /// For how long it could not run, at most.
-    fn longest(self) -> Duration {
+    fn longest(mut self) -> Duration {
         self.stop.store(true, Relaxed);
-        self.thread.join().unwrap()
+        self.thread.take().map_or(Duration::ZERO, |thread| thread.join().unwrap())
+    }
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
     }
 }
 

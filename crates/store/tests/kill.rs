@@ -111,9 +111,9 @@ fn a_kill_loses_nothing_that_was_flushed_or_is_a_second_old() {
                 let now = told(&log, 'S').unwrap();
                 if seen.last().is_none_or(|(_, before)| *before < now) {
                     ran += looked.elapsed().min(LOOK * 4);
+                    looked = Instant::now();
                     seen.push((ran, now));
                 }
-                looked = Instant::now();
             }
             std::thread::sleep(LOOK);
         }
