@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use relais_core::config::CheckKind;
 use relais_core::stats::Histogram;
 use relais_core::{Event, Fault, ProbeOrder};
 use relais_tls::CertStore;
@@ -59,7 +60,8 @@ pub(crate) struct Probes {
     prober: Arc<Prober>,
     running: JoinSet<Probed>,
     orders: HashMap<Id, (u32, u64)>,
-    latest: HashMap<u32, AbortHandle>,
+    /// By slot: the latest one, and the one before it.
+    latest: HashMap<u32, Vec<AbortHandle>>,
     counts: HashMap<u32, ProbeCounts>,
 }
 
@@ -74,18 +76,21 @@ impl Probes {
         }
     }
 
-    /// Starts a probe. An older one of the same backend is stopped: the fleet would ignore its result.
+    /// Starts a probe. Of older ones of the same backend only the last goes on, beside which this may have been asked for; the
+    /// fleet would ignore the result of any other. A program of the operator's is not run twice at a time.
     pub(crate) fn start(&mut self, order: ProbeOrder) {
         let (slot, id) = (order.backend.slot, order.id);
+        let beside = usize::from(!matches!(order.check.health.kind, CheckKind::Exec(_)));
         let prober = Arc::clone(&self.prober);
         let task = self.running.spawn(async move {
             let Answer { result, took, said, round_trip } = prober.probe(&order).await;
             Probed { slot, id, result, took, said, round_trip }
         });
         self.orders.insert(task.id(), (slot, id));
-        if let Some(older) = self.latest.insert(slot, task) {
-            older.abort();
-        }
+        let tasks = self.latest.entry(slot).or_default();
+        let stopped = tasks.len().saturating_sub(beside);
+        tasks.drain(..stopped).for_each(|older| older.abort());
+        tasks.push(task);
     }
 
     /// The next result; waits for ever when nothing is under way. Nothing is lost when the wait is given up.
@@ -131,8 +136,11 @@ impl Probes {
     /// Which probe a task was. Its handle goes too: it would keep the memory of the task until the next probe.
     fn ended(&mut self, task: Id) -> Option<(u32, u64)> {
         let order = self.orders.remove(&task)?;
-        if self.latest.get(&order.0).is_some_and(|latest| latest.id() == task) {
-            self.latest.remove(&order.0);
+        if let Some(tasks) = self.latest.get_mut(&order.0) {
+            tasks.retain(|other| other.id() != task);
+            if tasks.is_empty() {
+                self.latest.remove(&order.0);
+            }
         }
         Some(order)
     }
@@ -152,12 +160,59 @@ impl Probes {
     /// Forgets the backends that are gone, and stops probing them.
     pub(crate) fn keep(&mut self, stays: impl Fn(u32) -> bool) {
         self.counts.retain(|slot, _| stays(*slot));
-        self.latest.retain(|slot, task| {
+        self.latest.retain(|slot, tasks| {
             let kept = stays(*slot);
             if !kept {
-                task.abort();
+                tasks.iter().for_each(AbortHandle::abort);
             }
             kept
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relais_core::config::{Config, Lookup};
+    use relais_core::{Effect, Fleet, Instant, Saved};
+
+    use super::*;
+
+    fn config(address: &str) -> Config {
+        let text = format!(
+            "[listener.http]\naddress = \"127.0.0.1:80\"\nprotocol = \"http\"\nredirect = false\n\
+             [service.web]\nhosts = [\"*\"]\nhealth = \"/\"\nbackends = [\"{address}\"]\n"
+        );
+        Config::parse("proxy.toml", &text, &Lookup::blind()).unwrap_or_else(|error| panic!("{error}")).config
+    }
+
+    /// The first probe of a backend, as the fleet orders it.
+    fn order(config: &Config) -> ProbeOrder {
+        let mut fleet = Fleet::new(Arc::new(config.clone()), Saved::default(), Instant(0), 1);
+        loop {
+            while let Some(effect) = fleet.poll_effect() {
+                if let Effect::Probe(order) = effect {
+                    return order;
+                }
+            }
+            fleet.handle_timeout(fleet.poll_timeout().unwrap());
+        }
+    }
+
+    /// The fleet asks beside a probe that takes long, and wants both answers; of three it wants the last two.
+    #[tokio::test]
+    async fn the_last_two_of_one_backend_are_answered() {
+        let silent = tokio::net::TcpListener::bind("127.0.7.9:0").await.unwrap();
+        let config = config(&silent.local_addr().unwrap().to_string());
+        let (order, certs) = (order(&config), CertStore::load(&config, "/nowhere".as_ref()).unwrap());
+        let mut probes = Probes::new(CertStore::new(certs, relais_tls::Tickets::new(&[], Box::new(|_| ()))));
+        for (id, millis) in [(1, 60_000), (2, 300), (3, 100)] {
+            let timeout = Duration::from_millis(millis);
+            probes.start(ProbeOrder { id, connect: timeout, timeout, ..order.clone() });
+        }
+        let two = async { [probes.next().await.id, probes.next().await.id] };
+        let mut answered = tokio::time::timeout(Duration::from_secs(20), two).await.expect("two answers");
+        answered.sort_unstable();
+        assert_eq!(answered, [2, 3]);
+        assert!(probes.latest.is_empty() && probes.orders.len() <= 1, "{:?}", probes.orders);
     }
 }

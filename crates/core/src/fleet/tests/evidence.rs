@@ -612,6 +612,35 @@ fn workers_that_press_do_not_put_off_the_verdict_about_a_site_that_hangs() {
     assert!(longest <= contract * 4 / 5, "{longest:?} of {contract:?}");
 }
 
+/// One worker waits there, or all do again and again.
+#[test]
+fn one_that_hangs_is_down_within_the_contract_however_often_workers_press() {
+    let (mut longest, mut which) = (Duration::ZERO, (0, 0));
+    for presses in [1, 2, 3, 10, 1000] {
+        for offset in 0..100 {
+            let mut rig = started(two_sites());
+            rig.run(ms(1_000 + 7 * offset));
+            rig.set(A1, Err(Fault::ResponseTimeout));
+            let slot = rig.member(A1).backend.slot;
+            let overdue = rig.snapshot.pools[0].timers.overdue();
+            let (from, mut pressed, mut told) = (rig.now, rig.now, 0);
+            while rig.health(A1) != Health::Down {
+                rig.run(ms(1));
+                if rig.now.since(pressed) >= overdue && told < presses {
+                    (pressed, told) = (rig.now, told + 1);
+                    rig.event(Event::Overdue { slot });
+                }
+                assert!(rig.now.since(from) < ms(5_000), "{:#?}", rig.fleet.report(rig.now));
+            }
+            if rig.now.since(from) > longest {
+                (longest, which) = (rig.now.since(from), (presses, offset));
+            }
+        }
+    }
+    let contract = started(two_sites()).snapshot.pools[0].timers.failover_within;
+    assert!(longest <= contract, "{longest:?} of {contract:?}, {which:?}");
+}
+
 /// A check that happens to be under way has more time than is needed to tell silence.
 #[test]
 fn a_cut_that_requests_meet_is_doubted_soon_whatever_checks_are_under_way() {
