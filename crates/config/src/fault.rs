@@ -72,7 +72,6 @@ const FOREIGN: &[(&str, &str)] = &[
 ///
 /// The distance is limited to a third of the word (at least 1, at most 3), so that the answer is a help, not a guess.
 pub(crate) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
-    let plain = |text: &str| text.trim().to_lowercase().replace('_', "-");
     let typed = plain(word);
     let limit = (typed.chars().count() / 3).clamp(1, 3);
     let slip = known
@@ -87,6 +86,24 @@ pub(crate) fn nearest<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
     ours.find_map(|ours| known.iter().find(|candidate| *candidate == ours)).copied()
 }
 
+/// The only known word of which `word` is the beginning or one part, or that is so of it: `state` for `state_dir`.
+pub(crate) fn akin<'w>(word: &str, known: &[&'w str]) -> Option<&'w str> {
+    let typed = plain(word);
+    let holds = |long: &str, short: &str| {
+        short.chars().count() >= 4 && (long.starts_with(short) || long.split('-').any(|part| part == short))
+    };
+    let mut found = known.iter().filter(|candidate| {
+        let candidate = plain(candidate);
+        holds(&candidate, &typed) || holds(&typed, &candidate)
+    });
+    let only = found.next()?;
+    found.next().is_none().then_some(*only)
+}
+
+fn plain(word: &str) -> String {
+    word.trim().to_lowercase().replace('_', "-")
+}
+
 /// "did you mean `x`? NOUN: a, b, c", or only the list when nothing is near.
 pub(crate) fn suggest(word: &str, known: &[&str], noun: &str) -> String {
     let list = known.join(", ");
@@ -98,7 +115,7 @@ pub(crate) fn suggest(word: &str, known: &[&str], noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{nearest, suggest};
+    use super::{akin, nearest, suggest};
 
     #[test]
     fn slips_are_found_and_guesses_are_not() {
@@ -116,6 +133,18 @@ mod tests {
         assert_eq!(nearest("every", &["interval", "rise"]), Some("interval"));
         assert_eq!(nearest("least_conn", &["least-inflight", "random"]), Some("least-inflight"));
         assert_eq!(nearest("every", &["rise"]), None);
+    }
+
+    #[test]
+    fn a_part_of_one_word_is_enough() {
+        let keys = ["state_dir", "trusted_proxies", "request_headers", "response_headers", "tls", "cert"];
+        assert_eq!(akin("state", &keys), Some("state_dir"));
+        assert_eq!(akin("state_directory", &keys), Some("state_dir"));
+        assert_eq!(akin("Proxies", &keys), Some("trusted_proxies"));
+        assert_eq!(akin("certificate", &keys), Some("cert"));
+        assert_eq!(akin("headers", &keys), None, "one of two");
+        assert_eq!(akin("tls_version", &keys), None, "too short to say anything");
+        assert_eq!(akin("", &keys), None);
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::reader::Reader;
 use crate::shape::Shape;
 use crate::value::measure;
 
+/// Numbers as people write them out.
+const NUMBERS: [&str; 10] = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"];
+
 /// A value and the key it stands at.
 #[derive(Clone)]
 pub(crate) struct Node<'a> {
@@ -97,6 +100,22 @@ impl<'a> Node<'a> {
         matches!(self.value.get_ref(), DeValue::Integer(integer) if integer.as_str().trim_matches(['+', '-', '0']).is_empty())
     }
 
+    /// A whole number, when it is one that fits. Notes nothing.
+    pub(crate) fn as_integer(&self) -> Option<i64> {
+        match self.value.get_ref() {
+            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix()).ok(),
+            _ => None,
+        }
+    }
+
+    /// The whole number that a text spells, in digits or as a word. Notes nothing.
+    pub(crate) fn spelled(&self) -> Option<i64> {
+        let DeValue::String(text) = self.value.get_ref() else { return None };
+        let text = text.trim().to_lowercase();
+        let word = || NUMBERS.iter().position(|word| *word == text).and_then(|place| i64::try_from(place + 1).ok());
+        i64::from_str(&text).ok().or_else(word)
+    }
+
     /// `true` or `false`, when it is one. Notes nothing.
     pub(crate) fn as_boolean(&self) -> Option<bool> {
         match self.value.get_ref() {
@@ -165,15 +184,10 @@ impl<'a> Node<'a> {
         T: TryFrom<i64> + PartialOrd + Display,
     {
         let DeValue::Integer(integer) = self.value.get_ref() else {
-            let example = match self.value.get_ref() {
-                DeValue::String(text) => i64::from_str(text).ok().map(|number| number.to_string()),
-                _ => None,
-            };
-            self.wrong_type("a whole number", example);
+            self.wrong_type("a whole number", self.spelled().map(|number| number.to_string()));
             return None;
         };
-        let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let value = number.and_then(|number| T::try_from(number).ok()).filter(|value| range.contains(value));
+        let value = self.as_integer().and_then(|number| T::try_from(number).ok()).filter(|value| range.contains(value));
         if value.is_none() {
             let (low, high) = (range.start(), range.end());
             let fault = Fault::new(format!("`{}` must be {low} to {high}, not {integer}", self.key));

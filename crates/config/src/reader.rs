@@ -10,7 +10,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::context::{Context, Span};
-use crate::fault::{Fault, nearest};
+use crate::fault::{Fault, akin, nearest};
 use crate::node::{Node, children};
 use crate::shape::{ALL, Shape};
 
@@ -51,7 +51,10 @@ impl<'a> Reader<'a> {
         let help = match (nearest(key, self.shape.keys), elsewhere) {
             (Some(near), _) => format!("did you mean `{near}`?"),
             (None, Some(shape)) => format!("`{key}` is a key of `{}`; keys here: {list}", shape.place),
-            (None, None) => format!("keys here: {list}"),
+            (None, None) => match akin(key, self.shape.keys) {
+                Some(near) => format!("did you mean `{near}`? keys here: {list}"),
+                None => format!("keys here: {list}"),
+            },
         };
         self.cx.error(node.key_span.clone(), fault.help(help));
     }

@@ -38,20 +38,35 @@ pub(crate) fn read(root: &Reader<'_>) -> Sites {
     let help = "write `[sites]` and under it one line per site, as `dijon = 1` with the number of its tier";
     let node = root.get("sites");
     let nodes = node.as_ref().and_then(|node| node.named(help)).unwrap_or_default();
-    let entries: Vec<Entry> = nodes.iter().map(site).collect();
+    // One behind all others: the example for a site whose tier cannot be read must not make it equal to another.
+    let mut free = 1 + nodes.iter().filter_map(written_tier).max().unwrap_or(0);
+    let entries: Vec<Entry> = nodes.iter().map(|node| site(node, &mut free)).collect();
     let networks: Vec<(IpNet, Span)> =
         entries.iter().filter_map(|entry| Some((entry.site.network?, entry.span.clone()))).collect();
     refuse_twins(root.cx, "network", &networks);
     Sites { entries, declared: node.is_some() }
 }
 
-fn site(node: &Node<'_>) -> Entry {
+/// The tier that a site states, right or not. Notes nothing.
+fn written_tier(node: &Node<'_>) -> Option<u32> {
+    let number = |node: &Node<'_>| node.as_integer().or_else(|| node.spelled());
+    let number = match node.is_table() {
+        true => node.named("")?.iter().find(|node| node.key == "tier").map_or(Some(1), number),
+        false => number(node),
+    };
+    u32::try_from(number?).ok().filter(|tier| (1..LAST_TIER).contains(tier))
+}
+
+/// `free`: a tier that no site has.
+fn site(node: &Node<'_>, free: &mut u32) -> Entry {
     check_name(node, "site");
     let mut site = Site { name: node.key.as_str().into(), tier: 1, network: None, labels: Vec::new() };
     if node.is_integer() {
         site.tier = tier(node).unwrap_or(1);
     } else if !node.is_table() {
-        node.wrong_type("the number of its tier, or a table", Some("1".to_owned()));
+        let example = written_tier(node).unwrap_or(*free);
+        *free = (*free).max(example + 1).min(LAST_TIER);
+        node.wrong_type("the number of its tier, or a table", Some(example.to_string()));
     } else if let Some(table) = node.table(&shape::SITE, "") {
         site.tier = table.get("tier").and_then(|node| tier(&node)).unwrap_or(1);
         site.network = table.parsed("network", address::network);

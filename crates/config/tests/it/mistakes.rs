@@ -157,6 +157,7 @@ fn keys() {
     snapshot!(told([
         "hosts = [\"a.test\"]\n",
         "[egde]\n[log]\nlevle = \"info\"\n",
+        "[edge]\nstate = \"/var/lib/relais\"\nproxies = []\nfall = 3\n",
         "[service.api]\ndomains = [\"a.test\"]\nupstreams = [\"10.0.0.1:80\"]\ninterval = \"1s\"\nzzz = 1\nhealth = { every = \"1s\", path = \"/\" }\n",
         "[service.\"a/b\"]\nhosts = [\"a.test\"]\nbackends = [\"10.0.0.1:80\"]\n[sites]\n\"\" = 1\n",
     ]));
@@ -303,6 +304,9 @@ fn sites() {
             "[sites]\ndijon = {{ network = \"10.0.0.0/24\" }}\nthory = 2\n{backends}thory = [\"10.0.0.1:80\", \"[::ffff:10.0.0.2]:80\"]\n"
         ),
         "[sites]\ndijon = { network = \"10.0.0.0/24\" }\n".to_owned() + &with("").replace("10.0.0.1", "10.0.0.7"),
+        // What is proposed puts nobody into the tier of another.
+        "[sites]\nhome = 1\noffice = \"two\"\nattic = true\nshed = \"7\"\n".to_owned(),
+        "[sites]\nhome = { tier = 5 }\noffice = \"second\"\nattic = { tier = \"Three\" }\n".to_owned(),
     ]));
 }
 
