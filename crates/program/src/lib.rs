@@ -1,6 +1,7 @@
 //! Programs of the operator's: a health check, a change of the DNS. May run them; knows neither what they are for nor
-//! what their end means. Whatever happens, nothing of a program stays behind: dropped before its end, it is killed with
-//! all its children. It gets no input, and of our environment, where secrets may be, only `PATH`.
+//! what their end means. Whatever happens, nothing of a program's process group stays behind: what it leaves running is
+//! killed, and it itself, with all its children, when it is dropped before its end. It gets no input, and of our environment, where
+//! secrets may be, only `PATH`.
 
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
@@ -8,15 +9,21 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How much of the output is kept: its end.
 const OUTPUT: usize = 4096;
 /// After the program's end, output that it wrote before is waited for so long: a child it left behind may hold the pipe.
 const LAST_WORDS: Duration = Duration::from_millis(50);
+/// Its end is looked for at least so often.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// What it left behind is dead so soon after it was killed, in so many looks.
+const LOOKS: usize = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// Where programs are looked for by a script, when relais itself was not told.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -63,18 +70,18 @@ impl Program {
     }
 
     /// Reads until the program has ended, so that a full pipe never holds it up; `heard` gets what was said so far each
-    /// time that there is more. May be given up at any moment.
+    /// time that there is more. What it leaves running is then killed. May be given up at any moment.
     ///
     /// # Errors
     /// Its end was not seen.
     pub async fn ended(&mut self, mut heard: impl FnMut(&[u8])) -> io::Result<ExitStatus> {
         let Self { running, output } = self;
-        let status = loop {
+        loop {
             tokio::select! {
-                status = running.ended() => break status?,
+                over = running.over() => break over?,
                 () = output.more(), if output.open => heard(&output.end),
             }
-        };
+        }
         let rest = async {
             while output.open {
                 output.more().await;
@@ -83,7 +90,7 @@ impl Program {
         };
         // Running out of this time only loses words.
         let _ = tokio::time::timeout(LAST_WORDS, rest).await;
-        Ok(status)
+        running.ended().await
     }
 
     /// The end of what it has printed so far, at most 4 KiB.
@@ -101,25 +108,71 @@ fn receiver(reader: PipeReader) -> io::Result<Receiver> {
 struct Running(Option<Child>);
 
 impl Running {
+    /// Its number and its group's, for as long as nobody has taken note of its end: afterwards they may be another's.
+    fn group(&self) -> Option<Pid> {
+        self.0.as_ref()?.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+    }
+
+    /// Waits until it is over, and takes no note of it.
+    async fn over(&self) -> io::Result<()> {
+        let Some(id) = self.group() else { return Ok(()) };
+        // Before the first look: an end after it is then told.
+        let mut ends = signal(SignalKind::child())?;
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        while waitid(WaitId::Pid(id), look)?.is_none() {
+            // Whoever started us may have had the signal blocked, and so may we.
+            let _ = tokio::time::timeout(LOOK_AGAIN, ends.recv()).await;
+        }
+        Ok(())
+    }
+
+    /// Ends what is left of it, and says how it ended itself.
     async fn ended(&mut self) -> io::Result<ExitStatus> {
-        match &mut self.0 {
-            Some(child) => child.wait().await,
-            None => Err(io::Error::other("no program")),
+        self.kill();
+        let group = self.group();
+        let Some(child) = &mut self.0 else { return Err(io::Error::other("no program")) };
+        let status = child.wait().await?;
+        bury(group).await;
+        Ok(status)
+    }
+
+    fn kill(&self) {
+        if let Some(group) = self.group()
+            && let Err(error) = kill_process_group(group, Signal::KILL)
+        {
+            tracing::debug!(%error, "what is left of a program could not be killed");
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let Some(mut child) = self.0.take() else { return };
-        // No id: its end was seen, and the number may be another's by now.
-        let Some(id) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) else { return };
-        if let Err(error) = kill_process_group(id, Signal::KILL) {
-            tracing::debug!(%error, "a program that is overdue could not be killed");
-        }
+        self.kill();
+        let group = self.group();
+        let Some(mut child) = self.0.take().filter(|child| child.id().is_some()) else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { child.wait().await });
+            runtime.spawn(async move {
+                let _ = child.wait().await;
+                bury(group).await;
+            });
         }
+    }
+}
+
+/// Takes note of the ends of those that a program left behind, where they became our own children: where this is the first
+/// process, as in a container, nobody else does.
+async fn bury(group: Option<Pid>) {
+    let Some(group) = group else { return };
+    for _ in 0..LOOKS {
+        loop {
+            match waitid(WaitId::Pgid(Some(group)), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                // There are none.
+                Err(_) => return,
+            }
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
     }
 }
 
@@ -160,6 +213,20 @@ mod tests {
         file
     }
 
+    /// Waits until a process is dead, or a zombie that its new parent has not yet looked at.
+    async fn gone(child: &str) {
+        assert!(child.parse::<u32>().is_ok(), "no process id: {child:?}");
+        let end = Instant::now() + Duration::from_secs(20);
+        let gone = || match std::fs::read_to_string(format!("/proc/{child}/stat")) {
+            Ok(stat) => stat.contains(") Z "),
+            Err(_) => true,
+        };
+        while !gone() {
+            assert!(Instant::now() < end, "the child {child} lives on");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     #[tokio::test]
     async fn one_that_is_given_up_leaves_no_children() {
         let dir = tempfile::tempdir().unwrap();
@@ -175,14 +242,31 @@ mod tests {
         }
         assert_eq!(String::from_utf8_lossy(program.said()).trim(), child);
         drop(program);
+        gone(&child).await;
+    }
+
+    #[tokio::test]
+    async fn one_that_ends_leaves_no_children_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = script(dir.path(), "sleep 3600 &\necho $!\nexit 3");
+        let mut program = Program::start(&mut command(&file)).unwrap();
+        let status = program.ended(|_| ()).await.unwrap();
+        assert_eq!(ending(status), "exit code 3");
+        gone(String::from_utf8_lossy(program.said()).trim()).await;
+    }
+
+    #[tokio::test]
+    async fn where_orphans_become_our_children_they_leave_no_zombies() {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = script(dir.path(), "sleep 3600 &\necho $!\nexit 0");
+        let mut program = Program::start(&mut command(&file)).unwrap();
+        program.ended(|_| ()).await.unwrap();
+        let child = String::from_utf8_lossy(program.said()).trim().to_owned();
         assert!(child.parse::<u32>().is_ok(), "no process id: {child:?}");
-        // Dead, or a zombie that its new parent has not yet looked at.
-        let gone = || match std::fs::read_to_string(format!("/proc/{child}/stat")) {
-            Ok(stat) => stat.contains(") Z "),
-            Err(_) => true,
-        };
-        while !gone() {
-            assert!(Instant::now() < end, "the child {child} lives on");
+        let end = Instant::now() + Duration::from_secs(20);
+        while Path::new("/proc").join(&child).exists() {
+            assert!(Instant::now() < end, "nobody took note of the end of {child}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

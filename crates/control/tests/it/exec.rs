@@ -20,6 +20,23 @@ fn script(lines: &str) -> (TempDir, PathBuf) {
     (dir, file)
 }
 
+/// Waits until a process is gone whose number a script left under this name. Who took in an orphan is not us: where nobody
+/// takes note of its end, its entry stays.
+async fn gone(dir: &TempDir, name: &str, orphan: bool) {
+    let id = std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let id: u32 = id.trim().parse().unwrap();
+    let gone = || match std::fs::read_to_string(format!("/proc/{id}/stat")) {
+        Ok(stat) => orphan && stat.contains(") Z "),
+        Err(_) => true,
+    };
+    eventually(&format!("{name} is gone"), async || gone().then_some(())).await;
+}
+
+/// What a script writes as a whole: the next run may be stopped at any moment.
+fn noted(what: &str, name: &str) -> String {
+    format!("echo {what} > \"$0.new\"; mv \"$0.new\" \"$0.{name}\"")
+}
+
 async fn listening() -> String {
     let address = backend(|stream| async move {
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -65,7 +82,12 @@ async fn any_other_end_is_not() {
 
 #[tokio::test]
 async fn the_reason_reaches_the_status() {
-    let (dir, file) = script("echo \"lag is 90 s\"; test \"$RELAIS_PORT\" != \"$(cat \"$0.bad\")\"");
+    let (dir, file) = script("cat \"$0.says\"; test \"$RELAIS_PORT\" != \"$(cat \"$0.bad\")\"");
+    let says = |words: &str| {
+        std::fs::write(dir.path().join("new"), words).unwrap();
+        std::fs::rename(dir.path().join("new"), dir.path().join("check.says")).unwrap();
+    };
+    says("lag is 90 s\n");
     let (bad, good) = (listening().await, listening().await);
     let port = bad.trim_matches('"').rsplit(':').next().unwrap().to_owned();
     std::fs::write(dir.path().join("check.bad"), port).unwrap();
@@ -75,6 +97,11 @@ async fn the_reason_reaches_the_status() {
     let backend = &status.report.services[0].backends[0];
     assert!(backend.why.starts_with("says it is not well: lag is 90 s, "), "{}", backend.why);
     assert_eq!(status.report.services[0].check, Some(format!("exec {}", file.display())));
+    says("no replication at all\n");
+    let newer = |status: &Status| {
+        status.report.services[0].backends[0].why.ends_with("; now: says it is not well: no replication at all")
+    };
+    bench.until("what it says by now is shown", newer).await;
     bench.stop().await;
 }
 
@@ -98,7 +125,8 @@ async fn a_program_knows_whom_it_is_about_and_little_else() {
 
 #[tokio::test]
 async fn at_the_deadline_nothing_of_it_stays() {
-    let (dir, file) = script("echo $$ > \"$0.pid\"; sleep 300 & echo $! > \"$0.child\"; echo started; wait");
+    let (pid, child) = (noted("$$", "pid"), noted("$!", "child"));
+    let (dir, file) = script(&format!("{pid}; sleep 300 & {child}; echo started; wait"));
     // On a busy machine a program may be stopped before it has come to its words.
     for deadline in ["500ms", "2s", "5s"] {
         let probe = first(&check(&file, deadline, &listening().await)).await;
@@ -108,23 +136,19 @@ async fn at_the_deadline_nothing_of_it_stays() {
             break;
         }
     }
-    for name in ["check.pid", "check.child"] {
-        let id = std::fs::read_to_string(dir.path().join(name)).unwrap();
-        // A zombie would still be listed.
-        let path = Path::new("/proc").join(id.trim());
-        eventually(&format!("{name} is gone"), async || (!path.exists()).then_some(())).await;
-    }
+    gone(&dir, "check.pid", false).await;
+    gone(&dir, "check.child", true).await;
 }
 
 #[tokio::test]
-async fn a_child_left_behind_does_not_hold_up_the_answer() {
-    let (dir, file) = script("sleep 5 & echo $! > \"$0.child\"; echo fine");
+async fn a_child_left_behind_does_not_hold_up_the_answer_and_ends_too() {
+    let (dir, file) = script(&format!("sleep 300 & {}; echo fine", noted("$!", "child")));
     let bench = Bench::start(&check(&file, "4s", &listening().await)).await;
     let status = bench.until("a probe has ended", |status| probed(status).is_some()).await;
     let probe = probed(&status).unwrap();
     assert_eq!((probe.fault, probe.said.as_deref()), (None, Some("fine")));
     assert!(probe.took_micros < 4_000_000, "{probe:?}");
-    drop(dir);
+    gone(&dir, "check.child", true).await;
     bench.stop().await;
 }
 
