@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use relais_core::config::{Challenge, ExternalAccount, KeyKind, Secret};
-use relais_tls::acme::FaultKind;
+use relais_tls::acme::{FaultKind, OrderFault};
 use relais_tls::{CertSource, Issued};
 
 use crate::clerk::{self, Clerk, job};
@@ -73,10 +73,24 @@ async fn the_key_is_of_the_kind_wanted_and_new_unless_reused() {
 
 #[tokio::test]
 async fn fifty_orders_of_fifty_succeed_though_thirty_nonces_of_a_hundred_are_rejected() {
-    let Some(pebble) = Pebble::start(Manner { bad_nonces: 30, ..Manner::default() }).await else { return };
+    for _ in 0..3 {
+        let Some(pebble) = Pebble::start(Manner { bad_nonces: 30, ..Manner::default() }).await else { return };
+        let failed = fifty_orders(&pebble).await;
+        if failed.is_empty() {
+            return;
+        }
+        assert!(stands_still(&pebble).await, "{} of 50 failed: {failed:?}", failed.len());
+        eprintln!("pebble stands still: again, with another one");
+    }
+    panic!("three CAs stood still");
+}
+
+/// Those that fail, up to the first round in which any does.
+async fn fifty_orders(pebble: &Pebble) -> Vec<OrderFault> {
     let (clerk, ca) = (Clerk::default(), pebble.ca());
-    clerk.order(&ca, &job(&["first.a.test"], Challenge::Http01), &pebble.edge.certs).await.unwrap();
-    let mut failed = Vec::new();
+    if let Err(fault) = clerk.order(&ca, &job(&["first.a.test"], Challenge::Http01), &pebble.edge.certs).await {
+        return vec![fault];
+    }
     for round in 0..7 {
         let hosts: Vec<String> = (0..7).map(|n| format!("n{round}x{n}.a.test")).collect();
         let mut orders = tokio::task::JoinSet::new();
@@ -84,9 +98,20 @@ async fn fifty_orders_of_fifty_succeed_though_thirty_nonces_of_a_hundred_are_rej
             let (clerk, ca, certs) = (clerk.clone(), ca.clone(), Arc::clone(&pebble.edge.certs));
             orders.spawn(async move { clerk.order(&ca, &job(&[&host], Challenge::Http01), &certs).await });
         }
-        failed.extend(orders.join_all().await.into_iter().filter_map(Result::err));
+        let failed: Vec<OrderFault> = orders.join_all().await.into_iter().filter_map(Result::err).collect();
+        if !failed.is_empty() {
+            return failed;
+        }
     }
-    assert!(failed.is_empty(), "{} of 50 failed: {failed:?}", failed.len());
+    Vec::new()
+}
+
+/// Whether the CA does not answer anybody any more, not even one who comes afresh and alone. pebble takes an order's lock for
+/// reading twice, and stands still for ever when somebody wants to write in between (letsencrypt/pebble issue 554).
+async fn stands_still(pebble: &Pebble) -> bool {
+    let alone = job(&["alone.a.test"], Challenge::Http01);
+    let fault = Clerk::default().order(&pebble.ca(), &alone, &pebble.edge.certs).await.err();
+    fault.is_some_and(|fault| fault.kind == FaultKind::Unreachable)
 }
 
 #[tokio::test]
