@@ -17,6 +17,9 @@ use super::{Client, EXIT_FAILED, EXIT_UNREACHABLE, Failure, Screen, Whom, say};
 /// How often the edge is asked.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// What fewer requests met says little about what visitors would feel.
+const FEW: u64 = 10;
+
 const EXIT_CODES: &str = "Exit codes: 0 the site can be lost, 1 it cannot or the drill was refused, 2 usage, 3 no relais \
                           answers.";
 
@@ -213,15 +216,21 @@ pub(crate) fn verdict(record: &Record) -> String {
     let cut = record.ended.map_or(0, |ended| ended.saturating_sub(record.began));
     let _ = writeln!(
         text,
-        "{} was cut ({}) for {}: {} of {} kept, back {}",
+        "{} was cut ({}) for {}: {} of {} kept; {}",
         record.site,
         record.shape,
         millis(cut),
         kept,
         counted(record.services.len()),
-        record.returned_micros.map_or_else(|| "not seen".to_owned(), |micros| format!("after {}", millis(micros)))
+        record.returned_micros.map_or_else(
+            || "that all of it was up again was not seen".to_owned(),
+            |micros| format!("all of it was up again {} after the cut ended", millis(micros))
+        )
     );
     let told: u64 = record.services.iter().map(|service| service.told).sum();
+    if let Some(told) = few(record) {
+        let _ = writeln!(text, "{told}");
+    }
     if told > 0 {
         let clients = super::order::counted(usize::try_from(told).unwrap_or(usize::MAX), "client");
         let _ = writeln!(
@@ -238,6 +247,20 @@ pub(crate) fn verdict(record: &Record) -> String {
         _ => writeln!(text, "FAILED: losing {} is not survived as agreed", record.site),
     };
     text
+}
+
+/// What is told of those that met the cut, where they are few. Where all answers were late every request met it.
+fn few(record: &Record) -> Option<String> {
+    let met: u64 = record.services.iter().map(|service| service.moved + service.told).sum();
+    let told = match met {
+        // A standby, or nobody asked for anything.
+        0 => "no request met the cut: a drill shows more of a site that serves, under traffic".to_owned(),
+        _ => {
+            let requests = super::order::counted(usize::try_from(met).unwrap_or(usize::MAX), "request");
+            format!("only {requests} met the cut: under more traffic a drill shows more")
+        }
+    };
+    (met < FEW && record.shape != "slow").then_some(told)
 }
 
 #[cfg(test)]
@@ -274,11 +297,19 @@ mod tests {
             "540 ms",
             "545 ms",
             "12",
-            "dijon was cut (silent) for 20 s: 1 of 1 service kept, back after 0.61 s",
+            "dijon was cut (silent) for 20 s: 1 of 1 service kept; all of it was up again 0.61 s after the cut ended\n",
             "PASSED",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+        assert!(!text.contains("met the cut"), "{text}");
+        let mut quiet = record(&[]);
+        quiet.services[0].moved = 1;
+        let text = verdict(&quiet);
+        assert!(text.contains("only 2 requests met the cut: under more traffic"), "{text}");
+        (quiet.services[0].moved, quiet.services[0].told) = (0, 0);
+        let text = verdict(&quiet);
+        assert!(text.contains("\nno request met the cut: a drill shows more of a site that serves"), "{text}");
         let text = verdict(&record(&["api: 1 request failed that could have been repeated"]));
         assert!(text.contains("api: 1 request failed") && text.contains("FAILED"), "{text}");
     }

@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod drill;
 mod explain;
+mod foreign;
 mod history;
 mod import;
 mod order;
@@ -47,7 +48,7 @@ const EXIT_CODES: &str = "Exit codes: 0 good, 1 bad config, cannot start or orde
 
 /// A reverse proxy that keeps a site's visitors served when a whole site dies.
 #[derive(Debug, Parser)]
-#[command(name = "relais", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "relais", bin_name = "relais", version, after_help = EXIT_CODES, propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     whom: Whom,
@@ -109,7 +110,7 @@ pub(crate) struct OrderArgs {
 
 /// Runs the command line to its end.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| foreign::explained(error).exit());
     let whom = &cli.whom;
     let done = match cli.command {
         Command::Run(options) => run::run(options, whom),
