@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -328,7 +332,7 @@ fn a_broken_file_is_refused_at_start_unless_the_last_good_one_may_be_used() {
 #[test]
 fn a_port_in_use_is_named_with_the_way_to_find_who_has_it() {
     let dir = tempfile::tempdir().unwrap();
-    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();
     let text = GOOD.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
     let config = write(dir.path(), "proxy.toml", &text);
@@ -359,11 +363,44 @@ fn a_second_edge_is_told_of_the_first() {
     assert_eq!(daemon.cli(&["log-level"]).0, Some(0), "the first one is untouched");
 }
 
+/// Takes every connection and ends it, until it is dropped: then nobody listens there.
+struct Taking {
+    address: String,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Taking {
+    fn at(ip: &str) -> Taking {
+        let listener = TcpListener::bind((ip, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Relaxed) {
+                if listener.accept().is_err() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+        });
+        Taking { address, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
 #[test]
 fn an_order_that_leaves_nobody_is_followed_with_a_warning() {
     let dir = tempfile::tempdir().unwrap();
-    let backends = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    let [one, two] = backends.each_ref().map(|backend| backend.local_addr().unwrap().to_string());
+    // Addresses nobody else listens at: the first one's port is to stay free.
+    let [first, second] = ["127.0.71.1", "127.0.71.2"].map(Taking::at);
+    let (one, two) = (&first.address, &second.address);
     let text = GOOD.replace("127.0.0.1:9\"", &format!("{one}\"")).replace("127.0.0.1:10\"", &format!("{two}\""));
     let config = write(dir.path(), "proxy.toml", &text);
     let mut daemon = Daemon::start(dir.path(), &config);
@@ -372,7 +409,25 @@ fn an_order_that_leaves_nobody_is_followed_with_a_warning() {
     assert_eq!((code, stderr.as_str()), (Some(0), ""), "thory is left");
     let (code, stdout, stderr) = daemon.cli(&["disable", "thory"]);
     assert!(code == Some(0) && stdout.starts_with("thory: disabled"), "{stdout}{stderr}");
-    assert!(stderr.starts_with("warning: service api has no backend left"), "{stderr}");
+    let at_once = "warning: service api has no backend left: its requests get 503 at once, or its maintenance page\n";
+    assert_eq!(stderr, at_once);
     let (_, _, stderr) = daemon.cli(&["enable", "thory"]);
     assert_eq!(stderr, "");
+    // Who is down may come back, and is waited for.
+    daemon.until("thory is up", |daemon| daemon.cli(&["status"]).1.contains("thory (tier 2)"));
+    daemon.cli(&["enable", "dijon"]);
+    drop(first);
+    daemon.until("dijon is down", |daemon| daemon.cli(&["status"]).0 == Some(4));
+    let (_, _, stderr) = daemon.cli(&["drain", "thory"]);
+    assert!(stderr.contains("its requests wait a moment for one that is down, then get 503"), "{stderr}");
+    daemon.cli(&["enable", "thory"]);
+    write(dir.path(), "proxy.toml", &text.replace("hosts =", "fail_open = true\nhosts ="));
+    let (code, _, stderr) = daemon.cli(&["reload"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let (_, _, stderr) = daemon.cli(&["drain", "thory"]);
+    let tried =
+        "warning: service api has no backend left: its requests go to those that are down at once (`fail_open`)\n";
+    assert_eq!(stderr, tried);
+    let (_, shown, _) = daemon.cli(&["status"]);
+    assert!(shown.contains("nobody up, all are tried (fail_open)"), "{shown}");
 }

@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::net::{IpAddr, TcpListener};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::backend;
 use crate::support::edge::Setup;
 use crate::support::wire::get;
-use crate::support::{own_ip, wait_for};
+use crate::support::{keeping_up, own_ip, wait_for};
 
 /// What an agent says next.
 type Line = Arc<Mutex<&'static str>>;
@@ -23,6 +24,43 @@ fn agent(ip: IpAddr, port: u16) -> (u16, Line) {
         }
     });
     (port, line)
+}
+
+/// A wrong port, or a program that speaks something else, must not look like an agent that has nothing to say.
+#[test]
+fn an_agent_that_is_not_heard_is_told() {
+    // The interval is the deadline of a question, too.
+    keeping_up(Duration::from_secs(1), || {
+        let (here, there) = (own_ip(), own_ip());
+        let (port, line) = agent(here, 0);
+        let (first, second) = (backend(here, 0, "here"), backend(there, 0, "there"));
+        let (first, second) = (format!("{here}:{first}"), format!("{there}:{second}"));
+        *line.lock().unwrap() = "SSH-2.0-OpenSSH_9.2\n";
+        let text = format!(
+            "[service.web]\nhosts = [\"*\"]\nagent = {{ port = {port}, interval = \"2s\" }}\n\
+             backends = [\"{first}\", \"{second}\"]\n"
+        );
+        let edge = Setup::services(&text).start();
+        let said = "no word of an agent in `SSH-2.0-OpenSSH_9.2`";
+        for (backend, why) in [(&first, said), (&second, "connection refused")] {
+            let told = edge.line("nobody is heard", |line| line["backend"] == backend.as_str() && line["why"] == why);
+            assert_eq!(
+                (&told["level"], &told["message"]),
+                (&"WARN".into(), &format!("no agent is heard: {why}").into())
+            );
+            edge.wait_for_health(backend, "up");
+            let shown = format!("its agent is not heard ({why})");
+            wait_for("the status has it", || edge.cli(&["status"]).1.contains(&shown));
+        }
+        *line.lock().unwrap() = "up 100%\n";
+        edge.line("it is heard again", |line| {
+            line["backend"] == first.as_str() && line["message"] == "the agent is heard again"
+        });
+        wait_for("the status has nothing of it", || edge.backend(&first)["agent_silent"].is_null());
+        let lines = edge.lines();
+        let told = lines.iter().filter(|line| line["message"] == "no agent is heard: connection refused").count();
+        assert_eq!(told, 1, "once, however long it lasts");
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod support;
 mod agents;
 mod dns;
 mod names;
+mod tls;
 
 use std::net::{IpAddr, TcpListener};
 

@@ -24,6 +24,42 @@ fn the_config_of_the_containers_is_good() {
     assert!(told(&checked).contains("good, 0 warnings"), "{}", told(&checked));
 }
 
+/// The indented blocks of a section of the README that begin with a table.
+fn files_in_the_readme(heading: &str) -> Vec<String> {
+    let readme = text("README.md");
+    let (_, rest) = readme.split_once(&format!("\n## {heading}\n")).unwrap();
+    let section = rest.split("\n## ").next().unwrap();
+    let mut blocks = vec![String::new()];
+    for line in section.lines() {
+        match (line.strip_prefix("    "), blocks.last_mut()) {
+            (Some(line), Some(block)) => *block += &format!("{line}\n"),
+            _ => blocks.push(String::new()),
+        }
+    }
+    blocks.retain(|block| block.starts_with('['));
+    blocks
+}
+
+#[test]
+fn the_first_files_of_the_readme_are_good() {
+    let files = files_in_the_readme("A first file");
+    assert_eq!(files.len(), 2, "{files:#?}");
+    let dir = tempfile::tempdir().unwrap();
+    for file in &files {
+        let path = dir.path().join("small.toml");
+        std::fs::write(&path, file).unwrap();
+        let checked = relais(&["check", path.to_str().unwrap()]);
+        assert!(checked.status.success(), "{}", told(&checked));
+        assert!(told(&checked).contains("good, 0 warnings"), "{}", told(&checked));
+    }
+    let ports = |file: &str| -> Vec<u16> {
+        let after = file.split("address = \"127.0.0.1:").skip(1);
+        after.map(|rest| rest.split('"').next().unwrap().parse().unwrap()).collect()
+    };
+    let small = ports(&files[1]);
+    assert!(small.len() == 3 && small.iter().all(|port| *port >= 1024), "an ordinary user can run it: {small:?}");
+}
+
 #[test]
 fn every_command_in_the_unit_and_the_image_exists() {
     let unit = text("packaging/relais.service");

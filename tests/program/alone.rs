@@ -7,38 +7,39 @@ use crate::support::raw::Addressed;
 use crate::support::wait_for;
 use crate::support::wire::{Conn, get, post};
 
-/// One backend, and no more; requests wait so long for it.
-fn alone(backend: &Process, queue_timeout: &str) -> Edge {
+/// A service whose only backend is killed while requests are under way, each on a connection of its own on both
+/// sides (as long as nothing was answered none is kept): eight that may be repeated, and one that may not.
+struct Killed {
+    backend: Process,
+    edge: Edge,
+    gets: Vec<Conn>,
+    pays: Conn,
+}
+
+/// Requests wait so long for its return. They ask for `path` and something behind it.
+fn killed(queue_timeout: &str, path: &str) -> Killed {
+    let mut backend = Process::start();
     let edge = Setup::services(&format!(
         "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\nqueue_timeout = \"{queue_timeout}\"\nbackends = [\"{}\"]\n",
         backend.address()
     ))
     .start();
-    edge.wait_for_health(backend, "up");
-    edge
-}
-
-/// Requests under way, each on a connection of its own on both sides: as long as nothing was answered none is kept.
-fn under_way(edge: &Edge, backend: &Process, path: &str) -> (Vec<Conn>, Conn) {
-    let gets: Vec<Conn> = (0..8)
-        .map(|n| {
-            let mut client = edge.connect();
-            client.send(get(&format!("{path}/{n}")));
-            client
-        })
-        .collect();
-    let mut pays = edge.connect();
-    pays.send(post(&format!("{path}/pay"), "x"));
+    edge.wait_for_health(&backend, "up");
+    let send = |request| {
+        let mut client = edge.connect();
+        client.send(request);
+        client
+    };
+    let gets: Vec<Conn> = (0..8).map(|n| send(get(&format!("{path}/{n}")))).collect();
+    let pays = send(post(&format!("{path}/pay"), "x"));
     wait_for("all of them are under way", || backend.executed().len() == 9);
-    (gets, pays)
+    backend.kill();
+    Killed { backend, edge, gets, pays }
 }
 
 #[test]
 fn a_killed_backend_that_is_soon_back_fails_nobody_who_may_ask_again() {
-    let mut backend = Process::start();
-    let edge = alone(&backend, "30s");
-    let (mut clients, mut pays) = under_way(&edge, &backend, "/slow/8000");
-    backend.kill();
+    let Killed { mut backend, edge, gets: mut clients, mut pays } = killed("30s", "/slow/8000");
     // These come before anybody knows.
     clients.extend((0..8).map(|n| {
         let mut client = edge.connect();
@@ -57,10 +58,7 @@ fn a_killed_backend_that_is_soon_back_fails_nobody_who_may_ask_again() {
 
 #[test]
 fn a_killed_backend_that_does_not_return_is_waited_for_and_no_longer_than_that() {
-    let mut backend = Process::start();
-    let edge = alone(&backend, "300ms");
-    let (mut gets, mut pays) = under_way(&edge, &backend, "/slow/60000");
-    backend.kill();
+    let Killed { backend, edge, mut gets, mut pays } = killed("300ms", "/slow/60000");
     assert_eq!(pays.answer().status(), 502);
     for client in &mut gets {
         let answer = client.answer();

@@ -46,6 +46,15 @@ impl Authority {
         Identity { cert: cert.pem(), key: key.serialize_pem() }
     }
 
+    /// A certificate for these names that is its own CA.
+    pub(crate) fn itself(names: &[&str]) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Identity { cert: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+    }
+
     pub(crate) fn trusted(&self) -> RootCertStore {
         roots(self.root.as_bytes())
     }

@@ -177,17 +177,19 @@ fn a_request_that_takes_long_outlives_every_deadline_for_heads() {
 
 #[test]
 fn a_body_that_stalls_is_408() {
-    let backend = Raw::new();
-    let edge = short("body", &backend);
-    let mut client = edge.connect();
-    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf");
-    let (mut upstream, head) = backend.request();
-    let (answer, took) = timed(|| client.answer());
-    assert_eq!(answer.status(), 408);
-    assert!(took >= SET.mul_f32(0.8), "{took:?}");
-    assert!(upstream.try_body(&head).is_err(), "looks complete");
-    client.ends();
-    assert_eq!(edge.backend(&backend)["failed"], 0, "not the backend's fault");
+    keeping_up(SET / 2, || {
+        let backend = Raw::new();
+        let edge = short("body", &backend);
+        let mut client = edge.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf");
+        let (mut upstream, head) = backend.request();
+        let (answer, took) = timed(|| client.answer());
+        assert_eq!(answer.status(), 408);
+        assert!(took >= SET.mul_f32(0.8), "{took:?}");
+        assert!(upstream.try_body(&head).is_err(), "looks complete");
+        client.ends();
+        assert_eq!(edge.backend(&backend)["failed"], 0, "not the backend's fault");
+    });
 }
 
 #[test]
@@ -268,23 +270,25 @@ fn an_http2_client_that_reads_slowly_gets_all_of_it() {
 
 #[test]
 fn a_backend_that_does_not_answer_is_504() {
-    let backend = Raw::new();
-    let edge = Setup::to(&[&backend]).with("timeout.response = \"300ms\"").start();
-    let mut client = edge.connect();
-    client.send(get("/"));
-    let (mut upstream, _) = backend.request();
-    let answer = client.answer();
-    assert_eq!(answer.status(), 504);
-    let status = answer.get("proxy-status").unwrap();
-    assert!(status.contains("http_response_timeout"), "{status}");
-    assert!(answer.get("retry-after").is_some(), "nobody answered, nothing was done: {}", answer.head.raw);
-    upstream.ends();
-    // What may have been done is not asked for again.
-    client = edge.connect();
-    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
-    let (_upstream, _) = backend.request();
-    let answer = client.answer();
-    assert_eq!((answer.status(), answer.get("retry-after")), (504, None));
+    keeping_up(SET / 4, || {
+        let backend = Raw::new();
+        let edge = Setup::to(&[&backend]).with("timeout.response = \"300ms\"").start();
+        let mut client = edge.connect();
+        client.send(get("/"));
+        let (mut upstream, _) = backend.request();
+        let answer = client.answer();
+        assert_eq!(answer.status(), 504);
+        let status = answer.get("proxy-status").unwrap();
+        assert!(status.contains("http_response_timeout"), "{status}");
+        assert!(answer.get("retry-after").is_some(), "nobody answered, nothing was done: {}", answer.head.raw);
+        upstream.ends();
+        // What may have been done is not asked for again.
+        client = edge.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
+        let (_upstream, _) = backend.request();
+        let answer = client.answer();
+        assert_eq!((answer.status(), answer.get("retry-after")), (504, None));
+    });
 }
 
 #[test]
@@ -303,6 +307,24 @@ fn the_time_for_an_answer_counts_from_the_end_of_the_request() {
         }
         upstream.send(ok("x"));
         assert_eq!(client.answer().status(), 200);
+    });
+}
+
+/// The body was there at once: that it moved once is no reason to wait as long again.
+#[test]
+fn a_body_that_was_sent_at_once_does_not_double_the_time_for_an_answer() {
+    keeping_up(SET, || {
+        let backend = Raw::new();
+        // No look at the body before that time, which was when it doubled.
+        let times = "failover_within = \"5s\"\ntimeout.response = \"3s\"";
+        let edge = Setup::to(&[&backend]).with(times).start();
+        let mut client = edge.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody");
+        let (mut upstream, _) = backend.request();
+        assert_eq!(upstream.bytes(4), b"body");
+        let (answer, took) = timed(|| client.answer());
+        assert_eq!(answer.status(), 504);
+        assert!(took > SET * 5 && took < SET * 9, "{took:?}");
     });
 }
 

@@ -2,11 +2,12 @@
 //! covers it, otherwise passed on as they are.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::edge::Setup;
-use crate::support::raw::Plain;
+use crate::support::raw::{Plain, Raw, Serving};
 use crate::support::wait_for;
 use crate::support::wire::{get, ok, post};
 
@@ -57,6 +58,47 @@ fn retries_after_bad_answers_are_bounded_by_a_budget() {
     let attempts = busy.count() + other.count();
     assert!(attempts < 200 + 60, "{attempts} attempts for 200 requests");
     assert!(edge.sample("relais_retry_budget_exhausted_total", &[]) > 0.0);
+}
+
+/// Reads each request and closes; how many there were.
+fn closing(count: &Arc<AtomicUsize>) -> Serving {
+    let count = Arc::clone(count);
+    Raw::new().serve(move |mut conn| {
+        if conn.try_head().is_some() {
+            count.fetch_add(1, Relaxed);
+        }
+    })
+}
+
+#[test]
+fn where_every_backend_breaks_off_retries_are_bounded_too() {
+    let asked: Arc<AtomicUsize> = Arc::default();
+    let (one, two, three) = (closing(&asked), closing(&asked), closing(&asked));
+    let budget = "retry.budget_floor = 1\nretry.budget_percent = 0";
+    let edge = Setup::to(&[&one, &two, &three]).with(budget).start();
+    let begun = Instant::now();
+    for n in 0..100 {
+        assert_eq!(edge.connect().ask(get(&format!("/{n}"))).status(), 502);
+    }
+    // One more for each is free. Then ten seconds of the floor, what came in since, the first request, which nobody had failed
+    // before, and connections that were made but not needed.
+    let most = 200 + 10 + usize::try_from(begun.elapsed().as_secs()).unwrap() + 1 + 20;
+    let attempts = asked.load(Relaxed);
+    assert!((210..=most).contains(&attempts), "{attempts} attempts for 100 requests");
+    let line = edge.access_to("/99");
+    assert_eq!(line["not_replayed"], "retry_budget", "{line}");
+}
+
+#[test]
+fn what_leaves_one_that_breaks_off_for_one_that_answers_costs_nothing() {
+    let asked: Arc<AtomicUsize> = Arc::default();
+    let (one, alive) = (closing(&asked), Plain::saying("x"));
+    let budget = "balance = \"round-robin\"\nretry.budget_floor = 0\nretry.budget_percent = 0";
+    let edge = Setup::to(&[&one, &alive]).with(budget).start();
+    for n in 0..60 {
+        assert_eq!(edge.connect().ask(get(&format!("/{n}"))).status(), 200);
+    }
+    assert!(asked.load(Relaxed) > 10, "{asked:?} met the one that breaks off");
 }
 
 #[test]

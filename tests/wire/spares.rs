@@ -23,6 +23,50 @@ fn overtaken(late: &Raw, contract: &str) -> (Edge, Plain) {
     (edge, quick)
 }
 
+/// What the log says that one attempt took, in milliseconds.
+fn millis(attempt: &str) -> f64 {
+    attempt.rsplit(' ').next().unwrap().trim_end_matches("ms").parse().unwrap()
+}
+
+#[test]
+fn an_abandoned_connect_is_in_the_log_with_its_time() {
+    let (late, _first) = Raw::full();
+    let quick = Plain::saying("quick");
+    let edge = Setup::to(&[&late, &quick]).with("failover_within = \"20s\"").start();
+    let mut numbers = 0..;
+    until("a request waited for a connect that was overtaken", || {
+        let path = format!("/{}", numbers.next().unwrap());
+        assert_eq!(edge.connect().ask(get(&path)).text(), "quick");
+        let line = edge.access_to(&path);
+        let attempts: Vec<&str> = line["attempts"].as_str().unwrap().split(", ").collect();
+        let (answered, overtaken) = attempts.split_last().unwrap();
+        assert!(answered.contains(&quick.address()) && answered.contains(" answered "), "{line}");
+        let &[abandoned] = overtaken else { return None };
+        assert!(abandoned.contains(&late.address()) && abandoned.contains(" connect_abandoned "), "{line}");
+        // Where the quick one was asked first, and this machine stood still, it is not what the request waited for.
+        (millis(abandoned) * 2.0 > line["head_ms"].as_f64().unwrap()).then_some(())
+    });
+}
+
+/// The kernel asks for a full one again a second later.
+#[test]
+fn the_time_of_a_connect_is_a_part_of_its_attempt() {
+    let (late, first) = Raw::full();
+    let edge = Setup::to(&[&late]).with("failover_within = \"20s\"").start();
+    let mut client = edge.connect();
+    client.send(get("/late"));
+    // However soon its connect came: as long as this it waits.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    make_room(&late, first);
+    let (mut conn, _) = late.request();
+    conn.send(ok("late"));
+    assert_eq!(client.answer().text(), "late");
+    let line = edge.access_to("/late");
+    let attempt = line["attempts"].as_str().unwrap();
+    assert!(attempt.contains(" answered ") && !attempt.contains(", "), "{line}");
+    assert!(millis(attempt) * 2.0 > line["head_ms"].as_f64().unwrap(), "{line}");
+}
+
 /// Lets the connect under way through: the one that filled the queue leaves it.
 fn make_room(late: &Raw, first: TcpStream) {
     drop(late.accept());

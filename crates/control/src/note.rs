@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relais_config::words::short;
-use relais_core::{Admin, CertificateStep, DrillRecord, FailoverRecord, Health, Transition, TunnelStep};
+use relais_core::{Admin, BackendId, CertificateStep, DrillRecord, FailoverRecord, Health, Transition, TunnelStep};
 use relais_tls::date;
 
 /// Writes the line of one transition. Loss is a warning, return is information.
@@ -45,6 +45,7 @@ pub(crate) fn write(transition: &Transition) {
                 None => tracing::warn!(service, site, backend, "agent is silent: its words are forgotten"),
             }
         }
+        Transition::AgentSilent { id, why } => hearing(id, why.as_deref()),
         Transition::Addresses { id, from, to } => {
             let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
             tracing::info!(service, site, backend, ?from, ?to, "the name of a backend has new addresses");
@@ -75,6 +76,15 @@ pub(crate) fn write(transition: &Transition) {
             let (authority, until) = (&**name, date(*until));
             tracing::warn!(authority, until, why, "an authority fails and is left alone for a while");
         }
+    }
+}
+
+/// Whether the agent of a backend is heard.
+fn hearing(id: &BackendId, why: Option<&str>) {
+    let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
+    match why {
+        Some(why) => tracing::warn!(service, site, backend, why, "no agent is heard: {why}"),
+        None => tracing::info!(service, site, backend, "the agent is heard again"),
     }
 }
 

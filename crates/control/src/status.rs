@@ -163,7 +163,17 @@ pub(crate) fn deserted(report: &Report, affected: &[AffectedBackend]) -> Vec<Str
     let meant = services.filter(|service| affected.iter().any(|backend| backend.service == service.name));
     let told = |service: &relais_core::ServiceReport| {
         let name = &service.name;
-        format!("service {name} has no backend left: its requests wait a moment, then get 503 or its maintenance page")
+        // Nobody waits for who was taken out on purpose.
+        let asked = || service.backends.iter().filter(|backend| backend.admin == Admin::Enabled);
+        let any = |health: Health| asked().any(|backend| backend.health == health);
+        let get = if service.fail_open && any(Health::Down) && !any(Health::Probing) {
+            "go to those that are down at once (`fail_open`)"
+        } else if asked().next().is_some() {
+            "wait a moment for one that is down, then get 503 (or at once its maintenance page)"
+        } else {
+            "get 503 at once, or its maintenance page"
+        };
+        format!("service {name} has no backend left: its requests {get}")
     };
     meant.map(told).collect()
 }

@@ -102,7 +102,7 @@ impl Backend {
 
     /// The last request it was asked went wrong.
     #[must_use]
-    pub(crate) fn fails(&self) -> bool {
+    pub fn fails(&self) -> bool {
         self.stats.streak.get() != 0
     }
 

@@ -57,6 +57,7 @@ use relais_config::{Action, Balance, Forward};
 
 use crate::health::{Admin, Health};
 use crate::snapshot::{Ask, Choice, Member, Pool};
+use crate::time::Instant;
 use dice::Dice;
 pub use latency::observe_latency;
 pub use order::Order;
@@ -70,6 +71,25 @@ impl Pool {
             Action::Forward(forward) => Picker::new(self, forward, ask).pick(),
             Action::Redirect(_) | Action::Respond(_) => Choice::Nobody,
         }
+    }
+
+    /// What part of new requests each tier takes now, of those that take any: tier and percent, lower tier first. Empty when
+    /// nobody is `Up`.
+    pub(crate) fn shares(&self, now: Instant) -> Vec<(u32, u32)> {
+        let weight = |member: &Member| f64::from(member.share()) * grown(member, now, self.timers.ramp);
+        let kept = |group: &Group| {
+            let members = group.members.iter().filter_map(|&index| self.members.get(index as usize));
+            Some((members.clone().next()?.tier, group.keeps(members.map(weight).sum())))
+        };
+        let kept: Vec<(u32, f64)> = self.order.up.iter().filter_map(kept).collect();
+        let whole = kept.iter().map(|(_, part)| part).sum::<f64>().min(1.0);
+        let mut left = whole;
+        let percents = kept.into_iter().map(|(tier, part)| {
+            let part = part.min(left);
+            left -= part;
+            (tier, (part / whole * 100.0).round() as u32)
+        });
+        percents.filter(|(_, percent)| *percent > 0).collect()
     }
 }
 

@@ -262,6 +262,13 @@ pub enum Transition {
         /// By its words the backend takes new requests.
         takes: bool,
     },
+    /// A backend's agent has not answered for so long that nothing it said counts, or answers again.
+    AgentSilent {
+        /// Beside whom.
+        id: BackendId,
+        /// What the last question met, in words; `None`: it answers again.
+        why: Option<String>,
+    },
     /// The name of a backend has other addresses.
     Addresses {
         /// Whose.

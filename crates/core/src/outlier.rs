@@ -242,11 +242,15 @@ impl Shares {
         }
     }
 
+    /// The median share without `share`, one of these.
+    fn median_but(&self, share: Share) -> Option<f64> {
+        Some(middle_but(&self.parts, (share.of >= LEAST).then(|| share.millionths()))? as f64 / 1e6)
+    }
+
     /// The median share of the others and how sure it is that `share`, one of these, is another, when it is.
     fn compared(&self, share: Share) -> Option<(f64, f64)> {
-        let counts = share.of >= LEAST;
-        let median = middle_but(&self.parts, counts.then(|| share.millionths()))? as f64 / 1e6;
-        let volume = self.volume - if counts { share.of } else { 0 };
+        let median = self.median_but(share)?;
+        let volume = self.volume - if share.of >= LEAST { share.of } else { 0 };
         let weight = share.apart(median, volume);
         (share.part() >= TIMES * median && weight >= SURE).then_some((median, weight))
     }
@@ -260,6 +264,22 @@ pub(crate) fn suspicious(own: &Tally, terms: &Terms<'_>) -> bool {
 /// Judges what one backend did in a span of time against what others of its pool, of which it is one, did in the same.
 pub(crate) fn judge(own: &Tally, pool: &mut Crowd, terms: &Terms<'_>) -> Option<Accused> {
     wrong(own, pool, terms.rule).or_else(|| slow(own, pool, terms))
+}
+
+/// Whether a few of its newest answers tell of a backend what an accusation says, as far as they can: `true` where there is
+/// nobody to compare it with.
+pub(crate) fn goes_on(reason: Reason, newest: &Tally, pool: &mut Crowd, terms: &Terms<'_>) -> bool {
+    match reason {
+        Reason::Errors => {
+            let share = newest.errors();
+            let more = |median: f64| share.part() >= TIMES * median;
+            share.n > 0 && pool.wrong().median_but(share).is_none_or(more)
+        }
+        Reason::Slow => {
+            let Some(typical) = pool.typical(newest).filter(|_| newest.answers() >= LEAST) else { return true };
+            newest.slower_than(slow_limit(typical, terms)).part() > MOST
+        }
+    }
 }
 
 /// Whether a backend surely has another share of wrong answers than the others together.
@@ -290,6 +310,11 @@ fn least_limit(terms: &Terms<'_>) -> u64 {
     FASTEST.saturating_mul(terms.rule.slow_factor.into()).max(excused)
 }
 
+/// From when on answers are slow where they typically take so long, microseconds.
+fn slow_limit(typical: u64, terms: &Terms<'_>) -> u64 {
+    typical.saturating_mul(terms.rule.slow_factor.into()).max(least_limit(terms))
+}
+
 fn wrong(own: &Tally, pool: &mut Crowd, rule: &Outlier) -> Option<Accused> {
     if !many_wrong(own, rule) {
         return None;
@@ -306,7 +331,7 @@ fn slow(own: &Tally, pool: &mut Crowd, terms: &Terms<'_>) -> Option<Accused> {
         return None;
     }
     let typical = pool.typical(own)?;
-    let limit = typical.saturating_mul(rule.slow_factor.into()).max(least_limit(terms));
+    let limit = slow_limit(typical, terms);
     if !most_slow(own, limit, rule) {
         return None;
     }

@@ -52,7 +52,7 @@ pub struct SiteReport {
     pub health: Health,
     /// The operator's word about the site.
     pub admin: Admin,
-    /// Since when (the later of the two words).
+    /// Since when both words hold.
     pub since: Instant,
     /// The evidence or the operator's reason.
     pub why: String,
@@ -94,8 +94,13 @@ pub struct ServiceReport {
     pub trouble: Vec<String>,
     /// The last failover.
     pub last_failover: Option<FailoverRecord>,
-    /// The tier that takes new requests now; `None`: nobody does.
+    /// The lowest tier that can take new requests now; `None`: nobody can.
     pub tier: Option<u32>,
+    /// What part of new requests each tier takes now, in percent: tier and part, lower tier first. Empty where `tier` takes
+    /// all of them. While everybody there is in doubt another one may.
+    pub shares: Vec<(u32, u32)>,
+    /// Its backends are tried even when all are down.
+    pub fail_open: bool,
     /// In file order.
     pub backends: Vec<BackendReport>,
 }
@@ -129,6 +134,8 @@ pub struct BackendReport {
     pub probes: Vec<ProbeReport>,
     /// What its agent says; `None`: it has none, or that is silent.
     pub agent: Option<AgentReport>,
+    /// Why nothing its agent said counts: it has been silent for three intervals, or was never heard.
+    pub agent_silent: Option<String>,
     /// Where its name leads; empty when its address is no name.
     pub addresses: Vec<SocketAddr>,
     /// Why its name does not resolve now. `addresses` are then those of the last good answer.

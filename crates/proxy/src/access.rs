@@ -42,10 +42,13 @@ pub(crate) struct Ticket {
     pub(crate) pool: Option<Arc<Pool>>,
     /// Only kept where they are logged.
     attempts: Vec<Attempted>,
+    /// Slot of the backend that a connection was opened to for the attempt under way, and since when.
+    connected: Option<(u32, Instant)>,
     /// The attempt whose answer is passed on.
     pub(crate) serving: Option<InFlight>,
     pub(crate) status: u16,
-    head_after: Option<Duration>,
+    /// When the head of the answer was there.
+    head_at: Option<Instant>,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     /// The answer was cut: by the backend, by a timeout or because the client went away.
@@ -79,9 +82,10 @@ impl Ticket {
             target: None,
             pool: None,
             attempts: Vec::new(),
+            connected: None,
             serving: None,
             status: 0,
-            head_after: None,
+            head_at: None,
             bytes_in: 0,
             bytes_out: 0,
             cut: None,
@@ -97,6 +101,11 @@ impl Ticket {
         self.pool = Some(Arc::clone(pool));
     }
 
+    /// A connection was opened for an attempt, since then: that is part of it.
+    pub(crate) fn connected(&mut self, member: &Member, since: Instant) {
+        self.connected = Some((member.backend.slot, since));
+    }
+
     /// One attempt ended.
     pub(crate) fn attempted(&mut self, member: &Member, outcome: &'static str, since: Instant) {
         self.attempted_until(member, outcome, since, Instant::now());
@@ -108,6 +117,8 @@ impl Ticket {
         if !self.log {
             return;
         }
+        let connected = self.connected.take_if(|(slot, _)| *slot == member.backend.slot);
+        let since = connected.map_or(since, |(_, at)| at.min(since));
         self.attempts.push(Attempted {
             site: Arc::clone(&member.backend.id.site),
             address: Arc::clone(&member.backend.id.address),
@@ -120,8 +131,7 @@ impl Ticket {
     pub(crate) fn answered(&mut self, status: u16) {
         self.status = status;
         // A backend's head came when its attempt ended; an answer of our own is made now.
-        let at = self.attempted.filter(|_| self.serving.is_some()).unwrap_or_else(Instant::now);
-        self.head_after = Some(at - self.started);
+        self.head_at = Some(self.attempted.filter(|_| self.serving.is_some()).unwrap_or_else(Instant::now));
     }
 
     /// The last byte of the answer was handed over.
@@ -169,7 +179,7 @@ impl Ticket {
             attempts = %attempts.join(", "),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
-            head_ms = self.head_after.map_or(0.0, millis),
+            head_ms = self.head_at.map_or(0.0, |at| millis(at - self.started)),
             duration_ms = millis(took),
             cut = self.cut.unwrap_or("-"),
             not_replayed = self.not_replayed.unwrap_or("-"),

@@ -100,12 +100,14 @@ async fn attempts(
         let connected = match obtain::obtain(exchange, forward, fresh, ticket).await {
             Ok(connected) => connected,
             // What the last attempt met says more than "nobody left".
-            Err(Failure::NoBackend(_)) if exchange.tried.len() > exchange.bygone => return Err(failure),
+            Err(Failure::NoBackend(_)) if exchange.tried.len() > exchange.second_chance.bygone() => {
+                return Err(failure);
+            }
             Err(other) => return Err(other),
         };
         let Connected { member, reused, link } = connected;
         let slot = member.backend.slot;
-        if exchange.bygone > 0 {
+        if exchange.second_chance.bygone() > 0 {
             // What it may break it has broken once: whoever has it now is the last one.
             left = 1;
         }
@@ -237,7 +239,7 @@ fn failed(
     }
     if fault.is_silence() || reason == "rescued" {
         exchange.avoid_site = Some(Arc::clone(&member.backend.id.site));
-    } else if !fault.is_transport() && !spend(exchange, forward) {
+    } else if exchange.has_attempts(forward) && !is_free(exchange, member, fault) && !spend(exchange, forward) {
         ticket.not_replayed = Some("retry_budget");
         return Next::GiveUp(failure);
     }
@@ -247,8 +249,16 @@ fn failed(
     Next::Again(failure)
 }
 
-/// Retries after application faults cost budget, so that an overloaded service is not fed its own failures. A retry
-/// off a dead transport is free: the load it moves is load that left a backend.
+/// A retry off a dead connection is free: the load it moves is load that left a backend. The first one of a request always,
+/// as all may have died together and be back in a moment. Further ones not where all who are left fail too: each is one more
+/// failure for a service that has enough of them.
+fn is_free(exchange: &Exchange, member: &Member, fault: Fault) -> bool {
+    let slot = member.backend.slot;
+    let well = || exchange.has_fit(slot, |other| !other.backend.fails());
+    fault.is_transport() && (exchange.tried.is_empty() || well() || !exchange.has_elsewhere(slot))
+}
+
+/// Retries after application faults cost budget, so that an overloaded service is not fed its own failures.
 fn spend(exchange: &Exchange, forward: &Forward) -> bool {
     exchange.afford(forward, exchange.now)
 }

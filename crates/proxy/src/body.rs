@@ -61,6 +61,7 @@ struct Source {
     kept: Kept,
     trailers: Option<HeaderMap>,
     read: u64,
+    moved: Option<Instant>,
     done: bool,
     fault: Option<BodyFault>,
     /// Which attempt may read: an attempt that lost its turn (its connection still runs) gets an error.
@@ -78,6 +79,7 @@ impl ClientBody {
             kept: Kept::new(keep, size.exact()),
             trailers: None,
             read: 0,
+            moved: None,
             done: false,
             fault: None,
             turn: 0,
@@ -116,6 +118,11 @@ impl ClientBody {
     /// Bytes read from the client.
     pub(crate) fn read(&self) -> u64 {
         self.inner.lock().read
+    }
+
+    /// When an attempt last took something of it: bytes, also such as are kept for it, or word of its end.
+    pub(crate) fn moved(&self) -> Option<Instant> {
+        self.inner.lock().moved
     }
 
     /// The body for one attempt, from the first byte.
@@ -234,15 +241,19 @@ impl Body for SendBody {
                     return Poll::Ready(Some(Err(BodyFault::Broken)));
                 }
                 match ready!(source.kept.poll_replay(cx, position)) {
-                    Ok(Some(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Ok(Some(data)) => {
+                        source.moved = Some(Instant::now());
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
                     Ok(None) if position.taken == source.read => {}
                     Ok(None) | Err(()) => return Poll::Ready(Some(Err(BodyFault::Lost))),
                 }
                 if source.done {
-                    *ended = true;
+                    (*ended, source.moved) = (true, Some(Instant::now()));
                     return Poll::Ready(source.trailers.clone().map(|trailers| Ok(Frame::trailers(trailers))));
                 }
                 let frame = ready!(source.poll_fresh(cx, body, position));
+                source.moved = Some(Instant::now());
                 *ended = !matches!(&frame, Some(Ok(frame)) if frame.is_data());
                 Poll::Ready(frame)
             }

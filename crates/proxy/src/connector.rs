@@ -231,22 +231,27 @@ async fn secure(
     tls: &UpstreamTls,
     plain: Gated<Plain>,
 ) -> Result<UpstreamIo, Fault> {
-    let config = worker.shared.certs.client_config(tls, goal.protocol).map_err(|error| {
-        tracing::warn!(backend = %goal.backend.id, %error, "TLS to this backend cannot be set up");
-        Fault::Tls
-    })?;
-    let name = relais_tls::upstream::server_name(tls, &goal.backend.address, &goal.host).map_err(|error| {
-        tracing::warn!(backend = %goal.backend.id, %error, "no TLS server name for this backend");
-        Fault::Tls
-    })?;
+    let config = worker.shared.certs.client_config(tls, goal.protocol).map_err(|why| no_tls(worker, goal, &why))?;
+    let name = relais_tls::upstream::server_name(tls, &goal.backend.address, &goal.host);
+    let name = name.map_err(|why| no_tls(worker, goal, &why))?;
     let stream = TlsConnector::from(config).connect(name, plain).await.map_err(|error| {
-        tracing::debug!(backend = %goal.backend.id, %error, "TLS handshake with a backend failed");
+        if let Some(why) = relais_tls::upstream::reason(&error) {
+            return no_tls(worker, goal, &why);
+        }
         match error.kind() {
             std::io::ErrorKind::InvalidData => Fault::Tls,
             _ => crate::sender::io_fault(&error),
         }
     })?;
     Ok(UpstreamIo::Tls(Box::new(stream)))
+}
+
+/// Mostly a mistake in the file or in a certificate, which lasts until somebody reads of it.
+fn no_tls(worker: &Worker, goal: &Goal, why: &str) -> Fault {
+    if let Some(untold) = worker.failed_handshakes.tell(Instant::now()) {
+        tracing::warn!(backend = %goal.backend.id, why, untold, "no TLS with a backend: {why}");
+    }
+    Fault::Tls
 }
 
 fn trouble(error: &std::io::Error) -> Trouble {

@@ -32,6 +32,23 @@ pub(crate) struct Admitted<'a> {
     pub(crate) now: Instant,
 }
 
+/// Whether a request may go once more to those that had it. Only once: it may be what takes them down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SecondChance {
+    Left,
+    /// It has it: of the slots it was sent to, so many were before.
+    Taken(usize),
+    /// Its answer has begun.
+    Never,
+}
+
+impl SecondChance {
+    /// How many of the slots that it was sent to it may have again.
+    pub(crate) fn bygone(self) -> usize {
+        if let Self::Taken(before) = self { before } else { 0 }
+    }
+}
+
 /// One request on its way to a backend.
 pub(crate) struct Exchange {
     pub(crate) client: Arc<Client>,
@@ -65,10 +82,7 @@ pub(crate) struct Exchange {
     sticky: Option<u64>,
     /// Slots this request was sent to.
     pub(crate) tried: Vec<u32>,
-    /// To so many of them before its second chance: who is up after that may have it again,
-    pub(crate) bygone: usize,
-    /// but only once: it may be what takes them down.
-    pub(crate) second_chance: bool,
+    pub(crate) second_chance: SecondChance,
     /// Its last connection broke, or could not be used: nothing shows that anybody lives there.
     pub(crate) broke: bool,
     /// Slots that could not be reached since the last pause: nothing was sent there.
@@ -100,9 +114,7 @@ impl Exchange {
         let (mut head, incoming) = request.into_parts();
         head.extensions.clear();
         let stream = upgrade.is_some() || (present.accepts_events && head.method == Method::GET);
-        // `Connection` may have named it: then it is not sent on, and protects nothing.
-        let keyed = present.idempotency_key && head.headers.contains_key("idempotency-key");
-        let idempotent = is_idempotent(&head.method) || keyed;
+        let idempotent = is_idempotent(&head, present);
         let limit = pool.service.max_body.unwrap_or(u64::MAX);
         if incoming.size_hint().lower() > limit {
             return Err(Failure::BodyTooLarge);
@@ -142,8 +154,7 @@ impl Exchange {
             key,
             sticky,
             tried: Vec::new(),
-            bygone: 0,
-            second_chance: true,
+            second_chance: SecondChance::Left,
             broke: false,
             unreached: Vec::new(),
             avoid_site: None,
@@ -226,20 +237,20 @@ impl Exchange {
 
     /// Whether it was sent to every backend there is now, and none of them is waited for.
     pub(crate) fn was_everywhere(&self, forward: &Forward) -> bool {
-        let sent = self.tried.len() > self.bygone && self.unreached.is_empty();
+        let sent = self.tried.len() > self.second_chance.bygone() && self.unreached.is_empty();
         sent && !self.outlives_all(forward)
     }
 
     /// All backends went down after it was sent, and whoever returns may have it. With `fail_open` they are asked as they are.
     pub(crate) fn outlives_all(&self, forward: &Forward) -> bool {
-        self.second_chance && !forward.fail_open && !self.pool.members.iter().any(Member::usable)
+        self.second_chance == SecondChance::Left && !forward.fail_open && !self.pool.members.iter().any(Member::usable)
     }
 
     /// It was lost with the last one it could be sent to, who may just have died and be called down in a moment: it may have
     /// that one again, as one that came a moment later would. For a retry of the budget, as it may also live, and break
     /// whatever it is sent.
     pub(crate) fn takes_second_chance(&mut self, forward: &Forward) -> bool {
-        let lost = self.second_chance && self.broke && forward.maintenance.is_none();
+        let lost = self.second_chance == SecondChance::Left && self.broke && forward.maintenance.is_none();
         if !lost || !self.worth_waiting_for() || !self.afford(forward, self.now) {
             return false;
         }
@@ -249,7 +260,7 @@ impl Exchange {
 
     /// From now on it may go once more to one of those that had it.
     pub(crate) fn use_second_chance(&mut self) {
-        (self.bygone, self.second_chance) = (self.tried.len(), false);
+        self.second_chance = SecondChance::Taken(self.tried.len());
     }
 
     pub(crate) fn worth_waiting_for(&self) -> bool {
@@ -298,9 +309,15 @@ pub(crate) fn routed_path(uri: &Uri) -> &str {
     if uri.path().starts_with('/') { uri.path() } else { "/" }
 }
 
-/// RFC 9110 9.2.2.
-fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE)
+/// RFC 9110 9.2.2, or an `Idempotency-Key`.
+fn is_idempotent(head: &request::Parts, present: Present) -> bool {
+    // `Connection` may have named it: then it is not sent on, and protects nothing.
+    let keyed = present.idempotency_key && head.headers.contains_key("idempotency-key");
+    let by_method = matches!(
+        head.method,
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
+    );
+    by_method || keyed
 }
 
 fn hash_key(balance: &Balance, request: &Request<RequestBody>, client: &Client, trusted: &[IpNet]) -> Option<u64> {

@@ -138,10 +138,10 @@ enum Picked {
 /// Asks the pool; backends that asked for a rest (`Retry-After`) only when there is no other.
 fn pick(exchange: &Exchange) -> Picked {
     let worker = &exchange.client.worker;
-    let mut avoid = exchange.tried.get(exchange.bygone..).unwrap_or_default().to_vec();
+    let mut avoid = exchange.tried.get(exchange.second_chance.bygone()..).unwrap_or_default().to_vec();
     avoid.extend(&exchange.unreached);
     let site = exchange.avoid_site.as_deref();
-    let resting = worker.connections.resting(&exchange.pool, exchange.clock());
+    let resting = worker.connections.resting(&exchange.pool, || exchange.clock());
     if !resting.is_empty() {
         let mut rested = avoid.clone();
         rested.extend(resting);

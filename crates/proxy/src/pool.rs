@@ -184,6 +184,12 @@ impl Slot {
         relais_core::Instant(self.distrusted.load(Relaxed))
     }
 
+    /// Whether that was after a moment, which is only asked for where there was any: there hardly ever is.
+    pub(crate) fn distrusted_after(&self, moment: impl FnOnce() -> relais_core::Instant) -> bool {
+        let at = self.distrusted();
+        at.0 > 0 && at > moment()
+    }
+
     /// Shares an HTTP/2 connection, unless the backend has moved since it was asked for.
     pub(crate) fn share(&self, one: H2Sender, moves: u64) {
         if moves == self.moves.load(Relaxed) {
@@ -265,9 +271,14 @@ impl Connections {
         self.resting_until.fetch_max(until.0, Relaxed);
     }
 
-    /// Backends of a pool that asked to be left alone and whose time is not over.
-    pub(crate) fn resting(&self, pool: &Pool, now: relais_core::Instant) -> Vec<u32> {
-        if self.resting_until.load(Relaxed) <= now.0 {
+    /// Backends of a pool that asked to be left alone and whose time is not over. The clock is only asked where any ever did.
+    pub(crate) fn resting(&self, pool: &Pool, clock: impl FnOnce() -> relais_core::Instant) -> Vec<u32> {
+        let latest = self.resting_until.load(Relaxed);
+        if latest == 0 {
+            return Vec::new();
+        }
+        let now = clock();
+        if latest <= now.0 {
             return Vec::new();
         }
         let slots = self.slots.lock();

@@ -44,6 +44,20 @@ pub(crate) struct Reuse {
     pub(crate) h2: bool,
 }
 
+/// Connects under way. Those that are left when it ends were abandoned.
+struct Runners<'a> {
+    list: Vec<Runner>,
+    ticket: &'a mut Ticket,
+}
+
+impl Drop for Runners<'_> {
+    fn drop(&mut self) {
+        for runner in &self.list {
+            self.ticket.attempted(&runner.member, "connect_abandoned", runner.since);
+        }
+    }
+}
+
 struct Runner {
     member: Member,
     slot: Arc<Slot>,
@@ -62,45 +76,46 @@ pub(crate) async fn connect(
     ticket: &mut Ticket,
 ) -> Result<Connected, Fault> {
     let stagger = exchange.pool.timers.stagger;
-    let mut runners: Vec<Runner> = Vec::new();
-    if let Some(connected) = start(exchange, forward, first, reuse, &mut runners) {
+    let mut runners = Runners { list: Vec::new(), ticket };
+    if let Some(connected) = start(exchange, forward, first, reuse, &mut runners.list) {
         return Ok(connected);
     }
     let overdue = exchange.pool.timers.overdue();
     let mut asked = false;
     loop {
         let patience = if asked { stagger.saturating_sub(overdue) } else { overdue };
-        let finished = tokio::time::timeout(patience, next(&mut runners)).await;
+        let finished = tokio::time::timeout(patience, next(&mut runners.list)).await;
         exchange.now = Instant::now();
         match finished {
             Ok((runner, Ok(sender))) => {
-                overtaken(exchange, &runners, runner.since);
-                let Runner { member, slot, before, .. } = runner;
+                overtaken(exchange, &runners.list, runner.since);
+                let Runner { member, slot, before, since, .. } = runner;
+                runners.ticket.connected(&member, since);
                 return Ok(Connected { member, reused: false, link: Link { slot, sender, before, beside: false } });
             }
             Ok((runner, Err(fault))) => {
-                ticket.attempted(&runner.member, fault.as_str(), runner.since);
+                runners.ticket.attempted(&runner.member, fault.as_str(), runner.since);
                 exchange.pool.stats.retried(fault.as_str());
                 exchange.client.worker.left(runner.member.backend.slot, runner.since, Left::Failed);
                 if fault.is_silence() {
                     exchange.avoid_site = Some(Arc::clone(&runner.member.backend.id.site));
                 }
                 exchange.unreached.push(runner.member.backend.slot);
-                if runners.is_empty() {
+                if runners.list.is_empty() {
                     return Err(fault);
                 }
             }
             Err(_) if !asked => {
                 // Not yet time for another backend, but for the question whether this one lives.
                 asked = true;
-                for runner in &runners {
+                for runner in &runners.list {
                     exchange.client.worker.press(&runner.slot, runner.member.backend.slot, overdue);
                 }
             }
-            Err(_) if runners.len() < MOST => {
+            Err(_) if runners.list.len() < MOST => {
                 asked = false;
-                if let Some(connected) = start_beside(exchange, forward, reuse, &mut runners) {
-                    overtaken(exchange, &runners, Instant::now());
+                if let Some(connected) = start_beside(exchange, forward, reuse, &mut runners.list) {
+                    overtaken(exchange, &runners.list, Instant::now());
                     return Ok(connected);
                 }
             }

@@ -14,7 +14,7 @@ use relais_core::Left;
 use tokio::sync::oneshot;
 
 use crate::access::Ticket;
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, SecondChance};
 use crate::from_backend::{Cut, FromBackend};
 use crate::resume;
 use crate::streams::PIECE;
@@ -216,7 +216,7 @@ impl ResponseBody {
         let (false, Some(ticket)) = (over_time, self.ticket.take()) else { return Err(cut) };
         exchange.tried = vec![body.backend.slot];
         // It is not worth a place in the queue: its client would see nothing but a longer silence.
-        (exchange.bygone, exchange.second_chance) = (0, false);
+        exchange.second_chance = SecondChance::Never;
         exchange.refresh();
         let site = exchange.pool.members.iter().find(|member| member.backend.slot == body.backend.slot);
         exchange.avoid_site = site.map(|member| Arc::clone(&member.backend.id.site));

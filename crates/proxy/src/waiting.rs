@@ -31,6 +31,20 @@ enum News {
     Better(Box<Better>),
 }
 
+/// What a wait is for, until its next look.
+enum Awaited {
+    /// An answer in the usual time. After that the fleet is told that something waits.
+    Usual,
+    /// A sign that the connection lives: another one there was found dead.
+    Acknowledged,
+    /// The backend's 100 (Continue).
+    Continue,
+    /// An answer within the contract.
+    InContract,
+    /// An answer, for so long at most.
+    Answer(Duration),
+}
+
 /// Waits until then, for a verdict, or for another backend that was asked beside.
 async fn news(
     timer: &mut Borrowed<'_>,
@@ -71,9 +85,9 @@ pub(crate) struct Wait<'a> {
     before: Verdicts,
     gate: Option<&'a Gate>,
     asked: Instant,
-    asked_first: relais_core::Instant,
-    /// Body bytes read at the last look.
-    seen: u64,
+    asked_first: Instant,
+    /// When something of the body had gone last, at the last look.
+    seen: Option<Instant>,
     /// The fleet was told that something waits here.
     pressed: bool,
     /// It has waited for longer than the contract.
@@ -82,7 +96,7 @@ pub(crate) struct Wait<'a> {
     /// The same request waits elsewhere too.
     beside: bool,
     /// It was asked elsewhere because this backend is suspect, or nobody was there.
-    doubted: bool,
+    asked_in_doubt: bool,
 }
 
 impl<'a> Wait<'a> {
@@ -96,7 +110,6 @@ impl<'a> Wait<'a> {
         gate: Option<&'a Gate>,
         now: Instant,
     ) -> Self {
-        let asked_first = exchange.client.worker.shared.anchor.at(now);
         Self {
             exchange,
             forward,
@@ -104,13 +117,13 @@ impl<'a> Wait<'a> {
             before,
             gate,
             asked: now,
-            asked_first,
-            seen: 0,
+            asked_first: now,
+            seen: exchange.body.as_ref().and_then(|body| body.moved()),
             pressed: false,
             overdue: None,
             backend,
             beside: false,
-            doubted: false,
+            asked_in_doubt: false,
         }
     }
 
@@ -132,73 +145,94 @@ impl<'a> Wait<'a> {
             if let Some(fault) = self.declared() {
                 return rescued(fault, second).await;
             }
-            let (contract, enough) = (exchange.pool.timers.failover_within, exchange.pool.timers.unacknowledged());
             second = second.or_else(|| self.elsewhere_in_doubt());
-            // Another connection there was found dead meanwhile: after as long this one counts as dead too, if the request
-            // has somewhere to go.
-            let doubted = self.slot.distrusted() > self.asked_first && self.may_leave();
-            if doubted && self.asked.elapsed() >= enough {
+            let distrusted = self.is_distrusted();
+            if distrusted && self.asked.elapsed() >= exchange.pool.timers.unacknowledged() {
                 if !self.still_sending() {
                     return Outcome::Rescued(Fault::Unacknowledged);
                 }
-                self.asked = Instant::now();
+                self.asked = self.asked_anew();
             }
-            let gated = self.gate.is_some_and(|gate| gate.lock().is_some());
-            let response = self.longest();
-            let tells = self.overdue.is_none() && contract < response;
-            let patience = match () {
-                () if !self.pressed => exchange.pool.timers.overdue(),
-                () if doubted => enough,
-                () if gated => CONTINUE_PATIENCE,
-                () if tells => contract,
-                () => ask_after.unwrap_or(response).min(response),
-            };
+            let (awaited, patience) = self.awaited(distrusted, ask_after);
             match news(&mut timer, self.asked + patience, verdict, &mut second).await {
                 News::Time => {}
                 News::Verdict => continue,
                 News::Better(better) => return Outcome::Overtaken(better),
             }
-            if !self.pressed {
-                self.pressed = true;
-                timer.waits_long();
-                exchange.client.worker.press(self.slot, self.backend.slot, patience);
-                continue;
-            }
-            if doubted {
-                continue;
-            }
-            if gated {
-                if let Some(open) = self.gate.and_then(|gate| gate.lock().take()) {
-                    let _ = open.send(());
+            match awaited {
+                Awaited::Usual => {
+                    self.pressed = true;
+                    timer.waits_long();
+                    exchange.client.worker.press(self.slot, self.backend.slot, patience);
+                    continue;
                 }
-            } else if !self.still_sending() {
-                if tells {
+                Awaited::Acknowledged => continue,
+                Awaited::Continue => self.open_gate(),
+                Awaited::InContract | Awaited::Answer(_) if self.still_sending() => {}
+                Awaited::InContract => {
                     self.overdue = Some(self.backend.wait_long());
                     ask_after = hedge::unusual_after(exchange, self.forward).filter(|_| !self.beside);
                     continue;
                 }
-                if let Some(after) = ask_after.take().filter(|after| *after < response) {
-                    second = second.or_else(|| hedge::elsewhere_if_late(exchange, self.forward, self.backend));
-                    // Nobody was there, or it could not be afforded: a contract later it may be otherwise.
-                    ask_after = second.is_none().then(|| after + contract);
+                Awaited::Answer(response) => {
+                    if let Some(after) = ask_after.take().filter(|after| *after < response) {
+                        second = second.or_else(|| hedge::elsewhere_if_late(exchange, self.forward, self.backend));
+                        // Nobody was there, or it could not be afforded: a contract later it may be otherwise.
+                        ask_after = second.is_none().then(|| after + exchange.pool.timers.failover_within);
+                    } else if let Some(outcome) = self.ends(response) {
+                        return outcome;
+                    }
                     continue;
                 }
-                if self.in_vain().is_some() {
-                    return Outcome::InVain;
-                }
-                if self.longest() <= response {
-                    return Outcome::Failed(Fault::ResponseTimeout);
-                }
-                // It answers again: this one too.
-                continue;
             }
-            self.asked = Instant::now();
+            self.asked = self.asked_anew();
         }
+    }
+
+    /// Another connection there was found dead meanwhile: after as long this one counts as dead too, if the request has
+    /// somewhere to go.
+    fn is_distrusted(&self) -> bool {
+        self.slot.distrusted_after(|| self.asked_first()) && self.may_leave()
+    }
+
+    /// What it waits for next, and for how long.
+    fn awaited(&self, distrusted: bool, ask_after: Option<Duration>) -> (Awaited, Duration) {
+        let timers = &self.exchange.pool.timers;
+        let (contract, response) = (timers.failover_within, self.longest());
+        match () {
+            () if !self.pressed => (Awaited::Usual, timers.overdue()),
+            () if distrusted => (Awaited::Acknowledged, timers.unacknowledged()),
+            () if self.gate.is_some_and(|gate| gate.lock().is_some()) => (Awaited::Continue, CONTINUE_PATIENCE),
+            () if self.overdue.is_none() && contract < response => (Awaited::InContract, contract),
+            () => (Awaited::Answer(response), ask_after.unwrap_or(response).min(response)),
+        }
+    }
+
+    /// From when the time counts anew: from when something of the body went last, or from now where the client owes the rest.
+    fn asked_anew(&self) -> Instant {
+        let body = self.exchange.body.as_ref().filter(|body| !body.waits_for_client());
+        body.and_then(|body| body.moved()).filter(|moved| *moved > self.asked).unwrap_or_else(Instant::now)
+    }
+
+    /// The body is sent although no 100 came.
+    fn open_gate(&self) {
+        if let Some(open) = self.gate.and_then(|gate| gate.lock().take()) {
+            let _ = open.send(());
+        }
+    }
+
+    /// It has waited for `response`. `None`: that is no longer enough, as it answers again.
+    fn ends(&self, response: Duration) -> Option<Outcome> {
+        if self.in_vain().is_some() {
+            return Some(Outcome::InVain);
+        }
+        (self.longest() <= response).then_some(Outcome::Failed(Fault::ResponseTimeout))
     }
 
     /// Asks elsewhere when it has waited a moment at a backend that is suspect: once.
     fn elsewhere_in_doubt(&mut self) -> Option<Second<'a>> {
-        if !self.pressed || !self.slot.is_doubted() || self.beside || std::mem::replace(&mut self.doubted, true) {
+        if !self.pressed || !self.slot.is_doubted() || self.beside || std::mem::replace(&mut self.asked_in_doubt, true)
+        {
             return None;
         }
         let may = hedge::may_ask_beside(self.exchange, self.forward);
@@ -229,10 +263,15 @@ impl<'a> Wait<'a> {
     /// before goes on waiting, and shows when that is over.
     fn in_vain(&self) -> Option<Duration> {
         let (exchange, pool) = (self.exchange, &self.exchange.pool);
-        if !pool.still || !exchange.newest().still || self.backend.latency_at() > self.asked_first.0 {
+        if !pool.still || !exchange.newest().still || self.backend.latency_at() > self.asked_first().0 {
             return None;
         }
         hedge::unusual(exchange).map(|time| time.max(pool.timers.wait))
+    }
+
+    /// When it was sent, as core counts time.
+    fn asked_first(&self) -> relais_core::Instant {
+        self.exchange.client.worker.shared.anchor.at(self.asked_first)
     }
 
     /// What the fleet has said about the backend since the attempt began, if it is a reason to go.
@@ -252,7 +291,7 @@ impl<'a> Wait<'a> {
     /// The time for the head counts from the end of the request: a body that still moves is no silence.
     fn still_sending(&mut self) -> bool {
         let Some(body) = &self.exchange.body else { return false };
-        let read = body.read();
-        std::mem::replace(&mut self.seen, read) != read || body.waits_for_client()
+        let moved = body.moved();
+        std::mem::replace(&mut self.seen, moved) != moved || body.waits_for_client()
     }
 }

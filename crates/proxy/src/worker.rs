@@ -90,6 +90,8 @@ pub(crate) struct Worker {
     next_client: AtomicU64,
     /// Handshakes that ended because of the client's certificate, told seldom.
     pub(crate) refused_clients: Seldom,
+    /// Handshakes with backends that TLS itself ended.
+    pub(crate) failed_handshakes: Seldom,
     live: AtomicUsize,
     /// Whether the edge stops.
     draining: watch::Sender<bool>,
@@ -115,6 +117,7 @@ impl Worker {
             clients: Mutex::default(),
             next_client: AtomicU64::new(0),
             refused_clients: Seldom::default(),
+            failed_handshakes: Seldom::default(),
             live: AtomicUsize::new(0),
             draining: watch::Sender::new(false),
         })

@@ -74,9 +74,14 @@ impl Tls {
     }
 
     /// The handshake. The flag says whether the backend chose HTTP/2.
-    pub(super) async fn handshake(&self, stream: Stream) -> Result<(Stream, bool), Trouble> {
+    pub(super) async fn handshake(&self, stream: Stream, progress: &Progress) -> Result<(Stream, bool), Trouble> {
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        let stream = connector.connect(self.name.clone(), stream).await.map_err(|e| fault::of_handshake(&e))?;
+        let stream = connector.connect(self.name.clone(), stream).await.map_err(|error| {
+            if let Some(reason) = relais_tls::upstream::reason(&error) {
+                progress.say(reason.as_bytes());
+            }
+            fault::of_handshake(&error)
+        })?;
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((Stream::new(stream), h2))
     }

@@ -89,7 +89,7 @@ impl Prober {
         drill::answer(order).await;
         let secured = |stream: Stream| async move {
             match tls {
-                Some(tls) => tls.handshake(stream).await,
+                Some(tls) => tls.handshake(stream, progress).await,
                 None => Ok((stream, false)),
             }
         };
@@ -102,7 +102,7 @@ impl Prober {
                 let known = order.backend.upstream.protocol == UpstreamProtocol::H2;
                 let (stream, chosen) = secured(stream).await?;
                 match (tls.is_some(), known, chosen) {
-                    (true, true, false) => return Err(Fault::Tls.into()),
+                    (true, true, false) => return Err(no_h2(progress).into()),
                     (true, _, true) | (false, true, _) => {
                         http::ask_h2(stream, tls.is_some(), check, host_of(order)).await?;
                     }
@@ -112,7 +112,7 @@ impl Prober {
             CheckKind::Grpc(check) => {
                 let (stream, chosen) = secured(stream).await?;
                 if tls.is_some() && !chosen {
-                    return Err(Fault::Tls.into());
+                    return Err(no_h2(progress).into());
                 }
                 grpc::ask(stream, tls.is_some(), check, host_of(order), progress).await?;
             }
@@ -148,6 +148,12 @@ impl Prober {
             tracing::error!(%error, "probes cannot connect for a lack of our own (see `ulimit -n`): nobody is accused");
         }
     }
+}
+
+/// Over TLS it would not speak HTTP/2, which is wanted.
+fn no_h2(progress: &Progress) -> Fault {
+    progress.say(b"it does not offer HTTP/2 (ALPN `h2`)");
+    Fault::Tls
 }
 
 /// The host that is asked for.

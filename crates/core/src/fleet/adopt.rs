@@ -145,7 +145,7 @@ impl Fleet {
             self.hurry(slot, now);
             return;
         }
-        (entry.probe, entry.former) = (None, None);
+        (entry.probe, entry.replaced) = (None, None);
         self.agenda.cancel_probing(slot);
         match entry.health() {
             _ if entry.is_nowhere() => {}

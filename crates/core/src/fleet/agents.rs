@@ -35,6 +35,10 @@ pub(super) struct AgentState {
     pub(super) missed: u32,
     /// Questions in a row of which this edge does not know what became.
     pub(super) unheard: u32,
+    /// Why the last question that was missed brought nothing, in words.
+    trouble: String,
+    /// That it is not heard was told, and that it is heard again was not yet.
+    told: bool,
     /// Its words changed since they were last saved.
     unsaved: bool,
     /// `None`: nothing, or so long ago that it is forgotten.
@@ -51,6 +55,11 @@ impl AgentState {
         self.words().map_or(Admin::Enabled, AgentWords::admin)
     }
 
+    /// Why nothing of it counts, where it has been silent for too long.
+    pub(super) fn silent(&self) -> Option<&str> {
+        (self.missed >= FORGET_AFTER).then_some(&self.trouble)
+    }
+
     /// Whether it says that its backend is down.
     pub(super) fn says_down(&self) -> bool {
         self.words().is_some_and(|words| words.down.is_some())
@@ -64,8 +73,20 @@ impl Fleet {
         if self.agent_of(entry.service).is_none() {
             self.agenda.cancel(Alarm::Agent(slot));
             self.forget_agent(slot, now);
+            if let Some(entry) = self.entries.get_mut(&slot) {
+                (entry.agent.missed, entry.agent.told) = (0, false);
+            }
         } else if self.agenda.at(Alarm::Agent(slot)).is_none() {
             self.agenda.set(Alarm::Agent(slot), now);
+        }
+    }
+
+    /// Its service's agents are declared otherwise than before: the next question is due, and how it was silent before
+    /// says nothing.
+    pub(super) fn ask_agent_anew(&mut self, slot: u32) {
+        self.agenda.cancel(Alarm::Agent(slot));
+        if let Some(entry) = self.entries.get_mut(&slot) {
+            (entry.agent.asked, entry.agent.missed) = (None, 0);
         }
     }
 
@@ -91,6 +112,9 @@ impl Fleet {
         if muzzled {
             // What the operator switched off is left alone, and nothing old is believed when it comes back.
             self.forget_agent(slot, now);
+            if let Some(entry) = self.entries.get_mut(&slot) {
+                entry.agent.missed = 0;
+            }
             return;
         }
         let id = self.next_question;
@@ -120,19 +144,26 @@ impl Fleet {
             return;
         }
         let Some(entry) = self.entries.get_mut(&slot) else { return };
-        let read = line.ok().and_then(|text| Some((AgentLine::read(&text)?, text)));
-        let Some((line, text)) = read else {
-            self.agent_silent(slot, now);
-            return;
+        let read = line.map_err(|fault| fault.to_string()).and_then(|text| match AgentLine::read(&text) {
+            Some(line) => Ok((line, plain(&text))),
+            None => Err(format!("no word of an agent in `{}`", plain(&text))),
+        });
+        let (line, text) = match read {
+            Ok(read) => read,
+            Err(why) => {
+                self.agent_silent(slot, why, now);
+                return;
+            }
         };
+        if std::mem::take(&mut entry.agent.told) {
+            self.changes.notes.push(Transition::AgentSilent { id: entry.backend.id.clone(), why: None });
+        }
         (entry.agent.missed, entry.agent.unheard) = (0, 0);
         let before = entry.agent.words().cloned().unwrap_or_default();
         let words = before.after(line);
         let same_words = entry.agent.said.as_ref().filter(|_| words == before).map(|said| said.since);
         let since = same_words.unwrap_or(now);
-        let plain = text.lines().next().unwrap_or_default().trim().chars().take(SHOWN);
-        let line: String = plain.map(|letter| if letter.is_control() { '.' } else { letter }).collect();
-        entry.agent.said = Some(AgentSaid { words, line, since, heard: now });
+        entry.agent.said = Some(AgentSaid { words, line: text, since, heard: now });
         entry.agent.unsaved |= same_words.is_none();
         if now.since(entry.saved) >= if entry.agent.unsaved { SOON } else { SAVE_EVERY } {
             entry.agent.unsaved = false;
@@ -149,11 +180,17 @@ impl Fleet {
         }
     }
 
-    fn agent_silent(&mut self, slot: u32, now: Instant) {
+    fn agent_silent(&mut self, slot: u32, why: String, now: Instant) {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         entry.agent.asked = None;
         entry.agent.missed = entry.agent.missed.saturating_add(1);
         entry.agent.unheard = 0;
+        entry.agent.trouble = why;
+        if entry.agent.missed == FORGET_AFTER {
+            entry.agent.told = true;
+            let why = Some(entry.agent.trouble.clone());
+            self.changes.notes.push(Transition::AgentSilent { id: entry.backend.id.clone(), why });
+        }
         if entry.agent.missed >= FORGET_AFTER {
             self.forget_agent(slot, now);
         }
@@ -193,4 +230,10 @@ impl Fleet {
             self.changes.save.insert(slot);
         }
     }
+}
+
+/// The first line of what an agent said, short and without anything a terminal would obey.
+fn plain(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default().trim().chars().take(SHOWN);
+    line.map(|letter| if letter.is_control() { '.' } else { letter }).collect()
 }

@@ -60,7 +60,7 @@ impl Fleet {
         if entry.ejected.is_some() {
             why = format!("{why}, {} after its ejection", short(now.since(entry.since)));
         } else if let Some(until) = entry.held_until {
-            why = format!("{why}, held back until {} after its return", short(until.since(entry.since)));
+            why = format!("{why}, held back until {} after its fall", short(until.since(entry.since)));
         }
         self.lift(slot, &why, now);
     }

@@ -127,8 +127,18 @@ impl Fleet {
         if ready {
             self.come_back(slot, now);
         }
-        if let (Evidence::Probe(_), Some(entry)) = (evidence, self.entries.get_mut(&slot)) {
-            entry.probe_mark = entry.succeeded();
+        if let Evidence::Probe(_) = evidence {
+            self.end_probe(slot);
+        }
+    }
+
+    /// A probe was judged: what requests show after it counts from here.
+    fn end_probe(&mut self, slot: u32) {
+        let Some(entry) = self.entries.get_mut(&slot) else { return };
+        entry.probe_mark = entry.succeeded();
+        if entry.is_ejected() {
+            // Whether it answers shows whether its site lives.
+            self.changes.sites.insert(entry.site);
         }
     }
 

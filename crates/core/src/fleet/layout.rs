@@ -90,15 +90,16 @@ impl Fleet {
         now: Instant,
     ) -> ServiceState {
         difference.services.push(index);
-        let old_health = old.as_ref().and_then(|o| o.forward.clone());
+        let before = old.as_ref().and_then(|old| old.forward.clone());
         let mut left: BTreeSet<u32> = old.iter().flat_map(|old| old.members.iter().copied()).collect();
         let mut state = service_state(config, service, old, now);
         if let Some(forward) = state.forward.clone() {
-            let rechecked = old_health.is_some_and(|old| {
+            let rechecked = before.as_ref().is_some_and(|old| {
                 old.health != forward.health
-                    || Timers::solve(&old) != Timers::solve(&forward)
+                    || Timers::solve(old) != Timers::solve(&forward)
                     || old.host != forward.host
             });
+            let asked_anew = before.is_some_and(|old| old.agent != forward.agent);
             let mut decls: Vec<&BackendDecl> = forward.backends.iter().collect();
             decls.sort_by_key(|decl| decl.tier);
             for decl in decls {
@@ -117,6 +118,9 @@ impl Fleet {
                 }
                 if kept && rechecked {
                     difference.rechecked.push(slot);
+                }
+                if kept && asked_anew {
+                    self.ask_agent_anew(slot);
                 }
                 self.settle_in(slot, index, service, &forward, decl);
                 state.members.push(slot);
@@ -149,6 +153,7 @@ impl Fleet {
             (state.contract, state.confirm) = (Duration::MAX, Duration::MAX);
             self.sites.push(state);
         }
+        self.changes.sites = (0..self.sites.len()).collect();
         same
     }
 
@@ -179,7 +184,7 @@ impl Fleet {
                 // Another transport: connections made for the old one must not be reused, health is.
                 self.agenda.cancel_all(entry.slot());
                 entry.backend = self.new_backend(id.clone(), decl);
-                (entry.probe, entry.former) = (None, None);
+                (entry.probe, entry.replaced) = (None, None);
                 (entry.name.asked, entry.agent.asked) = (None, None);
                 (entry.probe_mark, entry.request_mark, entry.seen_mark, entry.site_mark) = (0, 0, 0, 0);
                 entry.whole_mark = 0;

@@ -1,13 +1,14 @@
 //! The fleet: every decision about health, admin and publication. A pure state machine.
 //!
 //! Events and the passing of time go in, effects come out; nothing here does I/O or reads a clock. The rooms below:
-//! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload),
-//! `probing` asking, `crowd` asking very many, `judging` evidence becomes health, `sites` the verdict about a whole site,
-//! `comeback` the governed return, `outliers` those much worse than their pool, `outdone` those that fail while
-//! another does well, `stalls` those that nobody can be compared with, `trials` those that only their checks accuse, `failover` the time each one took, `paths` measured round trips,
-//! `tunnels` WireGuard handshakes, `drill` cuts made on purpose, `operator` admin words, `agents` those of programs beside
-//! backends, `names` where backends are, `certificates` those of CAs, `publish` state becomes a snapshot and records,
-//! `status` the report.
+//! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload), `probing`
+//! asking, `pressing` asking sooner while a request waits, `crowd` asking very many, `judging` evidence becomes health,
+//! `sites` the verdict about a whole site, `comeback` the governed return, `outliers` those much worse than their pool,
+//! `outdone` those that fail while another does well, `stalls` those that nobody can be compared with, `trials` those
+//! that only their checks accuse, `failover` the time each one took, `paths` measured round trips, `tunnels` WireGuard
+//! handshakes, `drill` cuts made on purpose, `operator` admin words, `agents` those of programs beside backends,
+//! `names` where backends are, `certificates` those of CAs, `publish` state becomes a snapshot and records, `status`
+//! the report.
 
 mod adopt;
 mod agenda;
@@ -25,6 +26,7 @@ mod operator;
 mod outdone;
 mod outliers;
 mod paths;
+mod pressing;
 mod probing;
 mod publish;
 mod sites;
@@ -95,6 +97,8 @@ struct Changes {
     config: bool,
     /// Services of which a reader may see something new.
     services: BTreeSet<usize>,
+    /// Sites that may be in another health, beside those of `services`.
+    sites: BTreeSet<usize>,
     /// Backends whose record must be written.
     save: BTreeSet<u32>,
     /// Backends that had traffic and were declared down.

@@ -79,7 +79,7 @@ impl Fleet {
             entry.drained = Some(now);
         }
         if new == Admin::Disabled {
-            (entry.probe, entry.former) = (None, None);
+            (entry.probe, entry.replaced) = (None, None);
             entry.held_until = None;
             self.agenda.cancel_probing(slot);
         } else if old == Admin::Disabled {

@@ -13,7 +13,7 @@ use super::layout::index_u32;
 use super::outdone::Witness;
 use super::state::Entry;
 use crate::health::{Admin, Health};
-use crate::outlier::{Accused, Crowd, Reason, Tally, Terms, differs, judge, suspicious};
+use crate::outlier::{Accused, Crowd, Reason, Tally, Terms, differs, goes_on, judge, suspicious};
 use crate::time::Instant;
 
 /// Pools are compared once per contract, within these bounds.
@@ -84,10 +84,14 @@ impl Recently {
         sum
     }
 
+    /// The newest slices that hold enough answers to prove something, and how many these are.
+    fn telling(&self) -> Option<(usize, Tally)> {
+        (1..=self.slices).map(|span| (span, self.over(span))).find(|(_, tally)| tally.attempts >= PROOF)
+    }
+
     /// The newest slices that hold enough answers to prove something hold no wrong one.
     pub(super) fn is_over(&self) -> bool {
-        let mut spans = (1..=self.slices).map(|span| self.over(span));
-        spans.find(|tally| tally.attempts >= PROOF).is_some_and(|tally| tally.errors == 0)
+        self.telling().is_some_and(|(_, tally)| tally.errors == 0)
     }
 
     /// From now on only what comes counts.
@@ -201,11 +205,29 @@ impl Fleet {
             if !suspicious(&own, &terms) {
                 return None;
             }
-            let serving = service.members.iter().filter_map(|slot| self.entries.get(slot));
-            let tallies = serving.filter(|one| one.health() != Health::Down).map(|one| one.recently.over(span));
-            judge(&own, pools[span].get_or_insert_with(|| Crowd::new(tallies)), &terms)
-                .filter(|accused| accused.reason != Reason::Errors || !entry.recently.is_over())
+            judge(&own, self.crowd(entry.service, span, pools), &terms)
+                .filter(|accused| self.goes_on(entry, accused.reason, pools, &terms))
         })
+    }
+
+    /// Those that are compared, over a span: made once.
+    fn crowd<'a>(&self, index: usize, span: usize, pools: &'a mut [Option<Crowd>; SLICES + 1]) -> &'a mut Crowd {
+        let members = self.services[index].members.iter().filter_map(|slot| self.entries.get(slot));
+        let serving = members.filter(|one| one.health() != Health::Down);
+        pools[span].get_or_insert_with(|| Crowd::new(serving.map(|one| one.recently.over(span))))
+    }
+
+    /// Whether the newest slices tell the same, as far as they tell anything: what a longer span holds may be of a fault
+    /// that is over, or one that all have, of which the others had more good answers before.
+    fn goes_on(
+        &self,
+        entry: &Entry,
+        reason: Reason,
+        pools: &mut [Option<Crowd>; SLICES + 1],
+        terms: &Terms<'_>,
+    ) -> bool {
+        let Some((span, newest)) = entry.recently.telling() else { return true };
+        goes_on(reason, &newest, self.crowd(entry.service, span, pools), terms)
     }
 
     pub(super) fn others<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = &'a Entry> {

@@ -76,13 +76,13 @@ impl Fleet {
         now: Instant,
     ) {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
-        let former = entry.former.take_if(|former| former.id == id);
-        if former.is_some() && result.is_err_and(|fault| !arrived(fault)) {
+        let replaced = entry.replaced.take_if(|replaced| replaced.id == id);
+        if replaced.is_some() && result.is_err_and(|fault| !arrived(fault)) {
             // What did not come the shorter one says sooner: and what had begun before it says nothing of now.
             return;
         }
-        let Some(probe) = former.or(entry.probe.filter(|probe| probe.id == id)) else { return };
-        if former.is_none() {
+        let Some(probe) = replaced.or(entry.probe.filter(|probe| probe.id == id)) else { return };
+        if replaced.is_none() {
             entry.probe = None;
             self.agenda.cancel(Alarm::Overdue(slot));
         }
@@ -99,7 +99,7 @@ impl Fleet {
         if result.is_ok() {
             learn(entry, took);
         }
-        let goes_on = former.is_none() && self.go_on_with_former(slot, result);
+        let goes_on = replaced.is_none() && self.go_on_with_replaced(slot, result);
         if probe.short && result == Err(Fault::ResponseTimeout) {
             // It takes connections and may hang: that is for a whole probe to say, at once, however many workers press.
             if let Some(entry) = self.entries.get_mut(&slot) {
@@ -107,19 +107,11 @@ impl Fleet {
             }
             self.ask_better(slot, now);
         }
+        if result.err().is_none_or(Fault::is_answer) {
+            self.note_answered(slot, probe);
+        }
         self.weigh(slot, Evidence::Probe(result), Source::Probe(probe), now);
         self.plan(slot, now);
-    }
-
-    /// A shorter probe was answered, or late: the one that it took the place of is waited for alone. Where nothing lives, or the
-    /// answer was wrong, there is no point in that.
-    fn go_on_with_former(&mut self, slot: u32, shorter: Result<(), Fault>) -> bool {
-        let Some(entry) = self.entries.get_mut(&slot) else { return false };
-        let lives = matches!(shorter, Ok(()) | Err(Fault::ResponseTimeout));
-        let Some(former) = entry.former.take_if(|_| lives) else { return false };
-        entry.probe = Some(Outstanding { whole: true, ..former });
-        self.agenda.set(Alarm::Overdue(slot), former.lost);
-        true
     }
 
     /// Nobody looked at what became of a probe: what it was to find out is still open.
@@ -148,73 +140,6 @@ impl Fleet {
             return;
         }
         self.probed(slot, probe.id, Err(Fault::Unwatched), now.since(probe.sent), None, now);
-    }
-
-    /// A worker waits there longer than usual: asks at once whether anything answers.
-    pub(super) fn press(&mut self, slot: u32, now: Instant) {
-        let Some(entry) = self.entries.get(&slot) else { return };
-        if entry.health() != Health::Up {
-            return;
-        }
-        match entry.probe {
-            None => {
-                if let Some(entry) = self.entries.get_mut(&slot) {
-                    entry.pressed = true;
-                }
-                self.hurry(slot, now);
-            }
-            Some(probe) if self.replaceable(entry, probe, now) => {
-                let fast = self.services[entry.service].timers.fast_interval;
-                let unusual = (probe.sent + (entry.slowest * 2).max(fast)).min(probe.lost);
-                if unusual <= now {
-                    self.replace(slot, now);
-                    return;
-                }
-                if let Some(probe) = self.entries.get_mut(&slot).and_then(|entry| entry.probe.as_mut()) {
-                    probe.pressed = true;
-                }
-                self.agenda.set(Alarm::Overdue(slot), unusual);
-            }
-            Some(probe) if now.since(probe.sent) >= self.services[entry.service].timers.confirm_timeout => {
-                self.ask_better(slot, now);
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// Whether a probe has more time than the question that a waiting request asks: does anything live there? A program of
-    /// the operator's is not started twice; where no check has passed yet nobody knows how long one takes; and in doubt each
-    /// answer is waited for.
-    fn replaceable(&self, entry: &Entry, probe: Outstanding, now: Instant) -> bool {
-        let kind = self.services[entry.service].forward.as_ref().map(|forward| &forward.health.kind);
-        let ours = kind.is_some_and(|kind| !matches!(kind, CheckKind::Exec(_)));
-        let usual = !probe.short && !probe.whole && !entry.counters.in_doubt();
-        let only = entry.former.is_none_or(|former| former.lost <= now);
-        // Both take a file descriptor.
-        let room = self.room_for_twice();
-        ours && usual && only && room && entry.health() == Health::Up && !entry.fastest.is_zero()
-    }
-
-    /// Asks anew, with the short deadline, before the answer to a probe that takes unusually long; it still counts when it
-    /// comes.
-    fn replace(&mut self, slot: u32, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&slot) else { return };
-        (entry.former, entry.pressed) = (entry.probe.take(), true);
-        self.agenda.cancel(Alarm::Overdue(slot));
-        self.hurry(slot, now);
-        self.ask_better(slot, now);
-    }
-
-    /// Asks another backend of the service, the one most likely to answer: only when one does, the next late answer of
-    /// this one need not be waited for as long as a contract.
-    fn ask_better(&mut self, slot: u32, now: Instant) {
-        let Some(entry) = self.entries.get(&slot) else { return };
-        let others = self.services[entry.service].members.iter().filter_map(|slot| self.entries.get(slot));
-        let able = others.filter(|other| other.slot() != slot && other.usable() && !other.counters.in_doubt());
-        let best = able.max_by_key(|other| (other.site != entry.site, other.last_good));
-        if let Some(best) = best.map(Entry::slot) {
-            self.hurry(best, now);
-        }
     }
 
     /// Probes as soon as the pace in doubt allows.

@@ -22,6 +22,7 @@ impl Fleet {
         }
         self.settle_crowd();
         self.publish(&touched);
+        self.follow_sites(&touched, now);
         self.open_failovers(now);
         self.collect_certificates();
         let changes = std::mem::take(&mut self.changes);

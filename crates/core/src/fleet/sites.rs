@@ -38,9 +38,23 @@ impl Fleet {
         let answered = !fault.is_transport() && !late && fault != Fault::Unresolved;
         if lived || answered || (late && probe.is_some_and(|probe| probe.short)) {
             self.site_lives(slot, now);
-        } else if fault.is_transport() {
+        } else if fault.is_transport() && !probe.is_some_and(|probe| self.heard_since(slot, probe)) {
             self.accuse(slot, fault, probe.is_some(), now);
         }
+    }
+
+    /// Whether a probe that went to a site of very many after this one was answered: then it was no cut of the site that
+    /// swallowed this one's. Where few are asked, such a word is rare, and every sign of silence counts.
+    fn heard_since(&self, slot: u32, probe: Outstanding) -> bool {
+        let Some(site) = self.entries.get(&slot).and_then(|entry| self.sites.get(entry.site)) else { return false };
+        site.members.len() > LOOK_AT && site.answered.is_some_and(|sent| sent > probe.sent)
+    }
+
+    /// A probe at the site of a backend was answered, rightly or wrongly.
+    pub(super) fn note_answered(&mut self, slot: u32, probe: Outstanding) {
+        let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
+        let site = &mut self.sites[index];
+        site.answered = site.answered.max(Some(probe.sent));
     }
 
     fn accuse(&mut self, slot: u32, fault: Fault, probe: bool, now: Instant) {

@@ -106,8 +106,8 @@ pub(super) struct Entry {
     pub(super) drained: Option<Instant>,
     pub(super) held_until: Option<Instant>,
     pub(super) probe: Option<Outstanding>,
-    /// The one before it, which had more time and may still be answered.
-    pub(super) former: Option<Outstanding>,
+    /// The one that it took the place of, which had more time and may still be answered.
+    pub(super) replaced: Option<Outstanding>,
     pub(super) last_sent: Instant,
     pub(super) last_good: Option<Instant>,
     /// When the present run of failed probes began.
@@ -187,7 +187,7 @@ impl Entry {
             drained: None,
             held_until: None,
             probe: None,
-            former: None,
+            replaced: None,
             last_sent: Instant(0),
             last_good: None,
             bad_since: None,
@@ -296,12 +296,16 @@ pub(super) struct SiteState {
     /// `Up`, `Suspect` or `Down`: the verdict about the site as a whole.
     pub(super) health: Health,
     pub(super) since: Instant,
+    /// What `status` says of it, by that verdict or by what all its backends have in common, and since when.
+    pub(super) shown: Option<(Health, Instant)>,
     pub(super) why: String,
     pub(super) accusation: Option<Accusation>,
     /// How far away it is.
     pub(super) round_trip: RoundTrip,
     /// When something there last answered.
     pub(super) lived: Option<Instant>,
+    /// When the last of the probes that were answered there was sent.
+    pub(super) answered: Option<Instant>,
     /// When all its backends were last looked at for a sign of life.
     pub(super) looked: Instant,
     /// The WireGuard tunnel to it; `None`: there is none, or it cannot be read.
@@ -325,10 +329,12 @@ impl SiteState {
             members: Vec::new(),
             health: Health::Up,
             since: now,
+            shown: None,
             why: String::new(),
             accusation: None,
             round_trip: RoundTrip::default(),
             lived: None,
+            answered: None,
             looked: Instant::default(),
             tunnel: None,
             drill: None,

@@ -93,14 +93,28 @@ fn served_by(service: &Service) -> Cell {
     if service.action != "forward" {
         return Cell::new(format!("itself ({})", service.action));
     }
-    let Some(tier) = service.tier else { return Cell::new("nobody").fg(Color::Red) };
+    let Some(tier) = service.tier else {
+        let word = if service.tries_all() { "nobody up, all are tried (fail_open)" } else { "nobody" };
+        return Cell::new(word).fg(Color::Red);
+    };
+    let whole = |tier: u32| format!("{} (tier {tier})", sites_of(service, tier));
+    let part = |(tier, percent): &(u32, u32)| format!("{} {percent} %", whole(*tier));
+    Cell::new(match service.shares[..] {
+        [] => whole(tier),
+        [(only, _)] => whole(only),
+        _ => service.shares.iter().map(part).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Where a tier's backends are that take requests.
+fn sites_of(service: &Service, tier: u32) -> String {
     let mut sites: Vec<&str> = Vec::new();
     for backend in service.backends.iter().filter(|backend| backend.tier == tier && backend.is_usable()) {
         if !sites.contains(&backend.site.as_str()) {
             sites.push(&backend.site);
         }
     }
-    Cell::new(format!("{} (tier {tier})", sites.join(", ")))
+    sites.join(", ")
 }
 
 fn backends(status: &Status) -> String {
@@ -148,14 +162,17 @@ fn strip(probes: &[Probe]) -> String {
 }
 
 fn why(backend: &Backend, now: u64) -> String {
-    let mut why = backend.why.clone();
+    let mut why: Vec<String> = [&backend.why].into_iter().filter(|why| !why.is_empty()).cloned().collect();
     if let Some(until) = backend.held_until.filter(|until| *until > now) {
-        let _ = write!(why, "; held back another {}", ago(until, now));
+        why.push(format!("held back another {}", ago(until, now)));
     }
-    if let Some(trouble) = backend.unresolved.as_ref().filter(|trouble| !why.contains(trouble.as_str())) {
-        let _ = write!(why, "; its name does not resolve now ({trouble}): last addresses in use");
+    if let Some(silent) = &backend.agent_silent {
+        why.push(format!("its agent is not heard ({silent})"));
     }
-    why
+    if let Some(trouble) = backend.unresolved.as_ref().filter(|trouble| !backend.why.contains(trouble.as_str())) {
+        why.push(format!("its name does not resolve now ({trouble}): last addresses in use"));
+    }
+    why.join("; ")
 }
 
 fn certificates(status: &Status) -> String {
@@ -253,12 +270,14 @@ pub(super) mod tests {
             service["check"] = json!("Redis PING");
             service["backends"][0]["agent"] = json!({"line": "75%", "since": 1, "percent": 75, "cap": null});
             service["backends"][0]["unresolved"] = json!("timed out");
+            service["backends"][0]["agent_silent"] = json!("connection refused");
         });
         let service = text.lines().find(|line| line.starts_with("api ")).unwrap();
         assert!(service.contains("Redis PING"), "{text}");
         let backend = text.lines().find(|line| line.starts_with("api/10.0.0.1:80")).unwrap();
         assert!(backend.contains("1 x 75 %"), "{backend}");
-        let why = "2 good probes; its name does not resolve now (timed out): last addresses in use";
+        let why = "2 good probes; its agent is not heard (connection refused); \
+                   its name does not resolve now (timed out): last addresses in use";
         assert!(backend.contains(why), "{backend}");
     }
 
@@ -273,6 +292,49 @@ pub(super) mod tests {
         assert!(text.contains("nobody"), "{text}");
         assert!(text.contains("ALARM store (since 5 min): disk full; free some"), "{text}");
         assert!(text.contains("last reload refused:\nproxy.toml: 1 error"), "{text}");
+    }
+
+    #[test]
+    fn the_tiers_that_share_the_load_are_shown_with_their_parts() {
+        let text = drawn(|s| {
+            let service = &mut s["report"]["services"][0];
+            service["shares"] = json!([[1, 70], [2, 30]]);
+            let mut other = service["backends"][0].clone();
+            (other["site"], other["tier"]) = (json!("thory"), json!(2));
+            service["backends"].as_array_mut().unwrap().push(other);
+        });
+        assert!(text.contains("dijon (tier 1) 70 %, thory (tier 2) 30 %"), "{text}");
+    }
+
+    #[test]
+    fn a_tier_that_takes_everything_in_another_s_place_is_the_one_shown() {
+        let text = drawn(|s| {
+            let service = &mut s["report"]["services"][0];
+            service["shares"] = json!([[2, 100]]);
+            let mut other = service["backends"][0].clone();
+            (other["site"], other["tier"]) = (json!("thory"), json!(2));
+            service["backends"].as_array_mut().unwrap().push(other);
+        });
+        let service = text.lines().find(|line| line.starts_with("api ")).unwrap();
+        assert!(service.contains("thory (tier 2)") && !service.contains('%'), "{text}");
+        assert!(!service.contains("dijon"), "{text}");
+    }
+
+    #[test]
+    fn fail_open_is_told_only_where_somebody_is_tried() {
+        let served_by = |health: &str, admin: &str| {
+            drawn(|s| {
+                let service = &mut s["report"]["services"][0];
+                (service["tier"], service["fail_open"]) = (Value::Null, json!(true));
+                let backend = &mut service["backends"][0];
+                (backend["health"], backend["admin"]) = (json!(health), json!(admin));
+            })
+        };
+        assert!(served_by("down", "enabled").contains("nobody up, all are tried (fail_open)"));
+        for (health, admin) in [("probing", "enabled"), ("down", "disabled"), ("up", "draining")] {
+            let text = served_by(health, admin);
+            assert!(text.contains("nobody") && !text.contains("tried"), "{text}");
+        }
     }
 
     #[test]

@@ -114,6 +114,10 @@ pub(crate) struct Service {
     #[serde(default)]
     pub(crate) tier: Option<u32>,
     #[serde(default)]
+    pub(crate) shares: Vec<(u32, u32)>,
+    #[serde(default)]
+    pub(crate) fail_open: bool,
+    #[serde(default)]
     pub(crate) backends: Vec<Backend>,
 }
 
@@ -194,6 +198,8 @@ pub(crate) struct Backend {
     #[serde(default)]
     pub(crate) agent: Option<Agent>,
     #[serde(default)]
+    pub(crate) agent_silent: Option<String>,
+    #[serde(default)]
     pub(crate) unresolved: Option<String>,
     #[serde(default)]
     pub(crate) held_until: Option<u64>,
@@ -252,5 +258,11 @@ impl Service {
     /// A service that forwards and has nobody to forward to.
     pub(crate) fn is_without_backend(&self) -> bool {
         self.action == "forward" && self.tier.is_none()
+    }
+
+    /// Whether those that are down get requests: not while somebody's first check is awaited.
+    pub(crate) fn tries_all(&self) -> bool {
+        let any = |health: &str| self.backends.iter().any(|of| of.admin == "enabled" && of.health == health);
+        self.fail_open && any("down") && !any("probing")
     }
 }

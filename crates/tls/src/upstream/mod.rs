@@ -4,6 +4,7 @@
 
 mod anyone;
 mod own_roots;
+mod words;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,6 +18,8 @@ use rustls::pki_types::ServerName;
 
 use crate::pem;
 use crate::provider::provider;
+
+pub use words::reason;
 
 /// Settings for connections to backends of one kind: TLS 1.2 and 1.3, ALPN by protocol, the certificates of `ca` or those
 /// of the system as roots. A certificate listed in `ca` that is no CA is believed as it is, when name and dates are right:

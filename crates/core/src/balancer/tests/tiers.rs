@@ -16,6 +16,10 @@ fn by_letter(pool: &Pool, letters: &[(&str, f64)], at: crate::Instant) {
         }
         Shares(sums).must_be(&format!("{:?}", pool.forward().balance), letters);
     }
+    // What is told is what is done.
+    let told = pool.shares(at);
+    let near = |((_, told), (_, done)): (&(u32, u32), &(&str, f64))| (f64::from(*told) - done * 100.0).abs() < 1.0;
+    assert!(told.len() == letters.len() && told.iter().zip(letters).all(near), "{told:?}, not {letters:?}");
 }
 
 #[test]

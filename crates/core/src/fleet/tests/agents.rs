@@ -323,3 +323,50 @@ fn a_reload_keeps_words_unless_it_ends_the_agent() {
     rig.run(ms(1));
     assert_eq!(rig.questions().len(), 4);
 }
+
+impl Rig {
+    /// The agent of A1 is not heard once more: what is told of that.
+    fn missed(&mut self, fault: Fault) -> Vec<Option<String>> {
+        self.agent(A1, Err(fault));
+        self.silences()
+    }
+
+    fn silences(&self) -> Vec<Option<String>> {
+        let told = |note: Transition| if let Transition::AgentSilent { why, .. } = note { Some(why) } else { None };
+        self.notes().into_iter().filter_map(told).collect()
+    }
+
+    fn silent(&self) -> Option<String> {
+        self.fleet.report(self.now).services[0].backends[0].agent_silent.clone()
+    }
+}
+
+#[test]
+fn silence_is_told_anew_of_an_agent_that_is_asked_anew() {
+    let at = |port: u16, fail_open| {
+        watched(|forward| {
+            forward.agent.as_mut().unwrap().port = port;
+            forward.fail_open = fail_open;
+        })
+    };
+    let mut rig = started(at(9999, false));
+    let told = |rig: &mut Rig, fault: Fault| [(); 3].map(|()| rig.missed(fault)).concat();
+    assert_eq!(told(&mut rig, Fault::Refused), [Some("connection refused".to_owned())]);
+    rig.event(Event::Reload(Arc::new(at(9999, true))));
+    assert_eq!(rig.silent().as_deref(), Some("connection refused"), "it is the same agent");
+    assert_eq!(rig.missed(Fault::Refused), []);
+    rig.said.clear();
+    rig.event(Event::Reload(Arc::new(at(9998, true))));
+    assert_eq!(rig.silent(), None);
+    rig.run(ms(1));
+    assert!(rig.questions().iter().any(|order| order.addresses[0].port() == 9998), "it is asked at once");
+    assert_eq!(told(&mut rig, Fault::Reset), [Some(Fault::Reset.to_string())]);
+    rig.order(&format!("api/{A1}"), Admin::Disabled);
+    rig.run(ms(4_001));
+    assert_eq!(rig.silent(), None, "nobody asks it");
+    rig.order(&format!("api/{A1}"), Admin::Enabled);
+    assert_eq!(told(&mut rig, Fault::Refused), [Some("connection refused".to_owned())]);
+    rig.event(Event::Reload(Arc::new(at(9999, true))));
+    rig.agent(A1, Ok("up"));
+    assert_eq!(rig.silences(), [None], "it is heard again, though elsewhere");
+}

@@ -191,6 +191,20 @@ fn one_stall_is_no_lack() {
 }
 
 #[test]
+fn some_dead_backends_of_very_many_do_not_put_their_site_in_doubt() {
+    let mut rig = crowd(1_000);
+    let members: Vec<String> =
+        rig.snapshot.pools[0].members.iter().map(|member| member.backend.id.address.to_string()).collect();
+    for address in members.iter().step_by(10) {
+        rig.set(address, Err(Fault::ConnectTimeout));
+    }
+    rig.run(ms(10_000));
+    let down = rig.snapshot.pools[0].members.iter().filter(|member| member.health == Health::Down).count();
+    assert_eq!(down, 100);
+    assert!(rig.notes().iter().all(|note| !matches!(note, Transition::Site { .. })), "{:?}", rig.notes());
+}
+
+#[test]
 fn a_dead_site_of_many_is_found_though_few_may_be_asked_at_a_time() {
     let mut rig = crowd(1_000);
     rig.fleet.allow_probes(100);
@@ -201,6 +215,27 @@ fn a_dead_site_of_many_is_found_though_few_may_be_asked_at_a_time() {
     }
     // Silence holds a place for 80 to 200 ms: 500 to 1,250 a second can be asked, each four times.
     rig.until(ms(10_000), |rig| rig.snapshot.pools[0].members.iter().all(|member| member.health == Health::Down));
+}
+
+#[test]
+fn a_dead_site_of_very_many_is_found_within_the_contract_though_old_requests_still_end() {
+    let mut rig = crowd(1_000);
+    let members = rig.snapshot.pools[0].members.clone();
+    for member in &members {
+        // Answered long ago: the first that fails afterwards may look like a sign of life.
+        member.backend.stats.succeed(200);
+        rig.set(&member.backend.id.address, Err(Fault::ConnectTimeout));
+    }
+    let cut = rig.now;
+    for member in &members {
+        rig.event(Event::Served { slot: member.backend.slot, result: Err(Fault::ResponseTimeout) });
+        rig.run(ms(10));
+        if rig.snapshot.pools[0].members.iter().all(|member| member.health == Health::Down) {
+            break;
+        }
+    }
+    let whole = rig.notes().iter().any(|note| matches!(note, Transition::Site { to: Health::Down, .. }));
+    assert!(whole && rig.now.since(cut) <= ms(1_000), "as one: {whole}, after {:?}", rig.now.since(cut));
 }
 
 #[test]

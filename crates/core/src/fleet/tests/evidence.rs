@@ -371,11 +371,17 @@ fn a_lost_probe_result_is_asked_for_again_and_a_stale_one_counts_for_nothing() {
 fn a_flapping_backend_is_held_down_longer_each_time() {
     let mut rig = started(pair(|_| {}));
     let mut waits = Vec::new();
-    for _ in 0..5 {
+    for round in 0..5 {
         rig.set(A1, Err(Fault::Refused));
         rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+        let fell = rig.now;
         rig.set(A1, Ok(()));
         waits.push(rig.until(ms(30_000), |rig| rig.health(A1) == Health::Up).as_millis());
+        if round > 0 {
+            let held = format!("held back until {} after its fall", crate::words::short(rig.now.since(fell)));
+            let why = rig.why(A1);
+            assert!(why.ends_with(&held), "{why}, not {held}");
+        }
     }
     assert!(waits[0] < 1_000, "{waits:?}");
     for (wait, hold) in waits[1..].iter().zip([2_000, 4_000, 8_000, 16_000]) {

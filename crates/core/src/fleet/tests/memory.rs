@@ -35,6 +35,23 @@ fn young_memory_is_believed_and_verified_at_once() {
 }
 
 #[test]
+fn a_site_is_up_since_those_are_that_it_is_made_of() {
+    let Record::Backend(mut lately) = record("a", A2, Health::Up, ms(1_000)) else { unreachable!() };
+    lately.since = START - ms(10_000);
+    let word = AdminRecord {
+        target: Target::Backend(BackendId { service: "api".into(), site: "a".into(), address: A1.into() }),
+        word: Admin::Disabled,
+        since: START - ms(600_000),
+        reason: None,
+    };
+    let up = record("a", A1, Health::Up, ms(1_000));
+    let since = |records| Rig::with(two_sites(), Saved { records }).fleet.report(START).sites[0].since;
+    assert_eq!(since(vec![up.clone(), Record::Backend(lately.clone())]), START - ms(3_600_000));
+    let records = vec![up, Record::Backend(lately), Record::Admin(word)];
+    assert_eq!(since(records), START - ms(10_000), "nobody asks the first one");
+}
+
+#[test]
 fn old_memory_is_verified_first() {
     let old = ms(61_000);
     let mut rig = restarted(vec![record("a", A1, Health::Down, old), record("b", B1, Health::Up, old)]);

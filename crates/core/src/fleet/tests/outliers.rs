@@ -174,6 +174,29 @@ fn a_slow_backend_is_ejected_and_its_site_stays_up() {
     assert!(rig.notes().iter().all(|note| !matches!(note, Transition::Site { .. })));
 }
 
+/// Three are asked a lot, the fourth is not; then all are asked alike, answer as they are told to, and who is out is said.
+fn a_late_comer_and_others(took: [Duration; 4], wrong: [u64; 4]) -> Vec<&'static str> {
+    let mut rig = started(two_sites());
+    for address in &ALL[1..] {
+        rig.answers(address, 100, 0, ms(5));
+    }
+    rig.run(ms(1_000));
+    for ((address, took), wrong) in ALL.into_iter().zip(took).zip(wrong) {
+        rig.answers(address, 15 - wrong, wrong, took);
+    }
+    rig.run(ms(1_000));
+    ALL.into_iter().filter(|address| rig.health(address) == Health::Down).collect()
+}
+
+#[test]
+fn what_all_have_begins_without_a_past_of_good_answers_to_tell_one_from_the_others() {
+    let nobody: Vec<&str> = Vec::new();
+    assert_eq!(a_late_comer_and_others([ms(940); 4], [0; 4]), nobody, "all are slow now");
+    assert_eq!(a_late_comer_and_others([ms(5); 4], [12; 4]), nobody, "all answer wrongly now");
+    assert_eq!(a_late_comer_and_others([ms(940), ms(5), ms(5), ms(5)], [0; 4]), [A1]);
+    assert_eq!(a_late_comer_and_others([ms(5); 4], [12, 0, 0, 0]), [A1]);
+}
+
 #[test]
 fn a_site_whose_backends_all_died_is_down_though_one_was_ejected_before() {
     let mut rig = started(two_sites());

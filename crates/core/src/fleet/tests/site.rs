@@ -171,6 +171,74 @@ fn a_site_of_one_backend_follows_that_backend() {
     assert_eq!(rig.fleet.report(rig.now).sites[0].health, Health::Up);
 }
 
+/// Health of the first site, and since when it is said to be so.
+fn shown(rig: &Rig) -> (Health, Instant) {
+    let site = &rig.fleet.report(rig.now).sites[0];
+    (site.health, site.since)
+}
+
+#[test]
+fn since_when_a_site_is_as_it_is_counts_outages_that_only_its_backends_were_told_of() {
+    let mut rig = started(two_sites());
+    let up = shown(&rig);
+    assert_eq!(up.0, Health::Up);
+    rig.set(A1, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down);
+    rig.run(ms(5_000));
+    assert_eq!(shown(&rig), up, "one is left there");
+    rig.set(A2, Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health(A2) == Health::Down);
+    let fell = rig.now;
+    rig.run(ms(5_000));
+    assert_eq!(shown(&rig).0, Health::Down);
+    assert!(fell.since(shown(&rig).1) <= ms(1), "down since the last one fell");
+    assert!(rig.notes().iter().all(|n| !matches!(n, Transition::Site { .. })), "nobody accused the site");
+    rig.set(A2, Ok(()));
+    rig.until(ms(5_000), |rig| rig.health(A2) == Health::Up);
+    let rose = rig.now;
+    rig.set(A1, Ok(()));
+    rig.until(ms(60_000), |rig| rig.health(A1) == Health::Up);
+    assert_eq!(shown(&rig).0, Health::Up);
+    assert!(rose.since(shown(&rig).1) <= ms(1), "up since the first one is back");
+}
+
+#[test]
+fn since_when_a_site_is_as_it_is_holds_over_a_restart() {
+    let mut rig = started(two_sites());
+    let up = shown(&rig);
+    rig.run(ms(30_000));
+    assert_eq!(shown(&rig.reborn(ms(500), two_sites())), up, "up since long before the restart");
+    for address in [A1, A2] {
+        rig.set(address, Err(Fault::Refused));
+    }
+    rig.until(ms(1_000), |rig| rig.health(A1) == Health::Down && rig.health(A2) == Health::Down);
+    let down = shown(&rig);
+    rig.run(ms(5_000));
+    let mut reborn = rig.reborn(ms(500), two_sites());
+    assert_eq!(shown(&reborn), down);
+    reborn.set(A2, Err(Fault::Refused));
+    reborn.until(ms(5_000), |rig| rig.health(A1) == Health::Up);
+    assert_eq!(shown(&reborn).0, Health::Up);
+    assert!(reborn.now.since(shown(&reborn).1) <= ms(1));
+}
+
+#[test]
+fn an_ejected_backend_that_stops_to_answer_takes_its_site_with_it_from_then_on() {
+    let mut rig = started(pair(|_| {}));
+    // Left for its answers, while its checks pass.
+    for _ in 0..400 {
+        rig.member(A1).backend.stats.fail(Fault::Status(500));
+        rig.member(B1).backend.stats.succeed(200);
+        rig.run(ms(10));
+    }
+    assert_eq!((rig.health(A1), shown(&rig).0), (Health::Down, Health::Up), "{}", rig.why(A1));
+    rig.set(A1, Err(Fault::Refused));
+    let stopped = rig.now;
+    rig.until(ms(2_000), |rig| shown(rig).0 == Health::Down);
+    rig.run(ms(1_000));
+    assert!(shown(&rig).1 > stopped && shown(&rig).1 < rig.now - ms(500), "not anew at each look");
+}
+
 #[test]
 fn a_site_that_returns_is_taken_back_backend_by_backend_with_a_ramp() {
     let mut rig = started(three_services());
@@ -281,4 +349,20 @@ fn requests_answered_by_a_neighbour_nobody_checks_clear_a_site() {
     rig.set(A1, Err(Fault::ConnectTimeout));
     rig.set(A2, Err(Fault::ConnectTimeout));
     rig.until(ms(1_000), |rig| rig.health(A3) == Health::Down);
+}
+
+#[test]
+fn while_a_tier_is_in_doubt_the_report_names_the_one_that_takes_its_requests() {
+    let backends = vec![backend("a", A1, 1), backend("a", A2, 1), backend("b", B1, 2), backend("b", B2, 2)];
+    let mut rig = started(config(vec![service("api", backends, |_| {})]));
+    let shown = |rig: &Rig| {
+        let service = &rig.fleet.report(rig.now).services[0];
+        (service.tier, service.shares.clone())
+    };
+    assert_eq!(shown(&rig), (Some(1), Vec::new()));
+    cut(&mut rig, "a", Some(Fault::ConnectTimeout));
+    rig.until(ms(1_000), |rig| of_site(rig, "a").iter().all(|member| member.health == Health::Suspect));
+    assert_eq!(shown(&rig), (Some(1), vec![(2, 100)]));
+    rig.until(ms(1_000), |rig| of_site(rig, "a").iter().all(|member| member.health == Health::Down));
+    assert_eq!(shown(&rig), (Some(2), Vec::new()));
 }
