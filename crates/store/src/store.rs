@@ -11,8 +11,9 @@ use relais_core::{Record, RecordKey, Saved};
 use crate::contents::Contents;
 use crate::disk::Folder;
 use crate::entry::Key;
+use crate::inner::{Inner, Shared};
 use crate::state::StoreState;
-use crate::worker::{self, Inner, Shared};
+use crate::worker;
 
 /// A disk that answers no sooner is treated as none.
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
