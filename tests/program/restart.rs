@@ -9,8 +9,8 @@ use crate::support::{free_address, wait_for};
 fn a_drain_survives_kill_9() {
     let (one, two) = (Plain::saying("one"), Plain::saying("two"));
     let mut edge = Setup::to(&[&one, &two]).start();
+    // The answer to the order says that it is on disk.
     edge.order("draining", &format!("web/{}", one.address()));
-    wait_for("it is on disk", || edge.status()["store"]["unsaved"] == 0);
     let before = one.count();
     edge.crash_and_restart();
     assert_eq!(edge.backend(&one)["admin"], "draining");

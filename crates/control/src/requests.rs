@@ -1,6 +1,9 @@
-//! Answers what operators ask. An order is answered after its snapshot is published.
+//! Answers what operators ask. An order is answered after its snapshot is published, and a word of the operator after it
+//! is on the disk.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use relais_core::{Admin, Command, DrillEnd, Event, Report};
 use tokio::sync::oneshot;
@@ -12,6 +15,10 @@ use crate::loading::Ask;
 use crate::metrics::Scrape;
 use crate::reload::Trigger;
 use crate::status::{self, AdminReply, Certificates, ProcessStatus, Status};
+
+/// Longest time the answer to an operator's word waits for the disk: a disk that stands still must not keep anybody from
+/// draining a site. The alarm about the store tells of such a disk.
+const KEPT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Answers; that nobody waits any more is no fault.
 fn reply<T>(to: oneshot::Sender<T>, answer: T) {
@@ -27,7 +34,7 @@ impl Control {
             }
             Request::Admin { words, word, reason, reply: to } => {
                 let answer = self.admin(&words, word, reason);
-                reply(to, answer);
+                self.reply_when_kept(to, answer);
             }
             Request::Reload { force, reply: to } => {
                 self.ask_reload(Ask { trigger: Trigger::Request, force, reply: Some(to) });
@@ -63,6 +70,17 @@ impl Control {
             // Taken by the loop itself before it comes here; answered all the same.
             Request::Stop(to) => reply(to, ()),
         }
+    }
+
+    /// Who was told that a site is drained must find it drained after a crash, too.
+    fn reply_when_kept<T: Send + 'static>(&self, to: oneshot::Sender<T>, answer: T) {
+        let store = Arc::clone(&self.store);
+        tokio::spawn(async move {
+            let kept = tokio::task::spawn_blocking(move || store.flush());
+            // Too late is as good as never: the word is in force, and the disk has an alarm of its own.
+            let _ = tokio::time::timeout(KEPT_WITHIN, kept).await;
+            reply(to, answer);
+        });
     }
 
     fn admin(&mut self, words: &str, word: Admin, reason: Option<String>) -> Result<AdminReply, Refusal> {

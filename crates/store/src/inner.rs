@@ -32,6 +32,8 @@ pub(crate) struct Inner {
     pub(crate) shelf_dirty: BTreeSet<Key>,
     /// Those of them that could not be written, and wait for another try.
     pub(crate) shelf_failed: BTreeSet<Key>,
+    /// How much of what was taken is being written just now.
+    pub(crate) writing: usize,
     /// Write without gathering.
     pub(crate) urgent: bool,
     /// Counts changes and flushes asked for, and those that were tried: a flush waits until `tried` has reached it.
@@ -63,6 +65,7 @@ impl Inner {
             config_dirty: false,
             shelf_dirty: BTreeSet::new(),
             shelf_failed: BTreeSet::new(),
+            writing: 0,
             urgent: false,
             asked: 0,
             tried: 0,
@@ -80,17 +83,23 @@ impl Inner {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.unsaved() == self.shelf_failed.len() && self.asked == self.tried
+        self.to_take() == 0 && self.asked == self.tried
     }
 
     /// What is remembered and not on disk.
     pub(crate) fn unsaved(&self) -> usize {
+        self.to_take() + self.writing + self.shelf_failed.len()
+    }
+
+    /// What the next batch will have.
+    fn to_take(&self) -> usize {
         let files = usize::from(self.mirror_dirty) + usize::from(self.config_dirty);
-        self.dirty.len() + files + self.shelf_dirty.len() + self.shelf_failed.len()
+        self.dirty.len() + files + self.shelf_dirty.len()
     }
 
     /// Takes what must be written.
     pub(crate) fn take(&mut self) -> Batch {
+        self.writing = self.to_take();
         let dirty = std::mem::take(&mut self.dirty);
         let mut changes: Vec<_> =
             dirty.into_iter().map(|key| (self.contents.get(&key), key)).map(|(value, key)| (key, value)).collect();
@@ -125,4 +134,20 @@ pub(crate) struct Batch {
     pub(crate) config: Option<String>,
     pub(crate) shelf: Vec<(Key, Option<Value>)>,
     pub(crate) asked: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_being_written_is_not_saved_yet() {
+        let mut inner = Inner::new(Contents::default(), String::new());
+        inner.dirty.insert(Key::Secret("sticky".into()));
+        inner.config_dirty = true;
+        inner.mirror_dirty = true;
+        assert_eq!(inner.unsaved(), 3);
+        drop(inner.take());
+        assert_eq!((inner.to_take(), inner.unsaved()), (0, 3), "the batch is not on the disk");
+    }
 }
