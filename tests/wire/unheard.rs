@@ -1,6 +1,9 @@
 //! A backend that lives, answers what is small and acknowledges all, and whose other answers do not arrive, as where a tunnel
 //! loses all large packets: what may be asked for elsewhere is.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use crate::support::edge::{Edge, Setup};
 use crate::support::raw::{Addressed, Plain, Raw, Serving};
 use crate::support::wire::{Conn, get, ok, post};
@@ -134,4 +137,65 @@ fn what_waits_at_a_suspect_backend_is_asked_for_elsewhere_before_the_verdict() {
         // Else the drill would be waited for.
         edge.signal("KILL");
     });
+}
+
+/// The contract is far longer than anybody here waits for anything.
+fn far(backend: &Serving, other: &Plain, contract: &str) -> Edge {
+    let edge = Setup::services(&format!(
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nfailover_within = \"{contract}\"\n\
+         health = {{ path = \"/health\", interval = \"5s\" }}\n\
+         [service.web.backends]\ndijon = [\"{}\"]\nthory = [\"{}\"]\n",
+        backend.address(),
+        other.address()
+    ))
+    .start();
+    edge.wait_for_health(backend, "up");
+    edge.wait_for_health(other, "up");
+    edge
+}
+
+#[test]
+fn a_download_that_stands_still_with_all_else_there_is_continued_elsewhere_before_any_doubt() {
+    let (backend, other) = (half_heard(), whole());
+    let edge = far(&backend, &other, "60s");
+    let (mut lost, mut film) = (edge.connect(), edge.connect());
+    film.send(get("/film"));
+    let head = film.head();
+    let begun = film.bytes(SIZE / 2);
+    lost.send(get("/lost"));
+    let rest = film.bytes(SIZE / 2);
+    assert_eq!(head.status(), 200);
+    assert_same(&[begun, rest].concat(), &noise(SIZE));
+    let line = edge.access_to("/film");
+    assert!(line["attempts"].as_str().unwrap().contains(" resumed ") && line["cut"] == "-", "{line}");
+    assert!(!edge.log().contains("\"backend suspect\""), "{}", edge.log());
+    assert_eq!(edge.sample("relais_backend_errors_total", &[&backend.address()]), 0.0, "a moment is no fault");
+}
+
+/// Many pause for a moment: alone that is no reason to leave, but one to ask whether anybody lives.
+#[test]
+fn a_download_that_stands_still_alone_has_its_backend_checked_and_stays() {
+    let checks = Arc::new(AtomicUsize::new(0));
+    let (seen, film) = (Arc::clone(&checks), noise(SIZE));
+    let backend = Raw::new().serve(move |mut conn: Conn| {
+        while let Some(head) = conn.try_head() {
+            if head.target() == "/health" {
+                seen.fetch_add(1, Relaxed);
+                let _ = conn.try_send(ok("well"));
+                continue;
+            }
+            conn.send(format!("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: {SIZE}\r\n\r\n"));
+            conn.send(&film[..SIZE / 2]);
+            let before = seen.load(Relaxed);
+            // At the pace of one every 5 s, that would be longer than the contract.
+            wait_for("checks out of turn", || seen.load(Relaxed) >= before + 3);
+            conn.send(&film[SIZE / 2..]);
+        }
+    });
+    let other = whole();
+    let edge = far(&backend, &other, "10s");
+    let answer = edge.connect().ask(get("/film"));
+    assert_same(&answer.body, &noise(SIZE));
+    assert_eq!(edge.sample("relais_downloads_resumed_total", &[]), 0.0);
+    assert!(other.seen().iter().all(|seen| seen.head.target() == "/health"), "nobody else was asked");
 }

@@ -59,6 +59,8 @@ pub struct Backend {
     pub address: Address,
     /// When a stream last brought a byte from it, in microseconds of [`crate::Instant`].
     heard: AtomicU64,
+    /// When a request was last found to wait there longer than usual, in microseconds of [`crate::Instant`].
+    overdue_at: AtomicU64,
 }
 
 impl Backend {
@@ -76,6 +78,7 @@ impl Backend {
             inflight: AtomicI64::new(0),
             streams: AtomicI64::new(0),
             heard: AtomicU64::new(0),
+            overdue_at: AtomicU64::new(0),
             latency: AtomicU64::new(0),
             latency_at: AtomicU64::new(0),
         }
@@ -120,7 +123,8 @@ impl Backend {
         Overdue(Arc::clone(self))
     }
 
-    /// When a stream (a tunnel, an event stream) last brought a byte from it, to 10 ms.
+    /// When a stream (a tunnel, an event stream, a download that may be continued elsewhere) last brought a byte from it, to
+    /// 10 ms.
     #[must_use]
     pub fn heard(&self) -> Instant {
         Instant(self.heard.load(Relaxed))
@@ -131,6 +135,17 @@ impl Backend {
         if now.since(self.heard()) >= HEARD_WITHIN {
             self.heard.store(now.0, Relaxed);
         }
+    }
+
+    /// When a request was last found to wait there for its head longer than usual.
+    #[must_use]
+    pub fn overdue_at(&self) -> Instant {
+        Instant(self.overdue_at.load(Relaxed))
+    }
+
+    /// A request waits there for its head longer than usual.
+    pub fn found_overdue(&self, now: Instant) {
+        self.overdue_at.store(now.0, Relaxed);
     }
 
     /// Peak EWMA in microseconds, decayed to `now`; 0 when nothing was measured.

@@ -254,6 +254,7 @@ impl Line {
             worker: Arc::clone(&exchange.client.worker),
             backend: self.backend,
             contract: exchange.pool.timers.failover_within,
+            overdue: exchange.pool.timers.overdue(),
             gate: self.gate,
             plan,
             exchange: None,

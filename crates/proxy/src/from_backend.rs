@@ -49,6 +49,8 @@ pub(crate) struct FromBackend {
     pub(crate) backend: Arc<Backend>,
     /// Longest silence of an event stream whose backend hangs.
     pub(crate) contract: Duration,
+    /// After so long a silence the fleet is asked whether the backend lives.
+    pub(crate) overdue: Duration,
     /// Keeps the gate of `Expect: 100-continue` shut until the answer is complete.
     #[allow(dead_code, reason = "held for its Drop")]
     pub(crate) gate: Option<tokio::sync::oneshot::Sender<()>>,
@@ -70,6 +72,8 @@ pub(crate) struct Timing {
     verdict: Option<Pin<Box<OwnedNotified>>>,
     /// When a drained event stream ends.
     drained_at: Option<Instant>,
+    /// When this silence was last found to be a long one.
+    overdue_at: Option<Instant>,
     /// When nobody else could be asked for the rest.
     unasked: Option<Instant>,
     /// Nobody else has the rest: only this connection's own end, or a verdict, ends the wait.
@@ -118,7 +122,10 @@ impl Cut {
     /// what is on the way may be lost again and again.
     const DOUBT: &str = "backend_doubted";
 
-    /// Nothing has come for a moment, and the backend is suspect.
+    /// Nothing has come for longer than usual. Nothing is lost.
+    const OVERDUE: &str = "overdue";
+
+    /// Nothing has come for a moment, and the backend is suspect, or nothing else comes from it either.
     const SUSPECT: &str = "backend_suspect";
 
     /// A small answer was not whole when it could be held back no longer. Nothing is lost.
@@ -231,8 +238,8 @@ impl FromBackend {
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.timing.blocked = None;
-                if self.events {
+                (self.timing.blocked, self.timing.overdue_at) = (None, None);
+                if self.events || self.exchange.is_some() {
                     self.backend.hear(self.worker.now());
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -264,8 +271,7 @@ impl FromBackend {
                 return Poll::Ready(Cut("backend_dead"));
             }
             // It does not answer, though its host lives. What can be continued elsewhere is; the rest may still come.
-            let movable = self.exchange.is_some() || self.timing.hold.as_ref().is_some_and(|hold| hold.movable);
-            if now.downs != self.before.downs && movable {
+            if now.downs != self.before.downs && self.is_movable() {
                 return Poll::Ready(Cut("backend_down"));
             }
             if self.events && now.drains != self.before.drains && self.timing.drained_at.is_none() {
@@ -280,6 +286,11 @@ impl FromBackend {
         loop {
             let (at, reason) = self.limit(since);
             ready!(self.timing.timer.poll_expired(cx, at));
+            if reason == Cut::OVERDUE {
+                self.timing.overdue_at = Some(Instant::now());
+                self.worker.press_beside(&self.slot, &self.backend, self.overdue);
+                continue;
+            }
             if Cut(reason).is_doubt() && !self.may_ask_elsewhere(since, Cut(reason)) {
                 self.timing.unasked = Some(Instant::now());
                 continue;
@@ -302,10 +313,17 @@ impl FromBackend {
         let exchange = self.exchange.as_ref().filter(|_| !self.timing.alone);
         let dead_until = exchange
             .map(|_| from + if self.neighbour_died(since) { self.contract } else { self.contract.max(HELD_FOR) });
-        // Nor for more than a moment where it is suspect; once in each silence.
-        let suspect = exchange.filter(|_| from == since && self.slot.is_doubted());
-        let suspect_until = suspect.map(|exchange| since + exchange.pool.timers.overdue());
+        // Nor for more than a moment where it is suspect, or all else stands still there too; once in each silence.
+        let unasked = exchange.is_some() && from == since;
+        let suspect = unasked && (self.slot.is_doubted() || self.stands_still(since));
+        let suspect_until = suspect.then_some(since + self.overdue);
+        // Looked at again, as what else waits there is overdue a little later.
+        let overdue_until = match self.timing.overdue_at {
+            None => self.is_movable().then_some(since + self.overdue),
+            Some(at) => (unasked && !suspect).then_some(at + self.overdue / 2),
+        };
         let reasons = [
+            (overdue_until, Cut::OVERDUE),
             (self.timing.drained_at, "drained"),
             (hung_until, "backend_down"),
             (suspect_until, Cut::SUSPECT),
@@ -315,6 +333,19 @@ impl FromBackend {
         ];
         let first = reasons.into_iter().filter_map(|(at, reason)| Some((at?, reason))).min_by_key(|(at, _)| *at);
         first.unwrap_or((until, "backend_stalled"))
+    }
+
+    /// Somebody else could be asked for it, or for the rest of it.
+    fn is_movable(&self) -> bool {
+        self.exchange.is_some() || self.timing.hold.as_ref().is_some_and(|hold| hold.movable)
+    }
+
+    /// Whether nothing has come from the backend since this answer fell silent, on no connection, and another request waits
+    /// there for longer than usual.
+    fn stands_still(&self, since: Instant) -> bool {
+        let since = self.worker.shared.anchor.at(since);
+        let heard = self.backend.heard().max(relais_core::Instant(self.backend.latency_at()));
+        self.timing.overdue_at.is_some() && heard <= since && self.backend.overdue_at() > since
     }
 
     /// Whether another backend may be asked for the rest, and it can be afforded where nothing is known to be dead. Where this

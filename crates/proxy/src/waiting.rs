@@ -163,7 +163,7 @@ impl<'a> Wait<'a> {
                 Awaited::Usual => {
                     self.pressed = true;
                     timer.waits_long();
-                    exchange.client.worker.press(self.slot, self.backend.slot, patience);
+                    exchange.client.worker.press(self.slot, self.backend, patience);
                     continue;
                 }
                 Awaited::Acknowledged => continue,
