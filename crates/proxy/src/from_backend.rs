@@ -15,6 +15,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use crate::backend_body::BackendBody;
 use crate::body::ClientBody;
+use crate::cut_off::Cut;
 use crate::exchange::Exchange;
 use crate::pool::{Slot, Verdicts};
 use crate::resume::Plan;
@@ -102,62 +103,6 @@ impl Timing {
     pub(crate) fn stay(&mut self, doubt: Cut) {
         self.alone |= !doubt.is_suspicion();
         self.unasked = Some(Instant::now());
-    }
-}
-
-/// The answer was cut; the client must see that (no final chunk, or RST_STREAM).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cut(&'static str);
-
-impl std::fmt::Display for Cut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Cut {}
-
-impl Cut {
-    /// Nothing has come for a contract on a connection that may be dead, as another one like it was; or for longer, where
-    /// what is on the way may be lost again and again.
-    const DOUBT: &str = "backend_doubted";
-
-    /// Nothing has come for longer than usual. Nothing is lost.
-    const OVERDUE: &str = "overdue";
-
-    /// Nothing has come for a moment, and the backend is suspect, or nothing else comes from it either.
-    const SUSPECT: &str = "backend_suspect";
-
-    /// A small answer was not whole when it could be held back no longer. Nothing is lost.
-    const LATE: &str = "late";
-
-    /// The connection may live: what nobody else has goes on waiting for it.
-    pub(crate) fn is_doubt(self) -> bool {
-        self.0 == Cut::DOUBT || self.is_suspicion()
-    }
-
-    /// It is a moment's, and may soon be over.
-    pub(crate) fn is_suspicion(self) -> bool {
-        self.0 == Cut::SUSPECT
-    }
-
-    pub(crate) fn is_late(self) -> bool {
-        self.0 == Cut::LATE
-    }
-
-    /// What it says of the backend, and whether that was known before.
-    pub(crate) fn fault(self) -> (Fault, bool) {
-        match self.0 {
-            "backend_broke_off" => (Fault::Reset, false),
-            "backend_dead" => (Fault::Unacknowledged, true),
-            "backend_down" => (Fault::ResponseTimeout, true),
-            _ => (Fault::ResponseTimeout, false),
-        }
-    }
-
-    /// The word for the log.
-    pub(crate) fn reason(self) -> &'static str {
-        self.0
     }
 }
 
@@ -250,7 +195,7 @@ impl FromBackend {
                     self.backend.stats.errors.inc();
                     self.worker.report(Event::BrokeOff { slot: self.backend.slot, fault: Fault::Reset });
                 }
-                Poll::Ready(Some(Err(Cut("backend_broke_off"))))
+                Poll::Ready(Some(Err(Cut::new("backend_broke_off"))))
             }
             Poll::Ready(None) => {
                 self.release();
@@ -268,11 +213,11 @@ impl FromBackend {
             let changed = verdict.as_mut().poll(cx).is_ready();
             let now = self.slot.verdicts();
             if now.deaths != self.before.deaths {
-                return Poll::Ready(Cut("backend_dead"));
+                return Poll::Ready(Cut::new("backend_dead"));
             }
             // It does not answer, though its host lives. What can be continued elsewhere is; the rest may still come.
             if now.downs != self.before.downs && self.is_movable() {
-                return Poll::Ready(Cut("backend_down"));
+                return Poll::Ready(Cut::new("backend_down"));
             }
             if self.events && now.drains != self.before.drains && self.timing.drained_at.is_none() {
                 self.timing.drained_at = Some(Instant::now() + self.worker.drain_delay());
@@ -291,7 +236,7 @@ impl FromBackend {
                 self.worker.press_beside(&self.slot, &self.backend, self.overdue);
                 continue;
             }
-            if Cut(reason).is_doubt() && !self.may_ask_elsewhere(since, Cut(reason)) {
+            if Cut::new(reason).is_doubt() && !self.may_ask_elsewhere(since, Cut::new(reason)) {
                 self.timing.unasked = Some(Instant::now());
                 continue;
             }
@@ -300,7 +245,7 @@ impl FromBackend {
             if own && self.upload.as_ref().is_none_or(|body| body.is_read()) {
                 self.worker.fell_silent(&self.backend);
             }
-            return Poll::Ready(Cut(reason));
+            return Poll::Ready(Cut::new(reason));
         }
     }
 

@@ -17,6 +17,7 @@ mod conn_state;
 mod connection;
 mod connector;
 mod cut;
+mod cut_off;
 mod date;
 mod exchange;
 mod forward;

@@ -14,8 +14,9 @@ use relais_core::Left;
 use tokio::sync::oneshot;
 
 use crate::access::Ticket;
+use crate::cut_off::Cut;
 use crate::exchange::{Exchange, SecondChance};
-use crate::from_backend::{Cut, FromBackend};
+use crate::from_backend::FromBackend;
 use crate::resume;
 use crate::streams::PIECE;
 

@@ -13,9 +13,10 @@ use relais_core::{Fault, Member};
 
 use crate::access::Ticket;
 use crate::answer::Failure;
+use crate::cut_off::Cut;
 use crate::exchange::Exchange;
 use crate::forward::{self, Answer, Outcome};
-use crate::from_backend::{Cut, FromBackend};
+use crate::from_backend::FromBackend;
 use crate::obtain;
 use crate::race::Connected;
 
