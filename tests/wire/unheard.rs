@@ -2,12 +2,13 @@
 //! loses all large packets: what may be asked for elsewhere is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use crate::support::edge::{Edge, Setup};
 use crate::support::raw::{Addressed, Plain, Raw, Serving};
 use crate::support::wire::{Conn, get, ok, post};
-use crate::support::{assert_same, noise, wait_for};
+use crate::support::{assert_same, keeping_up, noise, wait_for};
 
 const SIZE: usize = 100_000;
 
@@ -155,47 +156,93 @@ fn far(backend: &Serving, other: &Plain, contract: &str) -> Edge {
 }
 
 #[test]
-fn a_download_that_stands_still_with_all_else_there_is_continued_elsewhere_before_any_doubt() {
+fn downloads_that_stand_still_with_all_else_there_are_continued_elsewhere_before_any_doubt() {
     let (backend, other) = (half_heard(), whole());
     let edge = far(&backend, &other, "60s");
-    let (mut lost, mut film) = (edge.connect(), edge.connect());
-    film.send(get("/film"));
-    let head = film.head();
-    let begun = film.bytes(SIZE / 2);
+    let (mut lost, mut films) = (edge.connect(), [edge.connect(), edge.connect()]);
+    // One after the other: the first is silent for longer.
+    let begun = films.each_mut().map(|film| {
+        film.send(get("/film"));
+        assert_eq!(film.head().status(), 200);
+        film.bytes(SIZE / 2)
+    });
     lost.send(get("/lost"));
-    let rest = film.bytes(SIZE / 2);
-    assert_eq!(head.status(), 200);
-    assert_same(&[begun, rest].concat(), &noise(SIZE));
+    for (film, begun) in films.iter_mut().zip(begun) {
+        let rest = film.bytes(SIZE / 2);
+        assert_same(&[begun, rest].concat(), &noise(SIZE));
+    }
     let line = edge.access_to("/film");
     assert!(line["attempts"].as_str().unwrap().contains(" resumed ") && line["cut"] == "-", "{line}");
     assert!(!edge.log().contains("\"backend suspect\""), "{}", edge.log());
     assert_eq!(edge.sample("relais_backend_errors_total", &[&backend.address()]), 0.0, "a moment is no fault");
 }
 
+/// Sends half a film, and the rest once `may`, who is told how many checks have come since; has the answers of [`half_heard`]
+/// else.
+fn pausing(may: impl Fn(usize) -> bool + Send + Sync + 'static) -> Serving {
+    let (checks, film) = (AtomicUsize::new(0), noise(SIZE));
+    Raw::new().serve(move |mut conn: Conn| {
+        while let Some(head) = conn.try_head() {
+            match head.target() {
+                "/health" => {
+                    checks.fetch_add(1, Relaxed);
+                    let _ = conn.try_send(ok("well"));
+                }
+                "/film" => {
+                    conn.send(format!("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: {SIZE}\r\n\r\n"));
+                    conn.send(&film[..SIZE / 2]);
+                    let before = checks.load(Relaxed);
+                    wait_for("the film may go on", || may(checks.load(Relaxed) - before));
+                    conn.send(&film[SIZE / 2..]);
+                }
+                "/lost" => hold(&mut conn),
+                _ => drop(conn.try_send(ok("here"))),
+            }
+        }
+    })
+}
+
 /// Many pause for a moment: alone that is no reason to leave, but one to ask whether anybody lives.
 #[test]
 fn a_download_that_stands_still_alone_has_its_backend_checked_and_stays() {
-    let checks = Arc::new(AtomicUsize::new(0));
-    let (seen, film) = (Arc::clone(&checks), noise(SIZE));
-    let backend = Raw::new().serve(move |mut conn: Conn| {
-        while let Some(head) = conn.try_head() {
-            if head.target() == "/health" {
-                seen.fetch_add(1, Relaxed);
-                let _ = conn.try_send(ok("well"));
-                continue;
-            }
-            conn.send(format!("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: {SIZE}\r\n\r\n"));
-            conn.send(&film[..SIZE / 2]);
-            let before = seen.load(Relaxed);
-            // At the pace of one every 5 s, that would be longer than the contract.
-            wait_for("checks out of turn", || seen.load(Relaxed) >= before + 3);
-            conn.send(&film[SIZE / 2..]);
+    keeping_up(Duration::from_secs(1), || {
+        let (backend, other) = (pausing(|checks| checks >= 1), whole());
+        let edge = far(&backend, &other, "10s");
+        let before = Instant::now();
+        for _ in 0..5 {
+            assert_same(&edge.connect().ask(get("/film")).body, &noise(SIZE));
         }
+        // In turn a check would come every 5 s.
+        assert!(before.elapsed() < Duration::from_secs(15), "not out of turn");
+        stayed(&edge, &other);
     });
-    let other = whole();
-    let edge = far(&backend, &other, "10s");
-    let answer = edge.connect().ask(get("/film"));
-    assert_same(&answer.body, &noise(SIZE));
+}
+
+#[test]
+fn a_download_that_stands_still_beside_others_that_move_stays() {
+    keeping_up(Duration::from_millis(50), || {
+        let goes_on = Arc::new(AtomicBool::new(false));
+        let may = Arc::clone(&goes_on);
+        let (backend, other) = (pausing(move |_| may.load(Relaxed)), whole());
+        let edge = far(&backend, &other, "10s");
+        let (mut lost, mut film) = (edge.connect(), edge.connect());
+        lost.send(get("/lost"));
+        film.send(get("/film"));
+        film.head();
+        let begun = film.bytes(SIZE / 2);
+        let (mut small, until) = (edge.connect(), Instant::now() + Duration::from_secs(1));
+        while Instant::now() < until {
+            assert_eq!(small.ask(get("/")).text(), "here");
+        }
+        goes_on.store(true, Relaxed);
+        let rest = film.bytes(SIZE / 2);
+        assert_same(&[begun, rest].concat(), &noise(SIZE));
+        stayed(&edge, &other);
+    });
+}
+
+#[track_caller]
+fn stayed(edge: &Edge, other: &Plain) {
     assert_eq!(edge.sample("relais_downloads_resumed_total", &[]), 0.0);
     assert!(other.seen().iter().all(|seen| seen.head.target() == "/health"), "nobody else was asked");
 }

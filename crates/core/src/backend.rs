@@ -59,7 +59,9 @@ pub struct Backend {
     pub address: Address,
     /// When a stream last brought a byte from it, in microseconds of [`crate::Instant`].
     heard: AtomicU64,
-    /// When a request was last found to wait there longer than usual, in microseconds of [`crate::Instant`].
+    /// When something of an answer's body last came that had been waited for, in microseconds of [`crate::Instant`].
+    came: AtomicU64,
+    /// When a request was last found to wait there for its answer longer than usual, likewise.
     overdue_at: AtomicU64,
 }
 
@@ -78,6 +80,7 @@ impl Backend {
             inflight: AtomicI64::new(0),
             streams: AtomicI64::new(0),
             heard: AtomicU64::new(0),
+            came: AtomicU64::new(0),
             overdue_at: AtomicU64::new(0),
             latency: AtomicU64::new(0),
             latency_at: AtomicU64::new(0),
@@ -123,8 +126,7 @@ impl Backend {
         Overdue(Arc::clone(self))
     }
 
-    /// When a stream (a tunnel, an event stream, a download that may be continued elsewhere) last brought a byte from it, to
-    /// 10 ms.
+    /// When a stream (a tunnel, an event stream) last brought a byte from it, to 10 ms.
     #[must_use]
     pub fn heard(&self) -> Instant {
         Instant(self.heard.load(Relaxed))
@@ -137,15 +139,24 @@ impl Backend {
         }
     }
 
-    /// When a request was last found to wait there for its head longer than usual.
-    #[must_use]
-    pub fn overdue_at(&self) -> Instant {
-        Instant(self.overdue_at.load(Relaxed))
+    /// Something of an answer's body came that had been waited for. Written only when it is news, as [`Backend::hear`].
+    pub fn comes(&self, now: Instant) {
+        if now.since(Instant(self.came.load(Relaxed))) >= HEARD_WITHIN {
+            self.came.store(now.0, Relaxed);
+        }
     }
 
-    /// A request waits there for its head longer than usual.
+    /// A request waits there for its answer longer than usual.
     pub fn found_overdue(&self, now: Instant) {
         self.overdue_at.store(now.0, Relaxed);
+    }
+
+    /// Whether nothing that was waited for has come from it for `long`, and a request was found to wait there longer than usual
+    /// after `since`. Exact to 10 ms.
+    #[must_use]
+    pub fn stands_still(&self, since: Instant, long: Duration, now: Instant) -> bool {
+        let came = [&self.came, &self.heard, &self.latency_at].into_iter().map(|at| at.load(Relaxed)).max();
+        now.since(Instant(came.unwrap_or(0))) >= long + HEARD_WITHIN && self.overdue_at.load(Relaxed) > since.0
     }
 
     /// Peak EWMA in microseconds, decayed to `now`; 0 when nothing was measured.

@@ -49,8 +49,8 @@ pub enum Event {
         /// How.
         fault: Fault,
     },
-    /// A worker waits at this backend longer than a tenth of the contract, for a connect or for the first byte of an
-    /// answer. No evidence: slow applications are no fault. It only makes the fleet ask now rather than at the next turn.
+    /// A worker waits at this backend longer than a tenth of the contract, for a connect, for the first byte of an answer, or
+    /// for the next one where the answer could go on elsewhere. No evidence: slow applications are no fault. It only makes the fleet ask now rather than at the next turn.
     Overdue {
         /// Which backend.
         slot: u32,

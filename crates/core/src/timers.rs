@@ -117,7 +117,8 @@ impl Timers {
         }
     }
 
-    /// After so long without a connect or a first byte, a worker has the fleet ask whether the backend lives. Never more
+    /// After so long without a connect, a first byte, or the next one of an answer that could go on elsewhere, a worker has the
+    /// fleet ask whether the backend lives. Never more
     /// than half the stagger, or a long contract would put off the second connect.
     #[must_use]
     pub fn overdue(&self) -> Duration {

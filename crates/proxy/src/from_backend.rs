@@ -30,9 +30,12 @@ const HIDDEN: u32 = 10;
 const HELD: u64 = 64 << 10;
 
 /// And longest time, however long the contract.
-const HELD_FOR: Duration = Duration::from_secs(1);
+pub(crate) const HELD_FOR: Duration = Duration::from_secs(1);
 /// And in so many pieces: each has its own price.
 const PIECES: usize = 256;
+
+/// A silence is looked at again after this part of it.
+const LOOK_AGAIN: u32 = 4;
 
 /// A body that comes from a backend, with the connection it comes on.
 pub(crate) struct FromBackend {
@@ -73,8 +76,8 @@ pub(crate) struct Timing {
     verdict: Option<Pin<Box<OwnedNotified>>>,
     /// When a drained event stream ends.
     drained_at: Option<Instant>,
-    /// When this silence was last found to be a long one.
-    overdue_at: Option<Instant>,
+    /// When this silence was last looked at because of its length, and whether that was not the first time.
+    looked: Option<(Instant, bool)>,
     /// When nobody else could be asked for the rest.
     unasked: Option<Instant>,
     /// Nobody else has the rest: only this connection's own end, or a verdict, ends the wait.
@@ -183,8 +186,11 @@ impl FromBackend {
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                (self.timing.blocked, self.timing.overdue_at) = (None, None);
-                if self.events || self.exchange.is_some() {
+                self.timing.looked = None;
+                if self.timing.blocked.take().is_some() {
+                    self.backend.comes(self.worker.now());
+                }
+                if self.events {
                     self.backend.hear(self.worker.now());
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -232,8 +238,11 @@ impl FromBackend {
             let (at, reason) = self.limit(since);
             ready!(self.timing.timer.poll_expired(cx, at));
             if reason == Cut::OVERDUE {
-                self.timing.overdue_at = Some(Instant::now());
-                self.worker.press_beside(&self.slot, &self.backend, self.overdue);
+                let again = self.timing.looked.is_some();
+                self.timing.looked = Some((Instant::now(), again));
+                if !again {
+                    self.worker.press(&self.slot, self.backend.slot, self.overdue);
+                }
                 continue;
             }
             if Cut::new(reason).is_doubt() && !self.may_ask_elsewhere(since, Cut::new(reason)) {
@@ -262,10 +271,10 @@ impl FromBackend {
         let unasked = exchange.is_some() && from == since;
         let suspect = unasked && (self.slot.is_doubted() || self.stands_still(since));
         let suspect_until = suspect.then_some(since + self.overdue);
-        // Looked at again, as what else waits there is overdue a little later.
-        let overdue_until = match self.timing.overdue_at {
+        // Looked at again and again, ever more rarely: what else waits there is overdue a little later.
+        let overdue_until = match self.timing.looked {
             None => self.is_movable().then_some(since + self.overdue),
-            Some(at) => (unasked && !suspect).then_some(at + self.overdue / 2),
+            Some((at, _)) => (unasked && !suspect).then(|| at + at.saturating_duration_since(since) / LOOK_AGAIN),
         };
         let reasons = [
             (overdue_until, Cut::OVERDUE),
@@ -285,18 +294,22 @@ impl FromBackend {
         self.exchange.is_some() || self.timing.hold.as_ref().is_some_and(|hold| hold.movable)
     }
 
-    /// Whether nothing has come from the backend since this answer fell silent, on no connection, and another request waits
-    /// there for longer than usual.
+    /// Whether all else that comes from the backend stands still as well. Not at the first look: where it was the edge that stood
+    /// still, what came meanwhile is read first.
     fn stands_still(&self, since: Instant) -> bool {
-        let since = self.worker.shared.anchor.at(since);
-        let heard = self.backend.heard().max(relais_core::Instant(self.backend.latency_at()));
-        self.timing.overdue_at.is_some() && heard <= since && self.backend.overdue_at() > since
+        let again = self.timing.looked.is_some_and(|(_, again)| again);
+        again && self.plan.as_ref().is_some_and(Plan::may_leave_early) && self.is_still(&self.backend, since)
+    }
+
+    fn is_still(&self, backend: &Backend, since: Instant) -> bool {
+        backend.stands_still(self.worker.shared.anchor.at(since), self.overdue, self.worker.now())
     }
 
     /// Whether another backend may be asked for the rest, and it can be afforded where nothing is known to be dead. Where this
-    /// one is suspect the other may not be.
+    /// one is suspect, or stands still, the other may not be, or not stand still too: then all wait for the same.
     fn may_ask_elsewhere(&self, since: Instant, doubt: Cut) -> bool {
-        let fit = |member: &Member| !doubt.is_suspicion() || member.health == Health::Up;
+        let well = |member: &Member| member.health == Health::Up && !self.is_still(&member.backend, since);
+        let fit = |member: &Member| !doubt.is_suspicion() || well(member);
         let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.has_fit(self.backend.slot, fit)) else {
             return false;
         };

@@ -109,7 +109,7 @@ pub(crate) async fn connect(
                 // Not yet time for another backend, but for the question whether this one lives.
                 asked = true;
                 for runner in &runners.list {
-                    exchange.client.worker.press(&runner.slot, &runner.member.backend, overdue);
+                    exchange.client.worker.press(&runner.slot, runner.member.backend.slot, overdue);
                 }
             }
             Err(_) if runners.list.len() < MOST => {

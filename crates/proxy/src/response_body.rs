@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::access::Ticket;
 use crate::cut_off::Cut;
 use crate::exchange::{Exchange, SecondChance};
-use crate::from_backend::FromBackend;
+use crate::from_backend::{FromBackend, HELD_FOR};
 use crate::resume;
 use crate::streams::PIECE;
 
@@ -208,7 +208,8 @@ impl ResponseBody {
         if !over_time && !cut.is_doubt() {
             leave(body, if resumable { Left::Rescued } else { Left::Told });
         }
-        let (Some(plan), Some(mut exchange)) = (body.plan.take(), body.exchange.take()) else { return Err(cut) };
+        let early = cut.is_suspicion() && !body.slot.is_doubted();
+        let (Some(mut plan), Some(mut exchange)) = (body.plan.take(), body.exchange.take()) else { return Err(cut) };
         if plan.finished() {
             // The last byte was passed on; only the end was lost with the connection.
             self.kind = Kind::Empty;
@@ -221,8 +222,12 @@ impl ResponseBody {
         exchange.refresh();
         let site = exchange.pool.members.iter().find(|member| member.backend.slot == body.backend.slot);
         exchange.avoid_site = site.map(|member| Arc::clone(&member.backend.id.site));
-        // In doubt one contract is enough: this connection may have more to say.
-        let soon = cut.is_doubt().then(|| Instant::now() + body.contract);
+        // In doubt one contract is enough: this connection may have more to say, soon where nothing else speaks against it.
+        let enough = if early { body.contract.min(HELD_FOR) } else { body.contract };
+        let soon = cut.is_doubt().then(|| Instant::now() + enough);
+        if early {
+            plan.leaves_early();
+        }
         let until = deadline.into_iter().chain(soon).min();
         let search = Box::pin(resume::resume(exchange, plan, ticket, until, cut));
         let old = std::mem::replace(&mut self.kind, Kind::Empty);

@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     total: Option<u64>,
     /// How often it was continued already.
     resumes: u32,
+    /// It has left a backend that was not suspect.
+    left_early: bool,
 }
 
 impl Plan {
@@ -51,12 +53,22 @@ impl Plan {
             StatusCode::PARTIAL_CONTENT => content_range(headers)?,
             _ => return None,
         };
-        Some(Plan { field, validator, next, last, total, resumes: 0 })
+        Some(Plan { field, validator, next, last, total, resumes: 0, left_early: false })
     }
 
     /// Bytes passed on to the client.
     pub(crate) fn passed(&mut self, bytes: usize) {
         self.next += bytes as u64;
+    }
+
+    /// It leaves a backend that is not suspect. Once: what pauses everywhere would go back and forth.
+    pub(crate) fn leaves_early(&mut self) {
+        self.left_early = true;
+    }
+
+    /// Whether it may.
+    pub(crate) fn may_leave_early(&self) -> bool {
+        !self.left_early
     }
 
     /// Every byte was passed on: there is nothing to resume.

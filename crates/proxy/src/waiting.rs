@@ -163,7 +163,7 @@ impl<'a> Wait<'a> {
                 Awaited::Usual => {
                     self.pressed = true;
                     timer.waits_long();
-                    exchange.client.worker.press(self.slot, self.backend, patience);
+                    self.tell_overdue(patience);
                     continue;
                 }
                 Awaited::Acknowledged => continue,
@@ -187,6 +187,16 @@ impl<'a> Wait<'a> {
             }
             self.asked = self.asked_anew();
         }
+    }
+
+    /// It waits longer than usual: the fleet shall ask whether the backend lives, and other answers from there see it. What is
+    /// not sent yet, or may wait for an event, says nothing about that.
+    fn tell_overdue(&self, patience: Duration) {
+        let worker = &self.exchange.client.worker;
+        if !self.exchange.stream && self.exchange.body.as_ref().is_none_or(|body| body.is_read()) {
+            self.backend.found_overdue(worker.now());
+        }
+        worker.press(self.slot, self.backend.slot, patience);
     }
 
     /// Another connection there was found dead meanwhile: after as long this one counts as dead too, if the request has

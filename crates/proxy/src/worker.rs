@@ -159,16 +159,10 @@ impl Worker {
         self.report(Event::BrokeOff { slot: backend.slot, fault: Fault::ResponseTimeout });
     }
 
-    /// A request waits at this backend longer than usual: the fleet shall ask whether it lives.
-    pub(crate) fn press(&self, slot: &Slot, backend: &Backend, patience: Duration) {
-        backend.found_overdue(self.now());
-        self.press_beside(slot, backend, patience);
-    }
-
-    /// The same for an answer that has begun: many pause for a moment, so that it is no sign for others.
-    pub(crate) fn press_beside(&self, slot: &Slot, backend: &Backend, patience: Duration) {
+    /// Something waits at this backend longer than usual: the fleet shall ask whether it lives.
+    pub(crate) fn press(&self, slot: &Slot, backend: u32, patience: Duration) {
         if slot.press(self.now(), patience) {
-            self.report(Event::Overdue { slot: backend.slot });
+            self.report(Event::Overdue { slot: backend });
         }
     }
 

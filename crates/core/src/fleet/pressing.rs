@@ -1,4 +1,4 @@
-//! A request waits for longer than usual: does anything live there? The probe under way may have more time than the answer is
+//! A request waits for longer than usual, or an answer pauses: does anything live there? The probe under way may have more time than the answer is
 //! worth, so a shorter one takes its place; it still counts when its answer comes.
 
 use relais_config::CheckKind;
