@@ -68,8 +68,11 @@ impl Ticket {
         request_id: HeaderValue,
         client: IpAddr,
     ) -> Box<Self> {
-        Box::new(Self {
-            started: Instant::now(),
+        let started = Instant::now();
+        // The room first: else it would be put together on the stack and copied.
+        let room = Box::new_uninit();
+        let ticket = Self {
+            started,
             attempted: None,
             stats,
             log,
@@ -92,7 +95,8 @@ impl Ticket {
             not_replayed: None,
             tunnel: None,
             complete: false,
-        })
+        };
+        Box::write(room, ticket)
     }
 
     /// The service is known.

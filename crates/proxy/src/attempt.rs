@@ -25,7 +25,8 @@ use crate::response_body::ResponseBody;
 
 /// How one attempt ended, for the loop.
 enum Next {
-    Done(Response<ResponseBody>),
+    /// In a box, as it goes through many hands.
+    Done(Box<Response<ResponseBody>>),
     /// Tried elsewhere, if there is an elsewhere.
     Again(Failure),
     /// Tried on a fresh connection, to the same backend if it is chosen again.
@@ -37,7 +38,7 @@ enum Next {
 pub(crate) async fn run(
     mut exchange: Box<Exchange>,
     ticket: &mut Box<Ticket>,
-) -> Result<Response<ResponseBody>, Failure> {
+) -> Result<Box<Response<ResponseBody>>, Failure> {
     let pool = Arc::clone(&exchange.pool);
     let relais_core::config::Action::Forward(forward) = &pool.service.action else {
         return Err(Failure::NoRoute);
@@ -66,7 +67,7 @@ pub(crate) async fn run(
     ticket.bytes_in = exchange.body.as_ref().map_or(0, |body| body.read());
     match (result, &forward.maintenance) {
         (Err(Failure::NoBackend(_) | Failure::Backend { possibly_received: false, .. }), Some(page)) => {
-            Ok(answer::static_answer(page))
+            Ok(Box::new(answer::static_answer(page)))
         }
         (Ok(mut response), _) => {
             response.body_mut().arm(exchange);
@@ -92,7 +93,7 @@ async fn attempts(
     exchange: &mut Exchange,
     forward: &Forward,
     ticket: &mut Box<Ticket>,
-) -> Result<Response<ResponseBody>, Failure> {
+) -> Result<Box<Response<ResponseBody>>, Failure> {
     let mut failure = Failure::NoBackend("no backend is up");
     let mut fresh = false;
     let mut left = forward.retry.attempts.max(1);

@@ -133,7 +133,9 @@ impl Exchange {
             head.headers.append(header::VIA, via.clone());
         }
         name_host(&mut head, version, host);
-        Ok(Box::new(Self {
+        // The room first: else it would be put together on the stack and copied.
+        let (prepared, room) = (client.worker.prepared(pool), Box::new_uninit());
+        let exchange = Self {
             client: Arc::clone(client),
             service: Arc::clone(&pool.service),
             pool: Arc::clone(pool),
@@ -145,7 +147,7 @@ impl Exchange {
             reply,
             host: Arc::clone(host),
             ready: Arc::clone(ready),
-            prepared: client.worker.prepared(pool),
+            prepared,
             now,
             idempotent,
             deadline: forward.timeout.request.map(|limit| now + limit),
@@ -158,7 +160,8 @@ impl Exchange {
             broke: false,
             unreached: Vec::new(),
             avoid_site: None,
-        }))
+        };
+        Ok(Box::write(room, exchange))
     }
 
     /// The request may go out again although it may have been received, and its body is still whole.

@@ -1,6 +1,7 @@
 //! One attempt on one connection: the request as this backend wants it, the wait for its head, and the answer as the
 //! client gets it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ use crate::pool::{Slot, Verdicts};
 use crate::race::Link;
 use crate::response_body::ResponseBody;
 use crate::resume::Plan;
-use crate::sender::{Held, SendFailure};
+use crate::sender::{self, Held, SendFailure, Sender};
 use crate::sticky;
 use crate::tunnel::{Terms, Tunnel};
 use crate::waiting::Wait;
@@ -86,31 +87,51 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member
         gate = Some(Arc::new(Mutex::new(Some(open))));
         body = body.gated(wait);
     }
-    let request = match build(exchange, forward, member, h2, body) {
-        Ok(request) => request,
-        Err(error) => {
-            tracing::warn!(backend = %member.backend.id, %error, "this request cannot be put to this backend");
-            return Outcome::Failed(Fault::Malformed);
-        }
-    };
-    let sending = sender.send(request, Hear::of(exchange, gate.as_ref()));
-    tokio::pin!(sending);
+    let mut request = Request::new(body);
+    if let Err(error) = fill(&mut request, exchange, forward, member, h2) {
+        tracing::warn!(backend = %member.backend.id, %error, "this request cannot be put to this backend");
+        return Outcome::Failed(Fault::Malformed);
+    }
+    let hear = Hear::of(exchange, gate.as_ref());
     let mut wait = Wait::new(exchange, forward, &member.backend, &slot, before, gate.as_ref(), now);
     if beside {
         wait.as_second();
     }
-    let result = tokio::select! {
-        biased;
-        result = &mut sending => result,
-        outcome = wait.given_up() => return outcome,
+    // What waits for an answer is made where it stays: else it would be copied from hand to hand, with the request in it.
+    let result = {
+        let mut given_up = pin!(wait.given_up());
+        match sender {
+            Sender::H1(mut send) => {
+                sender::listen(&mut request, hear);
+                let mut sending = pin!(send.try_send_request(request));
+                tokio::select! {
+                    biased;
+                    sent = &mut sending => match sent {
+                        Ok(response) => Ok((response.map(BackendBody::H1), Held::H1(send))),
+                        Err(error) => Err(sender::judge(error)),
+                    },
+                    outcome = &mut given_up => return outcome,
+                }
+            }
+            // In a box: every request would carry room for it, whatever its backend speaks.
+            Sender::H2(shared) => {
+                let mut sending = Box::pin(shared.send(request, hear));
+                tokio::select! {
+                    biased;
+                    sent = &mut sending => sent.map(|(response, used)| (response, Held::H2(used))),
+                    outcome = &mut given_up => return outcome,
+                }
+            }
+        }
     };
     match result {
         Ok((response, _)) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !agreed(exchange, &response) => {
             Outcome::Failed(Fault::Malformed)
         }
         Ok((response, held)) => {
-            let gate = gate.and_then(|gate| gate.lock().take());
-            Outcome::Answer(Box::new(Answer { response, held, slot, before, gate, inflight }))
+            let room = Box::new_uninit();
+            let gate = gate.as_ref().and_then(|gate| gate.lock().take());
+            Outcome::Answer(Box::write(room, Answer { response, held, slot, before, gate, inflight }))
         }
         Err(SendFailure::NotSent) => Outcome::NotSent,
         Err(SendFailure::Client(fault)) => Outcome::Client(fault),
@@ -129,14 +150,13 @@ fn agreed(exchange: &Exchange, response: &Response<BackendBody>) -> bool {
 }
 
 /// The request as this backend wants it: target form, `Host` or `:authority`, connection fields.
-fn build(
+fn fill(
+    request: &mut Request<SendBody>,
     exchange: &Exchange,
     forward: &Forward,
     member: &Member,
     h2: bool,
-    body: SendBody,
-) -> Result<Request<SendBody>, http::Error> {
-    let mut request = Request::new(body);
+) -> Result<(), http::Error> {
     *request.method_mut() = exchange.head.method.clone();
     let mut fields = exchange.head.headers.clone();
     let host: &str = match &forward.host {
@@ -175,7 +195,7 @@ fn build(
     }
     exchange.prepared.request.apply(&mut fields);
     *request.headers_mut() = fields;
-    Ok(request)
+    Ok(())
 }
 
 /// The answer as the client gets it.
@@ -185,7 +205,8 @@ pub(crate) fn pass_on(
     member: &Member,
     answer: Answer,
     ticket: &mut Ticket,
-) -> Response<ResponseBody> {
+) -> Box<Response<ResponseBody>> {
+    let room = Box::new_uninit();
     let Answer { mut response, held, slot, before, gate, inflight } = answer;
     let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let backend_version = response.version();
@@ -215,12 +236,12 @@ pub(crate) fn pass_on(
             websocket,
         };
         ticket.tunnel = Some(Tunnel { client, backend, terms });
-        return Response::from_parts(head, body);
+        return Box::write(room, Response::from_parts(head, body));
     }
     let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
     let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events };
     let body = line.body(exchange, forward, incoming, patience, plan);
-    Response::from_parts(head, ResponseBody::from_backend(body))
+    Box::write(room, Response::from_parts(head, ResponseBody::from_backend(body)))
 }
 
 /// The connection an answer's body comes on.
@@ -243,7 +264,10 @@ impl Line {
         patience: Duration,
         plan: Option<Plan>,
     ) -> Box<FromBackend> {
-        Box::new(FromBackend {
+        let overdue = exchange.pool.timers.overdue();
+        // The room first: else it would be put together on the stack and copied.
+        let room = Box::new_uninit();
+        let body = FromBackend {
             incoming,
             held: Some(self.held),
             slot: self.slot,
@@ -254,14 +278,15 @@ impl Line {
             worker: Arc::clone(&exchange.client.worker),
             backend: self.backend,
             contract: exchange.pool.timers.failover_within,
-            overdue: exchange.pool.timers.overdue(),
+            overdue,
             gate: self.gate,
             plan,
             exchange: None,
             events: self.events,
             upload: exchange.body.clone(),
             timing: Timing::default(),
-        })
+        };
+        Box::write(room, body)
     }
 }
 

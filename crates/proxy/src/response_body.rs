@@ -120,13 +120,12 @@ impl ResponseBody {
     }
 
     /// The ticket is dropped, and so counted and logged, with the body.
-    pub(crate) fn with_ticket(mut self, mut ticket: Box<Ticket>) -> Self {
+    pub(crate) fn keep(&mut self, mut ticket: Box<Ticket>) {
         if matches!(self.kind, Kind::Empty) {
             ticket.completed();
         }
         self.in_pieces = ticket.version == http::Version::HTTP_2;
         self.ticket = Some(ticket);
-        self
     }
 
     /// The client took nothing for too long, and will get no more.

@@ -1,14 +1,9 @@
 //! One connection to a backend, ready to take a request: HTTP/1.1 one at a time, HTTP/2 many at once.
 
-use std::future::Future;
-
-use futures_util::FutureExt;
-use futures_util::future::Either;
-use http::{Request, Response};
+use http::Request;
 use hyper::client::conn::{TrySendError, http1};
 use relais_core::Fault;
 
-use crate::backend_body::BackendBody;
 use crate::body::{BodyFault, SendBody};
 use crate::h2_client::{H2Sender, InUse};
 use crate::interim::Hear;
@@ -32,8 +27,15 @@ pub(crate) enum SendFailure {
     Client(BodyFault),
 }
 
+/// Has hyper tell of interim answers.
+pub(crate) fn listen(request: &mut Request<SendBody>, hear: Option<Hear>) {
+    if let Some(hear) = hear {
+        hyper::ext::on_informational(request, move |interim| hear.hear(interim.status(), interim.headers()));
+    }
+}
+
 /// What a hyper error on an attempt means.
-fn judge(error: TrySendError<Request<SendBody>>) -> SendFailure {
+pub(crate) fn judge(error: TrySendError<Request<SendBody>>) -> SendFailure {
     let mut error = error;
     if error.take_message().is_some() {
         return SendFailure::NotSent;
@@ -76,34 +78,6 @@ pub(crate) enum Held {
 }
 
 impl Sender {
-    /// Sends one request; what is returned waits for the response head. Interim answers go to `hear`. No `async fn`: that would
-    /// keep room for the request twice.
-    pub(crate) fn send(
-        self,
-        mut request: Request<SendBody>,
-        hear: Option<Hear>,
-    ) -> impl Future<Output = Result<(Response<BackendBody>, Held), SendFailure>> + Send {
-        match self {
-            Sender::H1(mut send) => {
-                if let Some(hear) = hear {
-                    hyper::ext::on_informational(&mut request, move |interim| {
-                        hear.hear(interim.status(), interim.headers());
-                    });
-                }
-                let answer = send.try_send_request(request);
-                Either::Left(answer.map(|answer| match answer {
-                    Ok(response) => Ok((response.map(BackendBody::H1), Held::H1(send))),
-                    Err(error) => Err(judge(error)),
-                }))
-            }
-            // In a box: every request would carry room for it, and be copied with it, whatever its backend speaks.
-            Sender::H2(shared) => {
-                let answer = Box::pin(shared.send(request, hear));
-                Either::Right(answer.map(|sent| sent.map(|(response, used)| (response, Held::H2(used)))))
-            }
-        }
-    }
-
     /// HTTP/2 wants absolute targets and no `Host`; HTTP/1.1 the reverse.
     pub(crate) fn is_h2(&self) -> bool {
         matches!(self, Sender::H2(_))

@@ -49,8 +49,8 @@ pub(crate) fn handle(
 
     let begun = match respond(&client, &snapshot, &ready, request, trusted, &mut ticket) {
         Ok(Reply::Asked(exchange)) => Begun::Asked(exchange),
-        Ok(Reply::Ours(response)) => Begun::Known(Box::new(Ok(response))),
-        Err(failure) => Begun::Known(Box::new(Err(failure))),
+        Ok(Reply::Ours(response)) => Begun::Known(Ok(Box::new(response))),
+        Err(failure) => Begun::Known(Err(failure)),
     };
     // The room first, and nothing but pointers to begin with: so the future is made in its room. Else all of its kilobytes
     // would be put together on the stack and copied.
@@ -58,10 +58,10 @@ pub(crate) fn handle(
     Box::into_pin(Box::write(room, conclude(client, snapshot, ready, ticket, begun)))
 }
 
-/// What became of a request at once: it is for a backend, or has its answer. Pointers only, as it goes into the room.
+/// What became of a request at once: it is for a backend, or has its answer. Little more than pointers, as it goes into the room.
 enum Begun {
     Asked(Box<Exchange>),
-    Known(Box<Result<Response<ResponseBody>, Failure>>),
+    Known(Result<Box<Response<ResponseBody>>, Failure>),
 }
 
 /// The answer of the backend that is asked, or the one that is known.
@@ -75,13 +75,13 @@ async fn conclude(
     let edge = &snapshot.config.edge;
     let outcome = match begun {
         Begun::Asked(exchange) => attempt::run(exchange, &mut ticket).await,
-        Begun::Known(known) => *known,
+        Begun::Known(known) => known,
     };
-    let mut response = outcome.unwrap_or_else(|failure| answer::failure(failure, &edge.name));
+    let mut response = outcome.unwrap_or_else(|failure| Box::new(answer::failure(failure, &edge.name)));
     if ticket.method == Method::CONNECT && ticket.tunnel.is_none() && response.status().is_success() {
         // To a CONNECT it would say that there is a tunnel.
         ticket.serving = None;
-        response = answer::failure(Failure::NotSwitched, &edge.name);
+        *response = answer::failure(Failure::NotSwitched, &edge.name);
     }
     if let Some(name) = &ready.request_id {
         let mut id = ticket.request_id.clone();
@@ -105,12 +105,13 @@ async fn conclude(
     }
     if let Some(ends) = ticket.tunnel.take() {
         tokio::spawn(ends.run(ticket));
-        return Ok(response);
+        return Ok(*response);
     }
     if ticket.version == Version::HTTP_10 && has_no_length(&response) {
         client.state.ends_with_connection();
     }
-    Ok(response.map(|body| body.with_ticket(ticket)))
+    response.body_mut().keep(ticket);
+    Ok(*response)
 }
 
 /// Whether an HTTP/1.0 client can tell the end of an answer by that of the connection only.
