@@ -1,6 +1,7 @@
 //! Bad input and a machine in trouble: a clear word at the start, and no spinning, crashing or silence later.
 
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -76,6 +77,60 @@ fn keys_that_cannot_be_used_are_named() {
     std::fs::create_dir(setup.dir().join("one.key")).unwrap();
     let said = refuses(setup);
     assert!(said.contains("one.key"), "{said}");
+}
+
+const CHECKED: &str = "[service.web]\nhosts = [\"*\"]\nhealth = { type = \"exec\", command = [\"check-it\"] }\n\
+                       backends = [\"127.0.0.1:9\"]\nupstream.tls = { ca = \"backends.pem\" }\n";
+
+/// What would take a whole service down, or have every handshake with its backends fail.
+#[test]
+fn programs_and_cas_that_cannot_be_used_are_named() {
+    let said = refuses(Setup::services(CHECKED));
+    for part in ["check-it): does not exist", "command = [\"check-it\"]", "backends.pem): does not exist", "2 errors"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let setup = Setup::services(CHECKED);
+    std::fs::write(setup.dir().join("check-it"), "#!/bin/sh\n").unwrap();
+    std::fs::write(setup.dir().join("backends.pem"), "not a certificate").unwrap();
+    let said = refuses(setup);
+    assert!(said.contains("check-it): is not executable") && said.contains("chmod +x"), "{said}");
+    assert!(said.contains("backends.pem): holds no PEM certificate"), "{said}");
+}
+
+/// While it runs the file is refused, and the arrival of what was missing is enough. A start without it serves what was in
+/// force last.
+#[test]
+fn a_program_that_goes_or_comes_later_changes_nothing_else() {
+    let with = |program: &str| {
+        format!(
+            "[service.web]\nhosts = [\"*\"]\nrespond = {{ body = \"{program}\" }}\n[service.checked]\nhosts = [\"b.test\"]\n\
+             health = {{ type = \"exec\", command = [\"{program}\"] }}\nbackends = [\"127.0.0.1:9\"]\n"
+        )
+    };
+    let make = |dir: &Path, name: &str| {
+        let file = dir.join(name);
+        std::fs::write(&file, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        file
+    };
+    let setup = Setup::services(&with("one")).under("exec \"$@\" --last-good");
+    let one = make(setup.dir(), "one");
+    let mut edge = setup.start();
+    edge.save(&edge.text().replace("\"one\"", "\"two\""));
+    let refused = || edge.status()["reload"]["message"].to_string();
+    wait_for("the new file is refused", || refused().contains("two): does not exist"));
+    assert_eq!(edge.connect().ask(get("/")).text(), "one");
+    // Whole at once: a program that is there and cannot be run yet would be refused again.
+    let made = make(edge.dir(), "new");
+    std::fs::rename(made, edge.dir().join("two")).unwrap();
+    wait_for("it is there, and the file in force", || edge.connect().ask(get("/")).text() == "two");
+    wait_for("it is on disk", || edge.status()["store"]["unsaved"] == 0);
+    edge.crash();
+    std::fs::remove_file(one).unwrap();
+    std::fs::remove_file(edge.dir().join("two")).unwrap();
+    edge.restart();
+    assert_eq!(edge.connect().ask(get("/")).text(), "two");
+    assert!(edge.log().contains("two): does not exist"), "{}", edge.log());
 }
 
 #[test]

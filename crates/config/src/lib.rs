@@ -38,10 +38,14 @@ pub struct Lookup<'a> {
     pub certificate: &'a dyn Fn(&CertificateFiles) -> Vec<FileFault>,
     /// What is wrong with a file of CAs that certificates of clients are held against.
     pub client_ca: &'a dyn Fn(&Path) -> Option<FileFault>,
+    /// What is wrong with a file of CAs that a backend is believed by.
+    pub backend_ca: &'a dyn Fn(&Path) -> Option<FileFault>,
+    /// Why a program of the operator's cannot be run.
+    pub program: &'a dyn Fn(&Path) -> Option<FileFault>,
 }
 
 impl Lookup<'static> {
-    /// Sees nothing: no variable is set, no file can be read, and nobody looks at certificates.
+    /// Sees nothing: no variable is set, no file can be read, and nobody looks at certificates and programs.
     #[must_use]
     pub fn blind() -> Self {
         Lookup {
@@ -49,6 +53,8 @@ impl Lookup<'static> {
             file: &|_| Err(std::io::ErrorKind::NotFound.into()),
             certificate: &|_| Vec::new(),
             client_ca: &|_| None,
+            backend_ca: &|_| None,
+            program: &|_| None,
         }
     }
 }

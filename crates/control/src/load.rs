@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use relais_config::{CertificateFiles, Config, ConfigErrors, Lookup, Parsed, Places};
+use relais_config::{CertificateFiles, Config, ConfigErrors, FileFault, Lookup, Parsed, Places};
 
 use crate::watch::{self, Change, Target};
 
@@ -26,22 +26,23 @@ pub fn load(path: &Path) -> Result<Loaded, String> {
     load_with_parts(path).0
 }
 
-/// As [`load`], and believes every certificate and CA file to be good: for a start that does without those that are not.
+/// As [`load`], and believes what clients are shown, and held against, to be good: for a start that does without what is not.
 ///
 /// # Errors
 /// As there.
 pub fn load_past_certificates(path: &Path) -> Result<Loaded, String> {
     let text = read(path)?;
-    let parsed = parse_past_certificates(&path.display().to_string(), &text).map_err(|errors| errors.to_string())?;
+    let lookup = Lookup { certificate: &|_| Vec::new(), client_ca: &|_| None, ..named() };
+    let parsed = parse_with(&path.display().to_string(), &text, &lookup).map_err(|errors| errors.to_string())?;
     Ok(Loaded { text, parsed })
 }
 
-/// As [`parse`], likewise.
+/// As [`parse`], and believes every certificate, CA file and program to be good: for a text that was in force before.
 ///
 /// # Errors
 /// As there.
 pub fn parse_past_certificates(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
-    parse_with(name, text, &Lookup { file: &|wanted| std::fs::read(wanted), ..Lookup::blind() })
+    parse_with(name, text, &Lookup { file: &file, ..Lookup::blind() })
 }
 
 /// The same, with every `*_file` and certificate it wanted, as it was read: also those whose absence is the error.
@@ -67,7 +68,24 @@ pub(crate) fn load_with_parts(path: &Path) -> (Result<Loaded, String>, Vec<Targe
         parts.borrow_mut().push(Target::now(ca.to_path_buf(), Change::Certificates));
         relais_tls::fault_of_client_ca(ca)
     };
-    let lookup = Lookup { file: &file, certificate: &certificate, client_ca: &client_ca, ..Lookup::blind() };
+    let backend_ca = |ca: &Path| {
+        parts.borrow_mut().push(Target::now(ca.to_path_buf(), Change::Certificates));
+        relais_tls::upstream::fault_of_backend_ca(ca)
+    };
+    // One that can be run may be changed as often as it likes.
+    let program = |program: &Path| {
+        let fault = fault_of_program(program)?;
+        parts.borrow_mut().push(Target::now(program.to_path_buf(), Change::Config));
+        Some(fault)
+    };
+    let lookup = Lookup {
+        env: &|_| None,
+        file: &file,
+        certificate: &certificate,
+        client_ca: &client_ca,
+        backend_ca: &backend_ca,
+        program: &program,
+    };
     let parsed = parse_with(&path.display().to_string(), &text, &lookup);
     let loaded = parsed.map(|parsed| Loaded { text, parsed }).map_err(|errors| errors.to_string());
     (loaded, parts.into_inner())
@@ -86,13 +104,28 @@ pub fn read(path: &Path) -> Result<String, String> {
 /// # Errors
 /// Every error in it.
 pub fn parse(name: &str, text: &str) -> Result<Parsed, ConfigErrors> {
-    let lookup = Lookup { file: &|wanted| std::fs::read(wanted), ..certificates() };
-    parse_with(name, text, &lookup)
+    parse_with(name, text, &named())
 }
 
-/// Looks at certificate files, at nothing else.
-fn certificates() -> Lookup<'static> {
-    Lookup { certificate: &relais_tls::faults_of_pair, client_ca: &relais_tls::fault_of_client_ca, ..Lookup::blind() }
+fn file(wanted: &Path) -> std::io::Result<Vec<u8>> {
+    std::fs::read(wanted)
+}
+
+/// Looks at every file the text names.
+fn named() -> Lookup<'static> {
+    Lookup {
+        file: &file,
+        certificate: &relais_tls::faults_of_pair,
+        client_ca: &relais_tls::fault_of_client_ca,
+        backend_ca: &relais_tls::upstream::fault_of_backend_ca,
+        program: &fault_of_program,
+        ..Lookup::blind()
+    }
+}
+
+fn fault_of_program(program: &Path) -> Option<FileFault> {
+    let relais_program::Unusable { message, help } = relais_program::unusable(program)?;
+    Some(FileFault { file: program.to_path_buf(), message, help })
 }
 
 /// Where the edge of the file at `path` keeps things, as far as the file says, whatever mistakes are in it.

@@ -3,6 +3,9 @@
 //! killed, and it itself, with all its children, when it is dropped before its end. It gets no input, and of our environment, where
 //! secrets may be, only `PATH`.
 
+mod usable;
+
+use std::ffi::OsString;
 use std::io::{self, PipeReader};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -14,6 +17,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+
+pub use usable::{Unusable, unusable};
 
 /// How much of the output is kept: its end.
 const OUTPUT: usize = 4096;
@@ -34,8 +39,12 @@ pub fn command(program: &Path) -> Command {
         1 => Command::new(Path::new(".").join(program)),
         _ => Command::new(program),
     };
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH.into()));
+    command.env_clear().env("PATH", path());
     command
+}
+
+fn path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| PATH.into())
 }
 
 /// How a program ended, in words: `exit code 2`, `killed by signal 9`.

@@ -76,7 +76,13 @@ fn tls(node: &Node<'_>) -> Option<Option<UpstreamTls>> {
         let fault = Fault::new("any certificate is accepted: whoever is on the way can read and change requests");
         node.warning(fault.label("not verified").help("write `ca = \"ca.pem\"` with the CA of the backend instead"));
     }
-    Some(Some(UpstreamTls { sni: table.parsed("sni", address::exact_host), ca: table.path("ca"), verify }))
+    let ca = table.get("ca").and_then(|node| Some((node.file_path()?, node.span())));
+    if let Some((path, span)) = ca.clone().filter(|_| verify)
+        && let Some(fault) = (table.cx.lookup().backend_ca)(&path)
+    {
+        table.cx.file_fault(span, "the CA of a backend", fault);
+    }
+    Some(Some(UpstreamTls { sni: table.parsed("sni", address::exact_host), ca: ca.map(|(path, _)| path), verify }))
 }
 
 impl Speech {

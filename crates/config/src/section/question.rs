@@ -104,5 +104,9 @@ pub(crate) fn command(node: &Node<'_>) -> Option<ExecCheck> {
         return None;
     }
     let arguments: Vec<String> = arguments.iter().filter_map(Node::string).collect();
-    Some(ExecCheck { program: program.file_path()?, arguments })
+    let file = program.file_path()?;
+    if let Some(fault) = (node.cx.lookup().program)(&file) {
+        node.cx.file_fault(program.span(), "the program", fault);
+    }
+    Some(ExecCheck { program: file, arguments })
 }

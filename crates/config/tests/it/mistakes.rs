@@ -598,9 +598,20 @@ fn files_that_cannot_be_used_are_told_among_the_others() {
         vec![fault(&files.cert, "holds no PEM certificate", "look at it"), no_key]
     };
     let client_ca = |ca: &Path| Some(fault(ca, "is empty", "put a certificate in it"));
+    let backend_ca = |ca: &Path| Some(fault(ca, "does not exist", "correct the path, or put the file there"));
+    let program = |program: &Path| Some(fault(program, "is not executable", "make it so"));
     let text = "[certificate.site]\ncert = \"site.pem\"\nkey = \"site.key\"\n\n[service.api]\nhosts = [\"api.test\"]\n\
-                bakends = [\"10.0.0.1:8080\"]\nredirect = \"https://b.test\"\nclient_certificate = { ca = \"staff.pem\" }\n";
-    let lookup = Lookup { certificate: &certificate, client_ca: &client_ca, ..Lookup::blind() };
+                bakends = [\"10.0.0.1:8080\"]\nredirect = \"https://b.test\"\nclient_certificate = { ca = \"staff.pem\" }\n\
+                [service.web]\nhosts = [\"web.test\"]\nhealth = { type = \"exec\", command = [\"check\", \"-v\"] }\n\
+                upstream.tls = { ca = \"backends.pem\" }\n\
+                backends = [{ addr = \"10.0.0.1:8443\", tls = { ca = \"unread.pem\", verify = false } }]\n";
+    let lookup = Lookup {
+        certificate: &certificate,
+        client_ca: &client_ca,
+        backend_ca: &backend_ca,
+        program: &program,
+        ..Lookup::blind()
+    };
     let errors = Config::parse("/etc/relais/proxy.toml", text, &lookup).unwrap_err();
     snapshot!(errors.to_string());
 }

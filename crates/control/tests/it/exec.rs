@@ -166,11 +166,13 @@ async fn ended_programs_leave_no_zombies() {
 
 #[tokio::test]
 async fn what_cannot_be_run_says_so() {
-    let missing = Path::new("/nonexistent/check");
-    let probe = first(&check(missing, "5s", &listening().await)).await;
+    // The file is there, as far as the config can tell; what is to read it is not.
+    let (_dir, file) = script("");
+    std::fs::write(&file, "#!/nonexistent/sh\n").unwrap();
+    let probe = first(&check(&file, "5s", &listening().await)).await;
     assert_eq!(probe.fault, Some(Fault::Unwell));
     let said = probe.said.unwrap();
-    assert!(said.starts_with("cannot run /nonexistent/check: No such file"), "{said}");
+    assert!(said.starts_with(&format!("cannot run {}: No such file", file.display())), "{said}");
 }
 
 #[tokio::test]

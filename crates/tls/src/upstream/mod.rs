@@ -8,16 +8,18 @@ mod words;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use relais_core::config::{Address, UpstreamProtocol, UpstreamTls};
+use relais_core::config::{Address, FileFault, UpstreamProtocol, UpstreamTls};
 use rustls::ClientConfig;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 
-use crate::pem;
+use crate::pem::{self, Trouble};
 use crate::provider::provider;
+use own_roots::OwnRoots;
 
 pub use words::reason;
 
@@ -45,15 +47,24 @@ pub fn client_config(tls: &UpstreamTls, protocol: UpstreamProtocol) -> Result<Ar
     Ok(Arc::new(config))
 }
 
+/// What is wrong with a file of CAs that a backend is believed by. Reads it.
+#[must_use]
+pub fn fault_of_backend_ca(ca: &Path) -> Option<FileFault> {
+    let Trouble { message, help } = own_roots(ca).err()?;
+    Some(FileFault { file: ca.to_path_buf(), message, help })
+}
+
+fn own_roots(ca: &Path) -> Result<OwnRoots, Trouble> {
+    OwnRoots::new(pem::certificates(ca)?)
+}
+
 fn verifier(tls: &UpstreamTls) -> Result<Arc<dyn ServerCertVerifier>, String> {
     if !tls.verify {
         return Ok(Arc::new(anyone::Anyone));
     }
     if let Some(path) = &tls.ca {
-        let said =
-            |trouble: pem::Trouble| format!("the CA file {} {}; {}", path.display(), trouble.message, trouble.help);
-        let listed = pem::certificates(path).map_err(said)?;
-        return Ok(Arc::new(own_roots::OwnRoots::new(listed).map_err(said)?));
+        let said = |trouble: Trouble| format!("the CA file {} {}; {}", path.display(), trouble.message, trouble.help);
+        return Ok(Arc::new(own_roots(path).map_err(said)?));
     }
     match rustls_platform_verifier::Verifier::new(Arc::clone(provider())) {
         Ok(system) => Ok(Arc::new(system)),
