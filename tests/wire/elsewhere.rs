@@ -89,6 +89,48 @@ fn where_every_backend_breaks_off_retries_are_bounded_too() {
     assert_eq!(line["not_replayed"], "retry_budget", "{line}");
 }
 
+/// Reads each request, answers half of it, and closes a moment later; how many there were.
+fn breaking(count: &Arc<AtomicUsize>) -> Serving {
+    let count = Arc::clone(count);
+    Raw::new().serve(move |mut conn| {
+        if conn.try_head().is_some() {
+            count.fetch_add(1, Relaxed);
+            let _ = conn.try_send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    })
+}
+
+/// Its heads say nothing good of who never gets further.
+#[test]
+fn where_every_small_answer_breaks_off_retries_are_bounded_too() {
+    const CLIENTS: usize = 4;
+    let asked: Arc<AtomicUsize> = Arc::default();
+    let (one, two, three) = (breaking(&asked), breaking(&asked), breaking(&asked));
+    let budget = "failover_within = \"60s\"\nretry.budget_floor = 1\nretry.budget_percent = 0";
+    let edge = Setup::to(&[&one, &two, &three]).with(budget).start();
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let edge = &edge;
+            scope.spawn(move || {
+                for n in 0..50 {
+                    let mut conn = edge.connect();
+                    conn.send(get(&format!("/{client}/{n}")));
+                    let head = conn.head();
+                    // The last one there is has its answer passed on as far as it comes.
+                    assert!(head.status() == 502 || conn.try_body(&head).is_err(), "{}", head.raw);
+                }
+            });
+        }
+    });
+    // As above; on a busy machine some are late to break off, and are asked for elsewhere by the budget only.
+    let most = 2 * 50 * CLIENTS + 10 + usize::try_from(begun.elapsed().as_secs()).unwrap() + 3 * CLIENTS + 20;
+    let attempts = asked.load(Relaxed);
+    assert!((50 * CLIENTS..=most).contains(&attempts), "{attempts} attempts for {} requests", 50 * CLIENTS);
+    assert!(edge.sample("relais_retry_budget_exhausted_total", &[]) > 0.0);
+}
+
 #[test]
 fn what_leaves_one_that_breaks_off_for_one_that_answers_costs_nothing() {
     let asked: Arc<AtomicUsize> = Arc::default();

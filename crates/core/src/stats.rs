@@ -122,7 +122,7 @@ pub struct BackendStats {
     pub errors: Counter,
     /// Requests that wait there now for the head of an answer, and have for longer than the contract. A gauge.
     pub overdue: Counter,
-    /// Failed attempts and answers of 500 and more since the last right one. Workers that count at once may lose one.
+    /// Failed attempts, answers of 500 and more and such as broke off, since the last right one. Workers that count at once may lose one.
     pub streak: Counter,
     /// Times it was left for being much worse than its pool, by reason: see [`EJECTION_REASONS`].
     pub ejections: [Counter; EJECTION_REASONS.len()],
@@ -149,9 +149,20 @@ impl BackendStats {
         if status >= 500 {
             self.errors.inc();
             self.streak.inc();
-        } else if self.streak.get() != 0 {
+        }
+    }
+
+    /// Its answer is whole, or on its way to a client who is to have it as it comes: what failed before is over, where it is right.
+    pub fn serve(&self, status: u16) {
+        if status < 500 && self.streak.get() != 0 {
             self.streak.clear();
         }
+    }
+
+    /// Counts an answer that broke off after its head.
+    pub fn break_off(&self) {
+        self.errors.inc();
+        self.streak.inc();
     }
 }
 

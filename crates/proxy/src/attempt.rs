@@ -278,8 +278,8 @@ async fn answered(
     let took = exchange.now - started;
     let backend = &member.backend;
     backend.stats.latency.observe(took);
-    let mut lost = false;
-    if forward.retry.statuses.contains(&status) {
+    let refused = forward.retry.statuses.contains(&status);
+    if refused {
         evidence(exchange, member, Err(Fault::Status(status)));
         answer.rest(exchange);
         let mut tried = exchange.tried.clone();
@@ -292,7 +292,6 @@ async fn answered(
             exchange.pool.stats.retried("status");
             return Next::Again(Failure::Backend { fault: Fault::Status(status), possibly_received: false });
         }
-        lost = exchange.idempotent;
     } else {
         backend.stats.succeed(status);
         relais_core::balancer::observe_latency(backend, took, exchange.clock());
@@ -307,8 +306,13 @@ async fn answered(
         return next;
     }
     // Only now: what broke is asked for elsewhere, or counted as what it became.
-    if lost {
-        exchange.pool.stats.lost.inc();
+    if refused {
+        exchange.pool.stats.lost.add(exchange.idempotent.into());
+    } else {
+        match response.body_mut().small() {
+            Some(body) => body.serve(status),
+            None => backend.stats.serve(status),
+        }
     }
     ticket.attempted_until(member, "answered", started, exchange.now);
     if let Some(body) = &exchange.body {

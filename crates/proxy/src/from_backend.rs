@@ -85,6 +85,8 @@ pub(crate) struct Timing {
     /// What came while the answer was held back.
     early: VecDeque<Frame<Bytes>>,
     hold: Option<Hold>,
+    /// The status that it is a right answer by, once it is whole.
+    right: Option<u16>,
 }
 
 /// A small answer is held back until it is whole: as long as its client has nothing of it, it can still be asked for
@@ -153,6 +155,14 @@ impl FromBackend {
         Poll::Ready(Ok(None))
     }
 
+    /// Nothing failed at its backend, if it is whole: with its head alone it may be as broken as those before it.
+    pub(crate) fn serve(&mut self, status: u16) {
+        match self.held {
+            Some(_) => self.timing.right = Some(status),
+            None => self.backend.stats.serve(status),
+        }
+    }
+
     /// Holds it back from now on.
     pub(crate) fn hold(&mut self, movable: bool) {
         let until = Instant::now() + self.contract.min(HELD_FOR);
@@ -198,7 +208,7 @@ impl FromBackend {
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "answer of a backend broke off");
                 if self.upload.as_ref().is_none_or(|body| body.fault().is_none()) {
-                    self.backend.stats.errors.inc();
+                    self.backend.stats.break_off();
                     self.worker.report(Event::BrokeOff { slot: self.backend.slot, fault: Fault::Reset });
                 }
                 Poll::Ready(Some(Err(Cut::new("backend_broke_off"))))
@@ -342,6 +352,9 @@ impl FromBackend {
     pub(crate) fn release(&mut self) {
         let Some(held) = self.held.take() else { return };
         self.backend.stats.whole.inc();
+        if let Some(status) = self.timing.right {
+            self.backend.stats.serve(status);
+        }
         match held {
             Held::H1(send) => self.slot.give_back(send, self.keep_idle, self.before.moves),
             Held::H2(used) => used.complete(),

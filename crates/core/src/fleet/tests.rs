@@ -164,7 +164,10 @@ impl Rig {
     fn served(&mut self, address: &str, result: Result<(), Fault>) {
         let backend = self.member(address).backend;
         match result {
-            Ok(()) => backend.stats.succeed(200),
+            Ok(()) => {
+                backend.stats.succeed(200);
+                backend.stats.serve(200);
+            }
             Err(fault) => {
                 backend.stats.fail(fault);
                 self.event(Event::Served { slot: backend.slot, result });

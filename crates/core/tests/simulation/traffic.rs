@@ -139,6 +139,7 @@ impl Run {
             Ok(()) => {
                 if self.mistake != Some(Mistake::SuccessIsNotCounted) {
                     backend.stats.succeed(200);
+                    backend.stats.serve(200);
                 }
                 let life = self.world.machines[&backend.id.address].lives;
                 self.warm.insert(slot, life);

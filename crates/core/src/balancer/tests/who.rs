@@ -166,7 +166,7 @@ fn a_second_attempt_prefers_who_answered_the_last_request_rightly() {
         }
         let shares = Shares::of(&pool, 2_000, client);
         assert!(shares.at("b") > 0.1, "{balance:?}: first attempts are not kept from anybody");
-        pool.named("b").backend.stats.succeed(200);
+        pool.named("b").backend.stats.serve(200);
         let shares = Shares::of(&pool, 2_000, |i| Ask { tried: &[0, 3, 4], ..client(i) });
         assert_eq!(shares.at("b"), 1.0, "{balance:?}: one right answer is enough");
     }

@@ -539,9 +539,12 @@ fn bodies(rig: &mut Rig, address: &str, ends: &[Result<(), Fault>]) {
         let backend = Arc::clone(&rig.member(address).backend);
         backend.stats.succeed(200);
         match *end {
-            Ok(()) => backend.stats.whole.inc(),
+            Ok(()) => {
+                backend.stats.whole.inc();
+                backend.stats.serve(200);
+            }
             Err(fault) => {
-                backend.stats.errors.inc();
+                backend.stats.break_off();
                 rig.event(Event::BrokeOff { slot: backend.slot, fault });
             }
         }

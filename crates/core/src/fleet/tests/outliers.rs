@@ -10,7 +10,9 @@ impl Rig {
         let stats = &self.member(address).backend.stats;
         for n in 0..good + wrong {
             stats.latency.observe(took);
-            stats.succeed(if n < wrong { 500 } else { 200 });
+            let status = if n < wrong { 500 } else { 200 };
+            stats.succeed(status);
+            stats.serve(status);
         }
     }
 

@@ -24,6 +24,7 @@ impl Rig {
         let member = self.member(address);
         let result = member.trial.map_or(Ok(()), |trial| trial.result(status));
         member.backend.stats.succeed(status);
+        member.backend.stats.serve(status);
         self.event(Event::Served { slot: member.backend.slot, result });
     }
 
