@@ -1,5 +1,7 @@
 //! What is remembered when the edge itself is killed: words of the operator, health, and what it could not keep.
 
+use std::process::Command;
+
 use crate::support::edge::Setup;
 use crate::support::raw::{Addressed, Plain};
 use crate::support::wire::get;
@@ -18,6 +20,24 @@ fn a_drain_survives_kill_9() {
         assert_eq!(edge.connect().ask(get("/")).text(), "two");
     }
     assert_eq!(one.count(), before);
+}
+
+/// Opening a FIFO that nobody reads takes for ever, as on a disk that stands still.
+#[test]
+fn an_order_that_the_disk_does_not_take_is_in_force_and_says_so() {
+    let (one, two) = (Plain::saying("one"), Plain::saying("two"));
+    let edge = Setup::to(&[&one, &two]).start();
+    wait_for("it is on disk", || edge.status()["store"]["unsaved"] == 0);
+    let fifo = edge.state_dir().join("admin.new");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let answer = edge.order("draining", &format!("web/{}", one.address()));
+    assert!(answer["warnings"].to_string().contains("a restart would forget it"), "{answer}");
+    assert_eq!(edge.backend(&one)["admin"], "draining");
+    assert!(edge.status()["store"]["unsaved"].as_u64().unwrap() > 0);
+    wait_for("there is an alarm", || edge.status()["alarms"].to_string().contains("a write has not come back"));
+    // It comes back.
+    assert!(std::fs::read_to_string(&fifo).unwrap().contains("draining"));
+    wait_for("the alarm is over", || !edge.status()["alarms"].to_string().contains("a write has not come back"));
 }
 
 #[test]

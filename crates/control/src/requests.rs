@@ -1,5 +1,5 @@
-//! Answers what operators ask. An order is answered after its snapshot is published, and a word of the operator after it
-//! is on the disk.
+//! Answers what operators ask. An order is answered after its snapshot is published, and after it is on the disk, or with a
+//! warning that it is not.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,8 +17,10 @@ use crate::reload::Trigger;
 use crate::status::{self, AdminReply, Certificates, ProcessStatus, Status};
 
 /// Longest time the answer to an operator's word waits for the disk: a disk that stands still must not keep anybody from
-/// draining a site. The alarm about the store tells of such a disk.
+/// draining a site.
 const KEPT_WITHIN: Duration = Duration::from_secs(1);
+
+const NOT_KEPT: &str = "it is in force, but not on the disk of the state directory: a restart would forget it";
 
 /// Answers; that nobody waits any more is no fault.
 fn reply<T>(to: oneshot::Sender<T>, answer: T) {
@@ -32,10 +34,10 @@ impl Control {
                 let status = self.status();
                 reply(to, Box::new(status));
             }
-            Request::Admin { words, word, reason, reply: to } => {
-                let answer = self.admin(&words, word, reason);
-                self.reply_when_kept(to, answer);
-            }
+            Request::Admin { words, word, reason, reply: to } => match self.admin(&words, word, reason) {
+                Ok(answer) => self.reply_when_kept(to, answer),
+                Err(refusal) => reply(to, Err(refusal)),
+            },
             Request::Reload { force, reply: to } => {
                 self.ask_reload(Ask { trigger: Trigger::Request, force, reply: Some(to) });
             }
@@ -73,13 +75,14 @@ impl Control {
     }
 
     /// Who was told that a site is drained must find it drained after a crash, too.
-    fn reply_when_kept<T: Send + 'static>(&self, to: oneshot::Sender<T>, answer: T) {
+    fn reply_when_kept(&self, to: oneshot::Sender<Result<AdminReply, Refusal>>, mut answer: AdminReply) {
         let store = Arc::clone(&self.store);
         tokio::spawn(async move {
-            let kept = tokio::task::spawn_blocking(move || store.flush());
-            // Too late is as good as never: the word is in force, and the disk has an alarm of its own.
-            let _ = tokio::time::timeout(KEPT_WITHIN, kept).await;
-            reply(to, answer);
+            let kept = tokio::task::spawn_blocking(move || store.keep(KEPT_WITHIN)).await;
+            if !kept.unwrap_or(false) {
+                answer.warnings.push(NOT_KEPT.to_owned());
+            }
+            reply(to, Ok(answer));
         });
     }
 

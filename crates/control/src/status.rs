@@ -96,7 +96,7 @@ pub struct AdminReply {
     pub inflight: u64,
     /// Every backend the word is about.
     pub backends: Vec<AffectedBackend>,
-    /// What follows that is probably not meant: services that have nobody left.
+    /// What follows that is probably not meant: services that have nobody left, or that a restart would forget it.
     pub warnings: Vec<String>,
 }
 
@@ -195,6 +195,10 @@ pub(crate) fn store_trouble(state: &StoreState) -> Option<(String, String)> {
         Mode::Ok | Mode::Healed if state.is_failing => {
             (format!("{} writes failed", state.failed_writes), "check the disk of the state directory")
         }
+        Mode::Ok | Mode::Healed if state.is_stuck => (
+            "a write has not come back for more than 5 s: nothing since then would survive a restart".to_owned(),
+            "check the disk of the state directory",
+        ),
         Mode::Ok | Mode::Healed => return None,
     };
     Some((message, help.to_string()))

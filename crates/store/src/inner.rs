@@ -1,6 +1,7 @@
 //! What callers and the worker share: the contents, and what of them is not on the disk yet. Touches no disk itself.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -34,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) shelf_failed: BTreeSet<Key>,
     /// How much of what was taken is being written just now.
     pub(crate) writing: usize,
+    /// Since when.
+    pub(crate) writing_since: Option<Instant>,
     /// Write without gathering.
     pub(crate) urgent: bool,
     /// Counts changes and flushes asked for, and those that were tried: a flush waits until `tried` has reached it.
@@ -66,6 +69,7 @@ impl Inner {
             shelf_dirty: BTreeSet::new(),
             shelf_failed: BTreeSet::new(),
             writing: 0,
+            writing_since: None,
             urgent: false,
             asked: 0,
             tried: 0,
@@ -99,7 +103,7 @@ impl Inner {
 
     /// Takes what must be written.
     pub(crate) fn take(&mut self) -> Batch {
-        self.writing = self.to_take();
+        (self.writing, self.writing_since) = (self.to_take(), Some(Instant::now()));
         let dirty = std::mem::take(&mut self.dirty);
         let mut changes: Vec<_> =
             dirty.into_iter().map(|key| (self.contents.get(&key), key)).map(|(value, key)| (key, value)).collect();

@@ -48,4 +48,6 @@ pub struct StoreState {
     pub failed_writes: u64,
     /// The last try to write the files beside the database failed; it is tried again.
     pub is_failing: bool,
+    /// A write has not come back for 5 s: the disk fails nothing, and does nothing.
+    pub is_stuck: bool,
 }

@@ -12,12 +12,14 @@ use crate::contents::Contents;
 use crate::disk::Folder;
 use crate::entry::Key;
 use crate::inner::{Inner, Shared};
-use crate::state::StoreState;
+use crate::state::{Mode, StoreState};
 use crate::worker;
 
 /// A disk that answers no sooner is treated as none.
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const FLUSH_PATIENCE: Duration = Duration::from_secs(10);
+/// Nor is one that is slow so slow.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// What must survive a restart: held in memory, copied to the disk by a thread of its own.
 ///
@@ -173,20 +175,36 @@ impl Store {
             skipped_records: inner.skipped,
             failed_writes: inner.failed,
             is_failing: inner.files_failing,
+            is_stuck: inner.writing_since.is_some_and(|since| since.elapsed() >= STUCK),
         }
     }
 
     /// Waits until everything given before is on the disk, or until that was tried and failed ([`Store::state`] tells), or 10 s.
     pub fn flush(&self) {
+        if !self.write_now(FLUSH_PATIENCE) {
+            tracing::warn!("the disk of the store did not answer for {} s", FLUSH_PATIENCE.as_secs());
+        }
+    }
+
+    /// Whether everything given before is on the disk, for which this waits for so long at most. `true` as well where no
+    /// directory was ever given.
+    #[must_use]
+    pub fn keep(&self, patience: Duration) -> bool {
+        let tried = self.write_now(patience);
+        let inner = self.inner();
+        self.path.is_none() || (tried && inner.mode != Mode::Memory && !inner.files_failing)
+    }
+
+    /// Whether that was tried in time.
+    fn write_now(&self, patience: Duration) -> bool {
         let mut inner = self.inner();
-        inner.asked += 1;
+        // What was given and not tried yet is one turn with what was asked for.
+        inner.asked += u64::from(inner.asked == inner.tried);
         inner.urgent = true;
         let asked = inner.asked;
         drop(inner);
         self.shared.work.notify_one();
-        if !self.wait(FLUSH_PATIENCE, |inner| inner.tried >= asked) {
-            tracing::warn!("the disk of the store did not answer for {} s", FLUSH_PATIENCE.as_secs());
-        }
+        self.wait(patience, |inner| inner.tried >= asked)
     }
 
     /// Changes the contents and wakes the worker when `change` says that something is different.

@@ -156,7 +156,7 @@ impl Worker {
         let failed_files = self.write_files(batch.mirror.as_ref(), batch.config.as_deref());
         let failed_keys = self.write_shelf(batch.shelf);
         let mut inner = self.shared.inner.lock();
-        (inner.tried, inner.writing) = (batch.asked, 0);
+        (inner.tried, inner.writing, inner.writing_since) = (batch.asked, 0, None);
         inner.failed += failed_files + u64::from(!failed_keys.is_empty());
         inner.shelf_failed.extend(failed_keys);
         inner.files_failing = self.files_retry.is_some();
