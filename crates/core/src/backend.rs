@@ -156,7 +156,7 @@ impl Backend {
     #[must_use]
     pub fn stands_still(&self, since: Instant, long: Duration, now: Instant) -> bool {
         let came = [&self.came, &self.heard, &self.latency_at].into_iter().map(|at| at.load(Relaxed)).max();
-        now.since(Instant(came.unwrap_or(0))) >= long + HEARD_WITHIN && self.overdue_at.load(Relaxed) > since.0
+        now.since(Instant(came.unwrap_or(0))) >= long.max(HEARD_WITHIN * 2) && self.overdue_at.load(Relaxed) > since.0
     }
 
     /// Peak EWMA in microseconds, decayed to `now`; 0 when nothing was measured.

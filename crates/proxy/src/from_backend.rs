@@ -76,7 +76,8 @@ pub(crate) struct Timing {
     verdict: Option<Pin<Box<OwnedNotified>>>,
     /// When a drained event stream ends.
     drained_at: Option<Instant>,
-    /// When this silence was last looked at because of its length, and whether that was not the first time.
+    /// When this silence was last looked at because of its length, and whether what is not here by now did not come: the first
+    /// look may be late because the edge stood still, and what came meanwhile not be read yet.
     looked: Option<(Instant, bool)>,
     /// When nobody else could be asked for the rest.
     unasked: Option<Instant>,
@@ -249,7 +250,9 @@ impl FromBackend {
             ready!(self.timing.timer.poll_expired(cx, at));
             if reason == Cut::OVERDUE {
                 let again = self.timing.looked.is_some();
-                self.timing.looked = Some((Instant::now(), again));
+                let now = Instant::now();
+                let in_time = now < at + self.overdue / LOOK_AGAIN;
+                self.timing.looked = Some((now, again || in_time));
                 if !again {
                     self.worker.press(&self.slot, self.backend.slot, self.overdue);
                 }
@@ -304,11 +307,10 @@ impl FromBackend {
         self.exchange.is_some() || self.timing.hold.as_ref().is_some_and(|hold| hold.movable)
     }
 
-    /// Whether all else that comes from the backend stands still as well. Not at the first look: where it was the edge that stood
-    /// still, what came meanwhile is read first.
+    /// Whether all else that comes from the backend stands still as well.
     fn stands_still(&self, since: Instant) -> bool {
-        let again = self.timing.looked.is_some_and(|(_, again)| again);
-        again && self.plan.as_ref().is_some_and(Plan::may_leave_early) && self.is_still(&self.backend, since)
+        let sure = self.timing.looked.is_some_and(|(_, sure)| sure);
+        sure && self.plan.as_ref().is_some_and(Plan::may_leave_early) && self.is_still(&self.backend, since)
     }
 
     fn is_still(&self, backend: &Backend, since: Instant) -> bool {

@@ -97,4 +97,26 @@ mod tests {
         assert_eq!(backend.latency_at(), START.0, "time does not go back");
         assert!(expected(backend, Instant(u64::MAX)).unwrap() < 1.0);
     }
+
+    #[test]
+    fn a_backend_stands_still_when_nothing_comes_and_a_request_waits() {
+        let pool = pool(Balance::LeastLatency, "1 dijon a up");
+        let backend = &pool.members[0].backend;
+        let since = START + millis(1000);
+        let still = |at: u64| backend.stands_still(since, millis(100), START + millis(at));
+        observe_latency(backend, millis(1), since);
+        assert!(!still(1100), "nobody waits");
+        backend.found_overdue(START + millis(990));
+        assert!(!still(1100), "that was before");
+        backend.found_overdue(START + millis(1050));
+        assert!(!still(1099) && still(1100));
+        backend.comes(START + millis(1060));
+        assert!(!still(1159) && still(1160));
+        backend.hear(START + millis(1070));
+        assert!(!still(1169) && still(1170));
+        observe_latency(backend, millis(1), START + millis(1080));
+        assert!(!still(1179) && still(1180));
+        assert!(backend.stands_still(since, millis(1), START + millis(1100)), "exact to 10 ms only");
+        assert!(!backend.stands_still(since, millis(1), START + millis(1099)));
+    }
 }
