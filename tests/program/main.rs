@@ -20,4 +20,5 @@ mod stalls;
 mod stopping;
 mod telling;
 mod testssl;
+mod together;
 mod trouble;

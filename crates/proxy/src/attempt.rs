@@ -29,6 +29,8 @@ enum Next {
     Done(Box<Response<ResponseBody>>),
     /// Tried elsewhere, if there is an elsewhere.
     Again(Failure),
+    /// The same: the backend was declared down.
+    Rescued(Failure),
     /// Tried on a fresh connection, to the same backend if it is chosen again.
     Stale(Failure),
     GiveUp(Failure),
@@ -112,7 +114,9 @@ async fn attempts(
             // What it may break it has broken once: whoever has it now is the last one.
             left = 1;
         }
-        match one(exchange, forward, &member, link, reused, ticket).await {
+        let next = one(exchange, forward, &member, link, reused, ticket).await;
+        let rescued = matches!(next, Next::Rescued(_));
+        match next {
             Next::Done(response) => return Ok(response),
             Next::GiveUp(reason) => return Err(reason),
             Next::Stale(reason) => {
@@ -125,14 +129,14 @@ async fn attempts(
                     exchange.tried.push(slot);
                 }
             }
-            Next::Again(reason) => {
+            Next::Again(reason) | Next::Rescued(reason) => {
                 failure = reason;
                 fresh = false;
                 left -= 1;
                 exchange.tried.push(slot);
             }
         }
-        exchange.broke = matches!(failure, Failure::Backend { fault, .. } if fault.is_transport());
+        exchange.broke = rescued || matches!(failure, Failure::Backend { fault, .. } if fault.is_transport());
         exchange.now = Instant::now();
         exchange.refresh();
     }
@@ -245,9 +249,10 @@ fn failed(
         return Next::GiveUp(failure);
     }
     exchange.pool.stats.retried(reason);
-    let how = if reason == "rescued" { Left::Rescued } else { Left::Failed };
+    let (how, next): (_, fn(Failure) -> Next) =
+        if reason == "rescued" { (Left::Rescued, Next::Rescued) } else { (Left::Failed, Next::Again) };
     exchange.client.worker.left(member.backend.slot, started, how);
-    Next::Again(failure)
+    next(failure)
 }
 
 /// A retry off a dead connection is free: the load it moves is load that left a backend. The first one of a request always,

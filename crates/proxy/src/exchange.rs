@@ -83,7 +83,8 @@ pub(crate) struct Exchange {
     /// Slots this request was sent to.
     pub(crate) tried: Vec<u32>,
     pub(crate) second_chance: SecondChance,
-    /// Its last connection broke, or could not be used: nothing shows that anybody lives there.
+    /// Its last connection broke, or could not be used, or its backend was declared down: nothing shows that anybody lives
+    /// there.
     pub(crate) broke: bool,
     /// Slots that could not be reached since the last pause: nothing was sent there.
     pub(crate) unreached: Vec<u32>,
@@ -250,15 +251,19 @@ impl Exchange {
     }
 
     /// It was lost with the last one it could be sent to, who may just have died and be called down in a moment: it may have
-    /// that one again, as one that came a moment later would. For a retry of the budget, as it may also live, and break
-    /// whatever it is sent.
-    pub(crate) fn takes_second_chance(&mut self, forward: &Forward) -> bool {
+    /// that one again, as one that came a moment later would.
+    pub(crate) fn was_lost_with_the_last(&self, forward: &Forward) -> bool {
         let lost = self.second_chance == SecondChance::Left && self.broke && forward.maintenance.is_none();
-        if !lost || !self.worth_waiting_for() || !self.afford(forward, self.now) {
-            return false;
+        lost && self.worth_waiting_for()
+    }
+
+    /// Nobody called that one down: for a retry of the budget, as it may live, and break whatever it is sent.
+    pub(crate) fn takes_second_chance(&mut self, forward: &Forward) -> bool {
+        let granted = self.afford(forward, self.now);
+        if granted {
+            self.use_second_chance();
         }
-        self.use_second_chance();
-        true
+        granted
     }
 
     /// From now on it may go once more to one of those that had it.

@@ -87,7 +87,7 @@ async fn choose(
     give_up: Instant,
     fault: Option<Fault>,
 ) -> Result<Member, Failure> {
-    let mut waiting: Option<Waiting> = None;
+    let (mut waiting, mut verdict): (Option<Waiting>, Option<Instant>) = (None, None);
     loop {
         let pause = match picked {
             Picked::Member(member) => return Ok(member),
@@ -96,10 +96,17 @@ async fn choose(
             Picked::Wait => PAUSE,
             // Sent to every one of them: what the last one did is the answer, unless that one broke off.
             Picked::Nobody if exchange.was_everywhere(forward) => {
-                if !exchange.takes_second_chance(forward) {
+                // Who broke it off may have died, and be called down in a moment: then it waits like all who come now.
+                let verdict = *verdict.get_or_insert_with(|| exchange.now + exchange.pool.timers.overdue());
+                if !exchange.was_lost_with_the_last(forward) {
+                    return Err(last_word(exchange, fault));
+                } else if exchange.now < verdict {
+                    verdict - exchange.now
+                } else if exchange.takes_second_chance(forward) {
+                    PAUSE / 10
+                } else {
                     return Err(last_word(exchange, fault));
                 }
-                PAUSE
             }
             Picked::Nobody if forward.maintenance.is_some() || !exchange.worth_waiting_for() => {
                 return Err(last_word(exchange, fault));
