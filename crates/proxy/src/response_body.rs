@@ -215,10 +215,10 @@ impl ResponseBody {
             return Ok(());
         }
         let (false, Some(ticket)) = (over_time, self.ticket.take()) else { return Err(cut) };
-        exchange.tried = vec![body.backend.slot];
         // It is not worth a place in the queue: its client would see nothing but a longer silence.
         exchange.second_chance = SecondChance::Never;
         exchange.refresh();
+        exchange.tried = body.not_to_ask(&exchange.pool, cut);
         let site = exchange.pool.members.iter().find(|member| member.backend.slot == body.backend.slot);
         exchange.avoid_site = site.map(|member| Arc::clone(&member.backend.id.site));
         // In doubt one contract is enough: this connection may have more to say, soon where nothing else speaks against it.

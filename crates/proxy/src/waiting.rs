@@ -11,6 +11,7 @@ use relais_core::config::Forward;
 use relais_core::{Backend, Fault, Member, Overdue};
 use tokio::sync::futures::Notified;
 
+use crate::body::ClientBody;
 use crate::exchange::Exchange;
 use crate::forward::Outcome;
 use crate::hedge::{self, Better, Second};
@@ -193,7 +194,9 @@ impl<'a> Wait<'a> {
     /// not sent yet, or may wait for an event, says nothing about that.
     fn tell_overdue(&self, patience: Duration) {
         let worker = &self.exchange.client.worker;
-        if !self.exchange.stream && self.exchange.body.as_ref().is_none_or(|body| body.is_read()) {
+        let moves = |body: &ClientBody| body.moved().is_some_and(|moved| moved.elapsed() < patience / 2);
+        let sent = self.exchange.body.as_ref().is_none_or(|body| body.is_read() && !moves(body));
+        if !self.exchange.stream && sent {
             self.backend.found_overdue(worker.now());
         }
         worker.press(self.slot, self.backend.slot, patience);
