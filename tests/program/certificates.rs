@@ -99,6 +99,14 @@ fn a_certificate_that_changes_on_disk_is_used_from_then_on() {
     b.write(edge.dir(), "one");
     wait_for("the good pair is shown", || shown() != second);
     wait_for("the alarm is over", || !edge.status()["alarms"].to_string().contains("certificate"));
+
+    // What is wrong with the file has nothing to do with it.
+    let third = shown();
+    edge.save(&edge.text().replace("hosts", "posts"));
+    wait_for("the file is refused", || edge.status()["reload"]["outcome"] == "refused");
+    authority.issue(&["one.test"]).write(edge.dir(), "one");
+    assert_ne!(edge.reload().0, 200);
+    wait_for("the renewed pair is shown", || shown() != third);
 }
 
 #[test]

@@ -97,6 +97,16 @@ fn programs_and_cas_that_cannot_be_used_are_named() {
     assert!(said.contains("backends.pem): holds no PEM certificate"), "{said}");
 }
 
+/// Nothing was in force yet, and one service is not all of them.
+#[test]
+fn with_last_good_a_first_start_does_without_what_is_missing() {
+    let text = format!("{CHECKED}[service.other]\nhosts = [\"b.test\"]\nrespond = {{ body = \"here\" }}\n");
+    let edge = Setup::services(&text).under("exec \"$@\" --last-good").start();
+    assert_eq!(edge.connect().ask("GET / HTTP/1.1\r\nHost: b.test\r\n\r\n").text(), "here");
+    let log = edge.log();
+    assert!(log.contains("starting without") && log.contains("check-it): does not exist"), "{log}");
+}
+
 /// While it runs the file is refused, and the arrival of what was missing is enough. A start without it serves what was in
 /// force last.
 #[test]

@@ -146,6 +146,8 @@ impl Control {
                     Err(refused) => {
                         let verdict = self.refusal(&refused, trigger);
                         self.current.wanted = refused.wanted;
+                        // Whatever is wrong with the file: certificates that were renewed go out.
+                        self.renew_certificates();
                         verdict
                     }
                 };

@@ -26,14 +26,14 @@ pub fn load(path: &Path) -> Result<Loaded, String> {
     load_with_parts(path).0
 }
 
-/// As [`load`], and believes what clients are shown, and held against, to be good: for a start that does without what is not.
+/// As [`load`], and believes certificates, CA files and programs to be good: for a start that does without what is not.
 ///
 /// # Errors
 /// As there.
 pub fn load_past_certificates(path: &Path) -> Result<Loaded, String> {
     let text = read(path)?;
-    let lookup = Lookup { certificate: &|_| Vec::new(), client_ca: &|_| None, ..named() };
-    let parsed = parse_with(&path.display().to_string(), &text, &lookup).map_err(|errors| errors.to_string())?;
+    let name = path.display().to_string();
+    let parsed = parse_past_certificates(&name, &text).map_err(|errors| errors.to_string())?;
     Ok(Loaded { text, parsed })
 }
 
@@ -72,9 +72,12 @@ pub(crate) fn load_with_parts(path: &Path) -> (Result<Loaded, String>, Vec<Targe
         parts.borrow_mut().push(Target::now(ca.to_path_buf(), Change::Certificates));
         relais_tls::upstream::fault_of_backend_ca(ca)
     };
-    // One that can be run may be changed as often as it likes.
+    // One that can be run may be changed as often as it likes, and what is no file is not for reading.
     let program = |program: &Path| {
         let fault = fault_of_program(program)?;
+        if program.exists() && !program.is_file() {
+            return Some(fault);
+        }
         parts.borrow_mut().push(Target::now(program.to_path_buf(), Change::Config));
         Some(fault)
     };

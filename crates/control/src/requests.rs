@@ -80,6 +80,7 @@ impl Control {
         tokio::spawn(async move {
             let kept = tokio::task::spawn_blocking(move || store.keep(KEPT_WITHIN)).await;
             if !kept.unwrap_or(false) {
+                tracing::warn!(about = answer.target, "{NOT_KEPT}");
                 answer.warnings.push(NOT_KEPT.to_owned());
             }
             reply(to, Ok(answer));

@@ -23,9 +23,10 @@ pub fn unusable(program: &Path) -> Option<Unusable> {
     match std::fs::metadata(program) {
         Ok(about) if about.is_dir() => said("is a folder", "name the program in it".to_owned()),
         Ok(about) if !about.is_file() => said("is not a file", "name a program".to_owned()),
-        Ok(about) if !is_executable(&about) => {
-            said("is not executable", format!("make it so: `chmod +x {}`", program.display()))
-        }
+        Ok(about) if !is_executable(&about) => said(
+            "is not executable",
+            format!("make it so: `chmod +x {}`; then `relais reload`, or save the file again", program.display()),
+        ),
         Ok(_) => None,
         Err(error) if error.kind() == io::ErrorKind::NotFound => said("does not exist", way_out(program)),
         Err(error) => said(
@@ -69,7 +70,8 @@ mod tests {
         let said = |name: &str| unusable(&at(name)).map(|why| format!("{}; {}", why.message, why.help));
         write(at("check"), "#!/bin/sh\n").unwrap();
         set_permissions(at("check"), Permissions::from_mode(0o644)).unwrap();
-        let chmod = format!("is not executable; make it so: `chmod +x {}`", at("check").display());
+        let make = format!("make it so: `chmod +x {}`", at("check").display());
+        let chmod = format!("is not executable; {make}; then `relais reload`, or save the file again");
         assert_eq!(said("check"), Some(chmod));
         set_permissions(at("check"), Permissions::from_mode(0o755)).unwrap();
         assert_eq!(said("check"), None);

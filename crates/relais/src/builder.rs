@@ -111,11 +111,15 @@ impl EdgeBuilder {
             Source::File(path) => from_file(path),
             Source::Anywhere => from_file(find_config().ok_or(StartError::NoConfig)?),
         };
+        let mut without = None;
         let (loaded, refused) = match (loaded, &config_path) {
             (Err(StartError::Config(refused)), Some(path)) if self.last_good => {
                 match relais_control::load_past_certificates(path) {
-                    // Nothing is wrong but certificates: the start says which.
-                    Ok(loaded) => (loaded, None),
+                    // Nothing is wrong but certificates, which the start tells of, CA files and programs.
+                    Ok(loaded) => {
+                        without = Some(refused);
+                        (loaded, None)
+                    }
                     Err(_) => {
                         let dir = self.state_dir.clone().unwrap_or_else(paths::default_state_dir);
                         (last_good(path, &dir, &refused)?, Some(refused))
@@ -127,6 +131,9 @@ impl EdgeBuilder {
         let Loaded { text, parsed } = loaded;
         let config = &parsed.config;
         let log = self.install_log.map(|install| install(&config.log)).transpose().map_err(StartError::Log)?;
+        if let Some(wrong) = without {
+            tracing::error!("starting without what is missing or cannot be used\n{wrong}");
+        }
         if let Some(refused) = refused {
             tracing::error!("starting with the config that was in force last: the file is refused\n{refused}");
         }

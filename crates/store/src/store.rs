@@ -186,13 +186,14 @@ impl Store {
         }
     }
 
-    /// Whether everything given before is on the disk, for which this waits for so long at most. `true` as well where no
-    /// directory was ever given.
+    /// Whether all words of the operator given before are on the disk, for which this waits for so long at most. `true` as well
+    /// where no directory was ever given.
     #[must_use]
     pub fn keep(&self, patience: Duration) -> bool {
         let tried = self.write_now(patience);
         let inner = self.inner();
-        self.path.is_none() || (tried && inner.mode != Mode::Memory && !inner.files_failing)
+        let failing = inner.failing.iter().any(|key| matches!(key, Key::Record(RecordKey::Admin(_))));
+        self.path.is_none() || (tried && inner.mode != Mode::Memory && !failing)
     }
 
     /// Whether that was tried in time.
