@@ -310,30 +310,27 @@ impl FromBackend {
     /// Whether all else that comes from the backend stands still as well.
     fn stands_still(&self, since: Instant) -> bool {
         let sure = self.timing.looked.is_some_and(|(_, sure)| sure);
-        sure && self.plan.as_ref().is_some_and(Plan::may_leave_early) && self.stood_still(&self.backend, since)
-    }
-
-    /// Whether another one stands still too.
-    fn is_still(&self, member: &Member, since: Instant) -> bool {
-        self.stood_still(&member.backend, since)
+        sure && self.plan.as_ref().is_some_and(Plan::may_leave_early) && self.is_still(&self.backend, since)
     }
 
     /// Whom not to ask for the rest of this: itself, and in a moment's suspicion who stands still too.
     pub(crate) fn not_to_ask(&self, pool: &Pool, cut: Cut) -> Vec<u32> {
         let since = self.timing.blocked().filter(|_| cut.is_suspicion());
-        let slow = since.into_iter().flat_map(|since| pool.members.iter().filter(move |m| self.is_still(m, since)));
+        let slow =
+            since.into_iter().flat_map(|since| pool.members.iter().filter(move |m| self.is_still(&m.backend, since)));
         let slow = slow.map(|member| member.backend.slot).filter(|slot| *slot != self.backend.slot);
         std::iter::once(self.backend.slot).chain(slow).collect()
     }
 
-    fn stood_still(&self, backend: &Backend, since: Instant) -> bool {
+    /// Whether nothing else comes from a backend, this one or another, since then.
+    fn is_still(&self, backend: &Backend, since: Instant) -> bool {
         backend.stands_still(self.worker.shared.anchor.at(since), self.overdue, self.worker.now())
     }
 
     /// Whether another backend may be asked for the rest, and it can be afforded where nothing is known to be dead. Where this
     /// one is suspect, or stands still, the other may not be, or not stand still too: then all wait for the same.
     fn may_ask_elsewhere(&self, since: Instant, doubt: Cut) -> bool {
-        let well = |member: &Member| member.health == Health::Up && !self.is_still(member, since);
+        let well = |member: &Member| member.health == Health::Up && !self.is_still(&member.backend, since);
         let fit = |member: &Member| !doubt.is_suspicion() || well(member);
         let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.has_fit(self.backend.slot, fit)) else {
             return false;
