@@ -150,6 +150,7 @@ impl Fleet {
             let mut state =
                 old.remove(&declared.name).unwrap_or_else(|| SiteState::new(Arc::clone(&declared.name), now));
             state.members.clear();
+            state.services.clear();
             (state.contract, state.confirm) = (Duration::MAX, Duration::MAX);
             self.sites.push(state);
         }
@@ -163,12 +164,17 @@ impl Fleet {
             let timers = &self.services[entry.service].timers;
             let site = &mut self.sites[entry.site];
             site.members.push(entry.slot());
+            if site.services.last() != Some(&entry.service) {
+                site.services.push(entry.service);
+            }
             site.contract = site.contract.min(timers.failover_within);
             if timers.checked {
                 site.confirm = site.confirm.min(timers.confirm_timeout);
             }
         }
-        for (index, site) in self.sites.iter().enumerate() {
+        for (index, site) in self.sites.iter_mut().enumerate() {
+            site.services.sort_unstable();
+            site.services.dedup();
             if let Some(accusation) = &site.accusation {
                 self.agenda.set(Alarm::Acquit(index_u32(index)), accusation.last + site.contract);
             }
@@ -229,17 +235,19 @@ fn service_state(config: &Config, service: &Arc<Service>, old: Option<ServiceSta
         Action::Forward(forward) => Some(Arc::new((**forward).clone())),
         Action::Redirect(_) | Action::Respond(_) => None,
     };
-    let timers = forward.as_deref().map_or_else(|| Timers::derive(config.edge.failover_within), Timers::solve);
+    let solved = forward.as_deref().map_or_else(|| Timers::derive(config.edge.failover_within), Timers::solve);
+    let timers = solved.clone();
     match old {
         Some(old) => {
             // An equal declaration keeps its old allocation, so that an unchanged pool stays the same pool.
             let service = if *old.service == **service { old.service } else { Arc::clone(service) };
-            ServiceState { service, forward, timers, members: Vec::new(), ..old }
+            ServiceState { service, forward, timers, solved, members: Vec::new(), ..old }
         }
         None => ServiceState {
             service: Arc::clone(service),
             forward,
             timers,
+            solved,
             trouble: Vec::new(),
             breathes_until: Instant::default(),
             slice_from: now,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Fleet;
 use crate::effect::Transition;
-use crate::timers::Timers;
 
 impl Fleet {
     /// The connect of a probe was answered after `took`.
@@ -15,17 +14,16 @@ impl Fleet {
             // What is longer now is how late we look, not the path. What is shorter is never our doing.
             return;
         }
-        if !self.sites[index].round_trip.observe(took) {
+        let site = &mut self.sites[index];
+        if !site.round_trip.observe(took, site.members.len()) {
             return;
         }
-        let there = self.sites[index].members.iter().filter_map(|slot| self.entries.get(slot)).map(|e| e.service);
-        let services: std::collections::BTreeSet<usize> = there.collect();
-        for service in services {
+        for service in site.services.clone() {
             self.stretch(service);
         }
     }
 
-    /// Solves a service's timers anew with what is known of the distance of its sites.
+    /// Sets a service's timers anew with what is known of the distance of its sites.
     pub(super) fn stretch(&mut self, index: usize) {
         let service = &self.services[index];
         let Some(forward) = &service.forward else { return };
@@ -36,7 +34,7 @@ impl Fleet {
                 paths.push((entry.site, round_trip));
             }
         }
-        let solved = Timers::solve(forward);
+        let solved = &service.solved;
         let trouble: Vec<String> = paths
             .iter()
             .filter_map(|(site, round_trip)| solved.trouble(forward, &self.sites[*site].name, *round_trip))
@@ -69,7 +67,7 @@ impl Fleet {
                 sites.push(entry.site);
             }
         }
-        let solved = Timers::solve(forward);
+        let solved = &service.solved;
         for site in sites.into_iter().map(|index| &self.sites[index]) {
             if let Some(round_trip) = site.round_trip.smoothed() {
                 said.push(solved.explain_path(forward, &site.name, round_trip));

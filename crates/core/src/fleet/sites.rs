@@ -250,8 +250,7 @@ impl Fleet {
     }
 
     pub(super) fn touch_site(&mut self, index: usize) {
-        let services = self.sites[index].members.iter().filter_map(|slot| self.entries.get(slot)).map(|e| e.service);
-        self.changes.services.extend(services);
+        self.changes.services.extend(&self.sites[index].services);
     }
 
     /// Signs of silence in a row that a backend needs to go down.

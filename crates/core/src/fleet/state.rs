@@ -293,6 +293,8 @@ pub(super) struct SiteState {
     pub(super) name: Arc<str>,
     /// Slots of its backends.
     pub(super) members: Vec<u32>,
+    /// Places of the services that have backends there.
+    pub(super) services: Vec<usize>,
     /// `Up`, `Suspect` or `Down`: the verdict about the site as a whole.
     pub(super) health: Health,
     pub(super) since: Instant,
@@ -327,6 +329,7 @@ impl SiteState {
         Self {
             name,
             members: Vec::new(),
+            services: Vec::new(),
             health: Health::Up,
             since: now,
             shown: None,
@@ -353,6 +356,8 @@ pub(super) struct ServiceState {
     /// `None`: it answers by itself.
     pub(super) forward: Option<Arc<Forward>>,
     pub(super) timers: Timers,
+    /// The same without any distance: what the file gives.
+    pub(super) solved: Timers,
     /// Why the contract cannot hold, as far as paths were measured.
     pub(super) trouble: Vec<String>,
     /// Nobody is left for a better one before then: there was one, and it could not carry what it took over.

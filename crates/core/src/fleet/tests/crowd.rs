@@ -241,7 +241,9 @@ fn a_dead_site_of_very_many_is_found_within_the_contract_though_old_requests_sti
 #[test]
 fn a_path_is_not_longer_because_checks_are_late() {
     let mut rig = crowd(1_000);
-    let connects = |rig: &mut Rig, took| (0..50).for_each(|slot| rig.event(Event::Connected { slot, took }));
+    let connects = |rig: &mut Rig, took| {
+        (0..8_000).for_each(|n| rig.event(Event::Connected { slot: n % 1_000, took }));
+    };
     let away = |rig: &Rig| rig.fleet.report(rig.now).sites[0].round_trip_micros;
     connects(&mut rig, ms(4));
     rig.fleet.allow_probes(10);
