@@ -44,7 +44,7 @@ impl Fleet {
         let config = Arc::clone(&self.config);
         let difference = self.lay_out(&config, now);
         self.forget_unnamed_words();
-        self.refresh_admin();
+        self.refresh_admin(&difference.services);
         let first_probes = probing::first_probes(difference.added.len());
         for &slot in &difference.added {
             let Some(entry) = self.entries.get(&slot) else { continue };
@@ -57,8 +57,10 @@ impl Fleet {
 
     /// A new config. What it does not change keeps everything it has.
     pub(super) fn reload(&mut self, config: &Arc<Config>, now: Instant) {
-        let mut difference = Difference { kept: self.entries.keys().copied().collect(), ..Difference::default() };
-        if **config != *self.config {
+        let mut difference = Difference::default();
+        if **config == *self.config {
+            difference.kept = self.entries.keys().copied().collect();
+        } else {
             self.abandon_drill(DrillEnd::Reload, now);
             self.settle_all();
             difference = self.lay_out(config, now);
@@ -67,7 +69,7 @@ impl Fleet {
             self.router = Arc::new(Router::new(config));
             self.certs.reload(config, now);
             self.forget_unnamed_words();
-            self.refresh_admin();
+            self.refresh_admin(&difference.services);
             let first_probes = probing::first_probes(difference.added.len());
             for &slot in &difference.added {
                 if let Some(entry) = self.entries.get_mut(&slot) {

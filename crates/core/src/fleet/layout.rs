@@ -48,7 +48,7 @@ impl Fleet {
                     if touched.contains(&place) {
                         self.changes.services.insert(index);
                     }
-                    self.keep(old, index, config, &mut difference)
+                    self.keep(old, (place, index), config, &mut difference)
                 }
                 old => self.lay_out_service(old.map(|(_, old)| old), index, (config, service), &mut difference, now),
             };
@@ -65,9 +65,15 @@ impl Fleet {
         difference
     }
 
-    /// A service that is declared as before, at whatever place.
-    fn keep(&mut self, old: ServiceState, index: usize, config: &Config, difference: &mut Difference) -> ServiceState {
-        for slot in &old.members {
+    /// A service that is declared as before, at the same place or another.
+    fn keep(
+        &mut self,
+        old: ServiceState,
+        (before, index): (usize, usize),
+        config: &Config,
+        difference: &mut Difference,
+    ) -> ServiceState {
+        for slot in old.members.iter().filter(|_| before != index) {
             if let Some(entry) = self.entries.get_mut(slot) {
                 entry.service = index;
             }

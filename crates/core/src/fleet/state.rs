@@ -13,7 +13,7 @@ use super::outliers::Recently;
 use super::stalls::Stall;
 use super::trials::{Trials, Wrong};
 use super::tunnels::TunnelState;
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendId};
 use crate::effect::{AdminRecord, BackendRecord};
 use crate::event::Target;
 use crate::fault::Fault;
@@ -394,10 +394,6 @@ pub(super) fn admin_record(target: &Target, word: &Word) -> AdminRecord {
 }
 
 /// Identity of a declared backend.
-pub(super) fn id_of(service: &Arc<str>, decl: &BackendDecl) -> crate::backend::BackendId {
-    crate::backend::BackendId {
-        service: Arc::clone(service),
-        site: Arc::clone(&decl.site),
-        address: decl.address.to_string().into(),
-    }
+pub(super) fn id_of(service: &Arc<str>, decl: &BackendDecl) -> BackendId {
+    BackendId { service: Arc::clone(service), site: Arc::clone(&decl.site), address: decl.address.to_string().into() }
 }
