@@ -1,6 +1,6 @@
 //! One worker's connections to one backend: idle ones, shared ones, and the signal that moves waiting attempts away.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -289,32 +289,49 @@ impl Connections {
     /// Applies what changed between two snapshots: wakes attempts at backends that went down, drops the connections of
     /// the dead and of those no longer in the config.
     pub(crate) fn follow(&self, old: &Snapshot, new: &Snapshot) {
-        let reloaded = !Arc::ptr_eq(&old.config, &new.config);
-        // Without a reload pools keep their places, and most of them are the very same.
-        let differs = |i: &usize| reloaded || !old.pools.get(*i).is_some_and(|pool| Arc::ptr_eq(pool, &new.pools[*i]));
-        let differing: Vec<usize> = (0..new.pools.len()).filter(differs).collect();
-        let known: HashMap<u32, &Member> = if reloaded { members(&old.pools).collect() } else { HashMap::new() };
-        for (i, pool) in differing.iter().map(|i| (*i, &new.pools[*i])) {
-            for (place, member) in pool.members.iter().enumerate() {
-                let number = member.backend.slot;
-                let drill = member.drill.map(|shape| (shape, pool.timers.failover_within / 2));
-                // Without a reload members keep their places, too.
-                let before = match reloaded {
-                    true => known.get(&number).copied(),
-                    false => old.pools.get(i).and_then(|pool| pool.members.get(place)),
-                };
-                let before = before.filter(|before| before.backend.slot == number);
-                if drill.is_some() || before.is_none_or(|before| before.drill.is_some()) {
-                    self.note_drill(number, drill);
-                }
-                let Some(slot) = self.slots.lock().get(&number).cloned() else { continue };
-                slot.follow(before, member);
-                slot.drill(drill);
+        if !Arc::ptr_eq(&old.config, &new.config) {
+            self.follow_reload(old, new);
+            return;
+        }
+        // Without a reload pools and their members keep their places, and most pools are the very same.
+        for (before, now) in old.pools.iter().zip(&new.pools).filter(|(before, now)| !Arc::ptr_eq(before, now)) {
+            for (place, member) in now.members.iter().enumerate() {
+                self.follow_member(before.members.get(place), member, now);
             }
         }
-        if reloaded {
-            self.forget_gone(new);
+    }
+
+    /// The same after a reload, where most pools are the very same, too: of thousands of backends nobody looks at more than
+    /// those of the services that changed.
+    fn follow_reload(&self, old: &Snapshot, new: &Snapshot) {
+        let (before, now) = (others(old, new), others(new, old));
+        let known: Table<u32, &Member> = members(&before).collect();
+        for pool in &now {
+            for member in &pool.members {
+                self.follow_member(known.get(&member.backend.slot).copied(), member, pool);
+            }
         }
+        let present: Table<u32, &Member> = members(&now).collect();
+        for gone in known.keys().filter(|slot| !present.contains_key(slot)) {
+            // Its idle connections go; streams there end in their own time.
+            self.drills.lock().remove(gone);
+            let slot = self.slots.lock().remove(gone);
+            if let Some(slot) = slot {
+                slot.drain();
+            }
+        }
+    }
+
+    fn follow_member(&self, before: Option<&Member>, member: &Member, pool: &Pool) {
+        let number = member.backend.slot;
+        let drill = member.drill.map(|shape| (shape, pool.timers.failover_within / 2));
+        let before = before.filter(|before| before.backend.slot == number);
+        if drill.is_some() || before.is_none_or(|before| before.drill.is_some()) {
+            self.note_drill(number, drill);
+        }
+        let Some(slot) = self.slots.lock().get(&number).cloned() else { return };
+        slot.follow(before, member);
+        slot.drill(drill);
     }
 
     fn note_drill(&self, slot: u32, drill: Option<Drilled>) {
@@ -323,19 +340,6 @@ impl Connections {
             Some(drill) => drop(drills.insert(slot, drill)),
             None => drop(drills.remove(&slot)),
         }
-    }
-
-    /// Drops the connections to backends that are no longer in the config; streams there end in their own time.
-    fn forget_gone(&self, new: &Snapshot) {
-        let present: HashSet<u32> = members(&new.pools).map(|(slot, _)| slot).collect();
-        self.drills.lock().retain(|slot, _| present.contains(slot));
-        self.slots.lock().retain(|number, slot| {
-            let stays = present.contains(number);
-            if !stays {
-                slot.drain();
-            }
-            stays
-        });
     }
 
     /// The edge stops: streams everywhere shall end.
@@ -348,19 +352,32 @@ impl Connections {
     /// Closes what has been idle too long, everywhere; slots that a late request made for a backend no longer in the
     /// config go.
     pub(crate) fn expire(&self, snapshot: &Snapshot) {
-        let mut keep: HashMap<u32, Duration> = HashMap::new();
+        let mut slots = self.slots.lock();
+        let mut keep: Table<u32, Duration> = Table::default();
         for pool in &snapshot.pools {
             if let relais_core::config::Action::Forward(forward) = &pool.service.action {
-                keep.extend(pool.members.iter().map(|member| (member.backend.slot, forward.keep_idle_for)));
+                let used =
+                    pool.members.iter().map(|member| member.backend.slot).filter(|slot| slots.contains_key(slot));
+                keep.extend(used.map(|slot| (slot, forward.keep_idle_for)));
             }
         }
-        self.slots.lock().retain(|number, slot| {
+        slots.retain(|number, slot| {
             slot.expire(keep.get(number).copied().unwrap_or_default());
             keep.contains_key(number)
         });
     }
 }
 
-fn members(pools: &[Arc<Pool>]) -> impl Iterator<Item = (u32, &Member)> {
+/// The pools of a snapshot that are not the very same in another.
+fn others<'a>(of: &'a Snapshot, than: &Snapshot) -> Vec<&'a Pool> {
+    let there: Table<*const Pool, ()> = than.pools.iter().map(|pool| (Arc::as_ptr(pool), ())).collect();
+    of.pools.iter().filter(|pool| !there.contains_key(&Arc::as_ptr(pool))).map(|pool| &**pool).collect()
+}
+
+fn members<'a>(pools: &[&'a Pool]) -> impl Iterator<Item = (u32, &'a Member)> {
     pools.iter().flat_map(|pool| &pool.members).map(|member| (member.backend.slot, member))
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;
