@@ -15,11 +15,13 @@ mod fault;
 mod fleet;
 pub mod hash;
 mod health;
+pub mod hedge;
 mod history;
 mod outlier;
 mod patience;
 mod random;
 mod report;
+mod retry;
 mod round_trip;
 mod router;
 mod snapshot;
@@ -49,6 +51,7 @@ pub use relais_config as config;
 pub use report::{
     AgentReport, BackendReport, ChecksReport, ProbeReport, Report, ServiceReport, SiteReport, TunnelReport,
 };
+pub use retry::is_free;
 pub use router::Router;
 pub use snapshot::{Ask, Choice, Member, Pool, Shared, Snapshot, Trial};
 pub use time::{Anchor, Instant};

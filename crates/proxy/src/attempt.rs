@@ -255,13 +255,10 @@ fn failed(
     next(failure)
 }
 
-/// A retry off a dead connection is free: the load it moves is load that left a backend. The first one of a request always,
-/// as all may have died together and be back in a moment. Further ones not where all who are left fail too: each is one more
-/// failure for a service that has enough of them.
 fn is_free(exchange: &Exchange, member: &Member, fault: Fault) -> bool {
     let slot = member.backend.slot;
     let well = || exchange.has_fit(slot, |other| !other.backend.fails());
-    fault.is_transport() && (exchange.tried.is_empty() || well() || !exchange.has_elsewhere(slot))
+    relais_core::is_free(fault, exchange.tried.is_empty(), well, || exchange.has_elsewhere(slot))
 }
 
 /// Retries after application faults cost budget, so that an overloaded service is not fed its own failures.
