@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::support::edge::{Edge, Setup};
 use crate::support::raw::{Addressed, Plain, Raw};
+use crate::support::wait_for;
 use crate::support::wire::{get, ok};
 
 /// Counts of the texts that came back.
@@ -90,4 +91,42 @@ fn the_lower_tier_serves_while_it_can() {
     assert_eq!(ask(&edge, 20, |_| get("/")), HashMap::from([("first".to_owned(), 20)]));
     edge.order("draining", "dijon");
     assert_eq!(ask(&edge, 20, |_| get("/")), HashMap::from([("second".to_owned(), 20)]));
+}
+
+/// Requests sent to both, all at once: how many reach each while none is answered.
+fn at_once(edge: &Edge, backends: [&Raw; 2], request: &str, all: usize, there: usize) -> [usize; 2] {
+    let mut clients: Vec<_> = (0..all).map(|_| edge.connect()).collect();
+    for client in &mut clients {
+        client.send(request);
+    }
+    wait_for("all of them are in", || edge.sample("relais_requests_inflight", &[]) >= all as f64);
+    let mut taken = [Vec::new(), Vec::new()];
+    wait_for("as many as may are at the backends", || {
+        for (backend, taken) in backends.iter().zip(&mut taken) {
+            taken.extend(std::iter::from_fn(|| backend.try_request()));
+        }
+        taken.iter().map(Vec::len).sum::<usize>() >= there
+    });
+    taken.map(|taken| taken.len())
+}
+
+#[test]
+fn a_burst_is_spread_like_what_comes_one_after_another() {
+    let ask = "GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+               Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    for request in [ask, &get("/")] {
+        let (one, two) = (Raw::new(), Raw::new());
+        let edge = Setup::to(&[&one, &two]).start();
+        let got = at_once(&edge, [&one, &two], request, 60, 60);
+        // Workers may choose in the same moment.
+        assert!(got.iter().all(|got| (28..=32).contains(got)), "{got:?}");
+    }
+}
+
+#[test]
+fn a_burst_does_not_fill_a_backend_beyond_its_cap() {
+    let (one, two) = (Raw::new(), Raw::new());
+    let edge = Setup::to(&[&one, &two]).with("max_inflight = 10\nqueue_timeout = \"60s\"").start();
+    let got = at_once(&edge, [&one, &two], &get("/"), 60, 20);
+    assert!(got.iter().all(|got| (10..=11).contains(got)), "{got:?}");
 }

@@ -65,8 +65,6 @@ async fn wait(
     for _ in 0..MOST_CONNECTS {
         let picked = picked.take().unwrap_or_else(|| pick(exchange));
         let member = choose(exchange, forward, picked, give_up, fault).await?;
-        // Who is tried by one request at a time is not free for others while that one connects.
-        let _place = member.trial.map(|_| member.backend.enter());
         match race::connect(exchange, forward, member, reuse, ticket).await {
             Ok(connected) => return Ok(connected),
             Err(failed) => {

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use relais_core::config::Forward;
-use relais_core::{Choice, Fault, Left, Member};
+use relais_core::{Choice, Fault, InFlight, Left, Member};
 use tokio::sync::oneshot;
 
 use crate::access::Ticket;
@@ -64,6 +64,8 @@ struct Runner {
     before: Verdicts,
     since: Instant,
     result: oneshot::Receiver<Result<Sender, Fault>>,
+    /// It is in flight there from now on: else all that come at once would see the same free place.
+    _place: InFlight,
 }
 
 /// Connects to `first`, or to whoever is faster. A backend that failed is added to `exchange.unreached`; the fault of the
@@ -164,9 +166,10 @@ fn start(
     };
     let goal = Goal::new(exchange, forward, &member, &slot);
     let result = connector::connect(&exchange.client.worker, goal);
+    let place = member.backend.enter().as_stream(exchange.stream);
     // Mostly it stays the only one.
     runners.reserve_exact(1);
-    runners.push(Runner { member, slot, before, since: Instant::now(), result });
+    runners.push(Runner { member, slot, before, since: Instant::now(), result, _place: place });
     None
 }
 
