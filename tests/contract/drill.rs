@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use crate::load::{Connections, Load};
 use crate::place::Place;
+use crate::support::edge::send_signal;
 use crate::support::process::Process;
 use crate::support::raw::Addressed;
 use crate::support::wait_for;
@@ -234,6 +235,23 @@ fn a_drill_ends_with_its_command() {
         let (_, told, _) = place.edge.cli(&["history"]);
         told.contains("aborted: whoever ordered it is gone")
     });
+}
+
+/// The operator's emergency stop: the cut ends at once, and what it showed is told.
+#[test]
+fn ctrl_c_ends_a_drill_and_its_verdict_is_told() {
+    let place = Place::new(SITES, LONG);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relais"));
+    command.args(["drill", "site", "dijon", "--for", "10m", "--socket"]).arg(place.edge.dir().join("admin.sock"));
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    place.wait_until_cut("dijon");
+    place.wait_until_left("dijon");
+    send_signal("INT", command.id());
+    let ended = command.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert_eq!(ended.status.code(), Some(1), "what was ended proves nothing: {told}");
+    assert!(told.contains("ended by the operator") && told.contains("all of it was up again"), "{told}");
+    place.all_up();
 }
 
 #[test]

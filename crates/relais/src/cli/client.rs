@@ -82,6 +82,10 @@ impl Client {
         self.call(&Method::PUT, path, Some(body))
     }
 
+    pub(crate) fn delete(&mut self, path: &str) -> Result<Value, ClientError> {
+        self.call(&Method::DELETE, path, None)
+    }
+
     /// After the first answer every call goes to the same daemon.
     fn call(&mut self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -1,5 +1,5 @@
-//! `relais drill site NAME`: orders a drill, watches it, tells its verdict. The edge ends it when nobody asks any more,
-//! so that a command that is killed leaves no cut behind.
+//! `relais drill site NAME`: orders a drill, watches it, tells its verdict. A signal ends the drill at once; and the edge ends
+//! it when nobody asks any more, so that a command that is killed leaves no cut behind.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::order::shaped;
 use super::table::{millis, render, table};
-use super::{Client, EXIT_FAILED, EXIT_UNREACHABLE, Failure, Screen, Whom, say};
+use super::{Client, EXIT_FAILED, EXIT_UNREACHABLE, Failure, Screen, Signals, Whom, say};
 
 /// How often the edge is asked.
 const LOOK: Duration = Duration::from_millis(200);
@@ -142,12 +142,22 @@ impl Record {
 pub(crate) fn drill(options: &Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let What::Site { site, shape, lasts, force, json } = &options.what;
     let mut client = Client::new(whom)?;
+    // From before the cut on: a signal must not end the command alone.
+    let mut interrupted = Interrupted::new()?;
     let order = json!({ "site": site, "shape": shape.as_str(), "seconds": lasts, "force": force });
     let begun: Record = shaped(client.post("/drill", &order)?)?;
     let mut screen = Screen::default();
-    let mut shown = String::new();
+    let (mut shown, mut ending) = (String::new(), false);
     loop {
-        std::thread::sleep(LOOK);
+        if interrupted.within(LOOK) {
+            if ending {
+                let failure = Failure::new(EXIT_FAILED, "the return of the site is not waited for");
+                return Err(failure.help("the drill has ended; its verdict will be in `relais history`"));
+            }
+            // Where it has just ended by itself, there is nothing to end.
+            let _ = client.delete("/drill");
+            ending = true;
+        }
         let answer = client.get("/drill")?;
         let Answer { drill } = shaped(answer.clone())?;
         let Some(record) = drill.filter(|record| record.number == begun.number) else {
@@ -167,6 +177,26 @@ pub(crate) fn drill(options: &Options, whom: &Whom) -> Result<ExitCode, Failure>
             screen.show(&line);
             shown = line;
         }
+    }
+}
+
+/// Signals while a drill lasts.
+struct Interrupted {
+    runtime: tokio::runtime::Runtime,
+    signals: Signals,
+}
+
+impl Interrupted {
+    fn new() -> Result<Self, Failure> {
+        let failed = |error| Failure::new(EXIT_FAILED, format!("cannot listen to signals: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let signals = runtime.block_on(async { Signals::new() }).map_err(failed)?;
+        Ok(Self { runtime, signals })
+    }
+
+    /// Whether one comes before so much time has passed.
+    fn within(&mut self, time: Duration) -> bool {
+        self.runtime.block_on(async { tokio::time::timeout(time, self.signals.next()).await }).is_ok()
     }
 }
 
