@@ -34,6 +34,7 @@ impl Control {
                 Effect::Probe(order) => self.probes.start(order),
                 Effect::Resolve(order) => self.errands.resolve(order),
                 Effect::Agent(order) => self.errands.ask(order),
+                Effect::Measure(order) => self.errands.measure(order),
                 Effect::Order(order) => {
                     let config = Arc::clone(&self.snapshot.load().config);
                     self.acme.order(*order, &config);

@@ -1,14 +1,16 @@
-//! What the fleet wants to know besides probes: addresses of names, words of agents, handshakes of tunnels. One task
+//! What the fleet wants to know besides probes: addresses of names, words of agents, distances, handshakes of tunnels. One task
 //! each, answered by events.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use relais_core::{AgentOrder, Event, ResolveOrder};
+use relais_core::{AgentOrder, Event, MeasureOrder, ResolveOrder};
 use tokio::task::JoinSet;
 
 use crate::agent;
 use crate::names::Names;
+use crate::probe::connect::dial;
 use crate::wireguard;
 
 /// The errands under way. Dropping it stops them all.
@@ -39,6 +41,15 @@ impl Errands {
         self.running.spawn(async move {
             let line = agent::ask(&order).await;
             Event::Agent { slot: order.backend.slot, id: order.id, line }
+        });
+    }
+
+    pub(crate) fn measure(&mut self, order: MeasureOrder) {
+        let MeasureOrder { slot, address, within } = order;
+        self.running.spawn(async move {
+            let asked = Instant::now();
+            let connected = relais_attend::within(within, dial(&[address], within)).await;
+            Event::Measured { slot, took: matches!(connected, Ok(Ok(_))).then(|| asked.elapsed()) }
         });
     }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentSaid;
-use crate::backend::{Backend, BackendId};
+use crate::backend::BackendId;
 use crate::certs::{AuthorityRecord, CertOrder, CertificateRecord, OrderFault, RenewalQuestion};
+use crate::errand::{AgentOrder, MeasureOrder, ProbeOrder, ResolveOrder};
 use crate::event::Target;
 use crate::health::{Admin, Health};
-use crate::history::{DrillRecord, FailoverRecord, KEPT, Shape};
+use crate::history::{DrillRecord, FailoverRecord, KEPT};
 use crate::snapshot::Snapshot;
 use crate::time::Instant;
 
@@ -26,6 +27,8 @@ pub enum Effect {
     Resolve(ResolveOrder),
     /// Ask the agent beside a backend and answer with `Event::Agent`.
     Agent(AgentOrder),
+    /// Connect to a backend, beside its probes and with more patience, and answer with `Event::Measured`.
+    Measure(MeasureOrder),
     /// Order a certificate; answer with `Event::Issued` when it is durable, or with `Event::OrderFailed`.
     Order(Box<CertOrder>),
     /// Ask a CA when it wants a certificate renewed, and answer with `Event::RenewalInfo`.
@@ -36,55 +39,6 @@ pub enum Effect {
     Forget(RecordKey),
     /// Tell people: one log line.
     Note(Transition),
-}
-
-/// One probe to execute.
-#[derive(Debug, Clone)]
-pub struct ProbeOrder {
-    /// Given back in `Event::Probed`.
-    pub id: u64,
-    /// Whom.
-    pub backend: Arc<Backend>,
-    /// Where it is, with the backend's port; empty for a unix socket.
-    pub addresses: Arc<[SocketAddr]>,
-    /// The service's rule (what to ask). `relais_config::Action::Forward(..).health` of this service.
-    pub check: Arc<relais_config::Forward>,
-    /// Host to send when the rule names none.
-    pub host: Arc<str>,
-    /// Its site is in a drill: the probe must behave as if it were cut like this.
-    pub drill: Option<Shape>,
-    /// Deadline of the connect alone (without TLS): what runs out is `ConnectTimeout`, the sign of silence.
-    pub connect: Duration,
-    /// Deadline of the whole probe, at least `connect`: what runs out after the connect is `ResponseTimeout`.
-    pub timeout: Duration,
-}
-
-/// One name to look up.
-#[derive(Debug, Clone)]
-pub struct ResolveOrder {
-    /// Given back in `Event::Resolved`.
-    pub id: u64,
-    /// Whose.
-    pub slot: u32,
-    /// The name.
-    pub host: Arc<str>,
-    /// The port of the addresses.
-    pub port: u16,
-}
-
-/// One question to an agent.
-#[derive(Debug, Clone)]
-pub struct AgentOrder {
-    /// Given back in `Event::Agent`.
-    pub id: u64,
-    /// Beside whom.
-    pub backend: Arc<Backend>,
-    /// Where the agent is. Never empty.
-    pub addresses: Arc<[SocketAddr]>,
-    /// The service's rule (what to send): its `agent`.
-    pub check: Arc<relais_config::Forward>,
-    /// Deadline of the whole question.
-    pub timeout: Duration,
 }
 
 /// Something that survives a restart.

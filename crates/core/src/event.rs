@@ -135,6 +135,13 @@ pub enum Event {
         /// How long it took.
         took: Duration,
     },
+    /// The answer to `Effect::Measure`.
+    Measured {
+        /// Which backend.
+        slot: u32,
+        /// How long its connect took; `None`: there was no answer in time.
+        took: Option<Duration>,
+    },
     /// The WireGuard tunnels of this machine, all of them, as just read. Believed for a minute.
     Tunnels(Vec<Tunnel>),
 }

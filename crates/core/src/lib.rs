@@ -10,6 +10,7 @@ pub mod balancer;
 mod budget;
 pub mod certs;
 mod effect;
+mod errand;
 mod event;
 mod fault;
 mod fleet;
@@ -38,9 +39,9 @@ pub use agent::AgentSaid;
 pub use backend::{Backend, BackendId, InFlight, Overdue};
 pub use budget::Budget;
 pub use effect::{
-    AdminRecord, AgentOrder, BackendRecord, CertificateStep, Effect, ProbeOrder, Record, RecordKey, ResolveOrder,
-    Saved, Transition, TunnelStep,
+    AdminRecord, BackendRecord, CertificateStep, Effect, Record, RecordKey, Saved, Transition, TunnelStep,
 };
+pub use errand::{AgentOrder, MeasureOrder, ProbeOrder, ResolveOrder};
 pub use event::{Command, Event, Resolved, Target, Tunnel};
 pub use fault::Fault;
 pub use fleet::{DrillOrder, DrillRefused, Fleet};

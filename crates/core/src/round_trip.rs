@@ -39,6 +39,12 @@ impl RoundTrip {
         true
     }
 
+    /// Takes the measure of a path on which all others fail: what was known of it holds no longer.
+    pub(crate) fn begin_anew(&mut self, took: Duration) {
+        *self = Self::default();
+        self.observe(took, 1);
+    }
+
     /// `None`: nothing was measured.
     pub(crate) fn smoothed(self) -> Option<Duration> {
         self.smoothed

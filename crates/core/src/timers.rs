@@ -127,9 +127,10 @@ impl Timers {
 
     /// What may be repeated leaves a connection on which nobody acknowledges what was sent for so long: early enough to be
     /// answered elsewhere within the contract, late enough for a lost packet to be sent again (Linux: after 0.2 and 0.6 s).
+    /// On a path that is longer than that no acknowledgement comes sooner: see [`Timers::over`].
     #[must_use]
     pub fn unacknowledged(&self) -> Duration {
-        (self.failover_within * 7 / 10).max(LEAST_UNACKNOWLEDGED).min(self.failover_within)
+        (self.failover_within * 7 / 10).max(LEAST_UNACKNOWLEDGED).min(self.failover_within).max(self.stagger)
     }
 
     /// Longest time from a silent cut to `Down` by probes alone: see [`Pace::silence`].

@@ -182,7 +182,7 @@ impl Fleet {
             site.services.sort_unstable();
             site.services.dedup();
             if let Some(accusation) = &site.accusation {
-                self.agenda.set(Alarm::Acquit(index_u32(index)), accusation.last + site.contract);
+                self.agenda.set(Alarm::Acquit(index_u32(index)), accusation.last + site.doubts_for());
             }
         }
     }

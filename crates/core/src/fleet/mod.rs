@@ -168,6 +168,7 @@ impl Fleet {
             Event::Admin(command) => self.command(command, now),
             Event::Moved { slot, began, how } => self.moved(slot, began, how, now),
             Event::Connected { slot, took } => self.connected(slot, took),
+            Event::Measured { slot, took } => self.measured(slot, took, now),
             Event::Tunnels(tunnels) => self.tunnels(&tunnels, now),
             Event::Inventory(inventory) => self.certs.inventory(inventory, now),
             Event::Issued { id, held } => self.certs.issued(id, held, now),

@@ -197,7 +197,7 @@ impl Fleet {
             return None;
         }
         let service = &self.services[entry.service];
-        let path = self.sites[entry.site].round_trip.smoothed().unwrap_or_default();
+        let path = self.sites[entry.site].path.round_trip.smoothed().unwrap_or_default();
         let terms = Terms { rule, excused: service.timers.failover_within / 10 + path * 2 };
         // Nobody is compared with what others did before it came.
         SPANS.iter().map(|span| entry.recently.slices.min(*span)).find_map(|span| {

@@ -1,21 +1,100 @@
 //! Measured round trips: what a site's distance does to the timers of the services there, and when it breaks a contract.
 
+//!
+//! A path may become longer than any check waits: then nothing is heard from its site, as from one that is dead. So one of its
+//! backends gets, beside its checks, a connect with more patience. That is a measure and no evidence: who is far gets the time
+//! that its distance needs, and its checks then speak for it; who is dead answers no connect, however patient.
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Fleet;
-use crate::effect::Transition;
+use super::state::Entry;
+use crate::effect::{Effect, Transition};
+use crate::errand::MeasureOrder;
+use crate::health::{Admin, Health};
+use crate::round_trip::RoundTrip;
+use crate::time::Instant;
+
+/// A site from which nothing is heard gets a patient connect so often,
+const SEEK_EVERY: Duration = Duration::from_secs(3);
+/// and so long it waits.
+const SEEK_WITHIN: Duration = Duration::from_secs(2);
+
+/// What is known of the way to a site.
+#[derive(Debug, Default)]
+pub(super) struct Path {
+    pub(super) round_trip: RoundTrip,
+    /// When it was last asked, with patience, whether it is farther away than its checks wait.
+    sought: Instant,
+    /// What the first of two such connects said.
+    farther: Option<Duration>,
+}
 
 impl Fleet {
+    /// A backend that is down is probed, with so much time to connect: whether its site is farther away than that.
+    pub(super) fn seek(&mut self, slot: u32, connect: Duration, now: Instant) {
+        let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
+        let site = &mut self.sites[index];
+        if connect >= SEEK_WITHIN || now.since(site.path.sought) < SEEK_EVERY {
+            return;
+        }
+        (site.path.sought, site.path.farther) = (now, None);
+        if self.is_unheard(index) {
+            self.measure(slot);
+        }
+    }
+
+    fn measure(&mut self, slot: u32) {
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let port = self.services[entry.service].forward.as_ref().and_then(|forward| forward.health.port);
+        let Some(address) = entry.addresses.first().copied() else { return };
+        let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
+        self.changes.probes.push(Effect::Measure(MeasureOrder { slot, address, within: SEEK_WITHIN }));
+    }
+
+    /// A patient connect was answered, or was not. One alone may have waited for a path that has just come back: of two
+    /// the shorter counts.
+    pub(super) fn measured(&mut self, slot: u32, took: Option<Duration>, now: Instant) {
+        let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
+        let before = self.sites[index].path.farther.take();
+        let Some(took) = took.filter(|_| self.is_unheard(index)) else { return };
+        let site = &mut self.sites[index];
+        let Some(before) = before else {
+            (site.path.sought, site.path.farther) = (now, Some(took));
+            self.measure(slot);
+            return;
+        };
+        let took = took.min(before);
+        if site.path.round_trip.smoothed().is_some_and(|known| took <= known) {
+            return;
+        }
+        site.path.round_trip.begin_anew(took);
+        for service in site.services.clone() {
+            self.stretch(service);
+        }
+    }
+
+    /// Whether nothing is heard from anybody at a site, and not because of a drill.
+    fn is_unheard(&self, index: usize) -> bool {
+        let site = &self.sites[index];
+        let silent = |entry: &Entry| entry.health() == Health::Down && entry.counters.silent_probes > 0;
+        let asked = |entry: &&Entry| {
+            entry.admin != Admin::Disabled && self.services[entry.service].timers.checked && !entry.is_nowhere()
+        };
+        site.drill.is_none() && site.members.iter().filter_map(|slot| self.entries.get(slot)).filter(asked).all(silent)
+    }
+
     /// The connect of a probe was answered after `took`.
     pub(super) fn connected(&mut self, slot: u32, took: Duration) {
         let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
-        let known = self.sites[index].round_trip.smoothed();
+        let known = self.sites[index].path.round_trip.smoothed();
         if self.crowd.is_late() && known.is_some_and(|known| took > known) {
             // What is longer now is how late we look, not the path. What is shorter is never our doing.
             return;
         }
         let site = &mut self.sites[index];
-        if !site.round_trip.observe(took, site.members.len()) {
+        if !site.path.round_trip.observe(took, site.members.len()) {
             return;
         }
         for service in site.services.clone() {
@@ -29,7 +108,7 @@ impl Fleet {
         let Some(forward) = &service.forward else { return };
         let mut paths: Vec<(usize, Duration)> = Vec::new();
         for entry in service.members.iter().filter_map(|slot| self.entries.get(slot)) {
-            let round_trip = self.sites[entry.site].round_trip.settled();
+            let round_trip = self.sites[entry.site].path.round_trip.settled();
             if paths.iter().all(|(site, _)| *site != entry.site) {
                 paths.push((entry.site, round_trip));
             }
@@ -69,7 +148,7 @@ impl Fleet {
         }
         let solved = &service.solved;
         for site in sites.into_iter().map(|index| &self.sites[index]) {
-            if let Some(round_trip) = site.round_trip.smoothed() {
+            if let Some(round_trip) = site.path.round_trip.smoothed() {
                 said.push(solved.explain_path(forward, &site.name, round_trip));
             }
         }

@@ -9,7 +9,8 @@ use super::Fleet;
 use super::agenda::Alarm;
 use super::judging::Source;
 use super::state::{Entry, Outstanding, RECENT, ServiceState};
-use crate::effect::{Effect, ProbeOrder};
+use crate::effect::Effect;
+use crate::errand::ProbeOrder;
 use crate::fault::Fault;
 use crate::health::{Admin, Health};
 use crate::report::ProbeReport;
@@ -29,10 +30,6 @@ const CROWD: Duration = Duration::from_millis(5);
 /// waited for (unless the path is longer). The first one's return is to be seen in 300 ms, on a busy machine too.
 const ALL_DOWN_EVERY: Duration = Duration::from_millis(80);
 const ALL_DOWN_CONNECT: Duration = Duration::from_millis(100);
-/// But the path may have become longer meanwhile, and only a connect that succeeds tells: one of so many failed checks is
-/// followed by one that waits as long as ever, or so long for each address.
-const PATIENT_ONE_OF: u32 = 64;
-const PATIENT_CONNECT: Duration = Duration::from_secs(2);
 
 impl Fleet {
     /// Probes a backend now, unless a probe is under way.
@@ -45,6 +42,9 @@ impl Fleet {
         }
         let (connect, timeout, short) = self.deadlines(entry);
         let check = Arc::clone(forward);
+        if entry.health() == Health::Down {
+            self.seek(slot, connect, now);
+        }
         let id = self.next_probe;
         self.next_probe += 1;
         let Some(entry) = self.entries.get_mut(&slot) else { return };
@@ -210,19 +210,19 @@ impl Fleet {
         // A connect takes one round trip, a question at least another: where connects are not measured, what good probes
         // take at best bounds the network's part.
         let connect_only = health.is_some_and(|health| health.kind == CheckKind::Tcp);
-        let reach = match self.sites[entry.site].round_trip.smoothed() {
-            Some(round_trip) => Pace::least_wait(timers.failover_within, round_trip),
-            None if connect_only => entry.fastest * 3,
-            None => entry.fastest,
-        };
+        let path = self.sites[entry.site].path.round_trip.smoothed();
+        let path = path.map(|round_trip| Pace::least_wait(timers.failover_within, round_trip));
+        let reach = path.unwrap_or(if connect_only { entry.fastest * 3 } else { entry.fastest });
+        // Where the contract is shorter than an answer's way it cannot be kept: that is said, and no reason to hear nobody.
+        let longest = timers.failover_within.max(path.unwrap_or_default() * 2);
         let known = !entry.fastest.is_zero();
         let whole = if by_hand {
             timers.probe_timeout
         } else if !known || unproven(entry) || self.nobody_better(entry) {
             // Nothing is gained by haste: a slow answer is worth more than none.
-            timers.failover_within
+            longest
         } else {
-            timers.probe_timeout.max(entry.slowest * 2).max(reach).min(timers.failover_within)
+            timers.probe_timeout.max(entry.slowest * 2).max(reach).min(longest)
         };
         let usual = if entry.health() == Health::Down && urgent(service) {
             all_down_connect(entry, timers)
@@ -281,9 +281,6 @@ fn urgent(service: &ServiceState) -> bool {
 /// How long a connect to a backend is waited for while nobody is left. The addresses of a name share it.
 fn all_down_connect(entry: &Entry, timers: &Timers) -> Duration {
     let addresses = u32::try_from(entry.addresses.len().max(1)).unwrap_or(u32::MAX);
-    if entry.counters.bad > 0 && entry.counters.bad.is_multiple_of(PATIENT_ONE_OF) {
-        return PATIENT_CONNECT.saturating_mul(addresses).min(timers.probe_timeout.max(timers.connect));
-    }
     ALL_DOWN_CONNECT.saturating_mul(addresses).min(timers.probe_timeout)
 }
 

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use relais_config::Pace;
+
 use super::Fleet;
 use super::agenda::Alarm;
 use super::judging::remember;
@@ -64,7 +66,7 @@ impl Fleet {
         if site.health == Health::Down {
             return;
         }
-        if site.accusation.as_ref().is_some_and(|old| now.since(old.last) > site.contract) {
+        if site.accusation.as_ref().is_some_and(|old| now.since(old.last) > site.doubts_for()) {
             site.accusation = None;
         }
         if site.accusation.is_none() {
@@ -87,7 +89,7 @@ impl Fleet {
         let many = accusation.silence
             && accusation.accusers.len() + usize::from(old_tunnel) >= 2
             && accusation.signals + witness + 3 >= signs_needed(site.loss, SITE_SIGNALS);
-        self.agenda.set(Alarm::Acquit(index_u32(index)), now + site.contract);
+        self.agenda.set(Alarm::Acquit(index_u32(index)), now + site.doubts_for());
         if first_silence {
             self.ask(index, ASKED, now);
         }
@@ -288,6 +290,14 @@ impl Fleet {
             site.loss += (1.0 - site.loss) / 16.0;
         }
         site.loss -= site.loss / 64.0;
+    }
+}
+
+impl SiteState {
+    /// A sign of silence is remembered for so long: two of them must fall into it, also where each takes longer than a contract.
+    pub(super) fn doubts_for(&self) -> Duration {
+        let path = self.path.round_trip.smoothed().unwrap_or_default();
+        self.contract.max(Pace::least_wait(self.contract, path) * 2)
     }
 }
 

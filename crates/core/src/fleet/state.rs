@@ -10,6 +10,7 @@ use relais_config::{Address, BackendDecl, Forward, Service};
 use super::agents::AgentState;
 use super::failover::{Episode, Leaving};
 use super::outliers::Recently;
+use super::paths::Path;
 use super::stalls::Stall;
 use super::trials::{Trials, Wrong};
 use super::tunnels::TunnelState;
@@ -20,7 +21,6 @@ use crate::fault::Fault;
 use crate::health::{Admin, Health};
 use crate::history::Shape;
 use crate::report::ProbeReport;
-use crate::round_trip::RoundTrip;
 use crate::snapshot::{Pool, Shared, Trial};
 use crate::stats::ServiceStats;
 use crate::time::Instant;
@@ -303,7 +303,7 @@ pub(super) struct SiteState {
     pub(super) why: String,
     pub(super) accusation: Option<Accusation>,
     /// How far away it is.
-    pub(super) round_trip: RoundTrip,
+    pub(super) path: Path,
     /// When something there last answered.
     pub(super) lived: Option<Instant>,
     /// When the last of the probes that were answered there was sent.
@@ -335,7 +335,7 @@ impl SiteState {
             shown: None,
             why: String::new(),
             accusation: None,
-            round_trip: RoundTrip::default(),
+            path: Path::default(),
             lived: None,
             answered: None,
             looked: Instant::default(),

@@ -52,7 +52,11 @@ fn site_report(fleet: &Fleet, declared: &Site, state: &SiteState, now: Instant) 
         why: operator_words(word).unwrap_or_else(why),
         usable: members.iter().filter(|entry| entry.usable()).count(),
         total: members.len(),
-        round_trip_micros: state.round_trip.smoothed().map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        round_trip_micros: state
+            .path
+            .round_trip
+            .smoothed()
+            .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
         tunnel: state
             .tunnel
             .as_ref()

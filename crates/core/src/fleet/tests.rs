@@ -7,7 +7,8 @@ use std::time::Duration;
 use relais_config::{CheckKind, Config};
 
 use super::*;
-use crate::effect::{AdminRecord, BackendRecord, ProbeOrder, Record};
+use crate::effect::{AdminRecord, BackendRecord, Record};
+use crate::errand::ProbeOrder;
 use crate::event::Command;
 use crate::fault::Fault;
 use crate::health::{Admin, Health};
@@ -48,6 +49,12 @@ struct Rig {
     snapshot: Arc<Snapshot>,
     /// By address: what a probe there meets. Silence takes its whole deadline, the rest 5 ms.
     world: BTreeMap<String, Result<(), Fault>>,
+    /// By address: how far it is, where that is told.
+    far: BTreeMap<String, Duration>,
+    /// Patient connects so far.
+    measures: u64,
+    /// Connects under way, and what they will show.
+    connects: BTreeMap<(Instant, u64), Event>,
     /// Answers under way.
     answers: BTreeMap<(Instant, u64), Answer>,
     said: Vec<Effect>,
@@ -73,6 +80,9 @@ impl Rig {
             now,
             snapshot,
             world: BTreeMap::new(),
+            far: BTreeMap::new(),
+            measures: 0,
+            connects: BTreeMap::new(),
             answers: BTreeMap::new(),
             said: Vec::new(),
             probes: Vec::new(),
@@ -93,6 +103,7 @@ impl Rig {
                     self.snapshot = Arc::clone(snapshot);
                 }
                 Effect::Probe(order) => self.ask(order),
+                Effect::Measure(order) => self.measure(order),
                 Effect::Save(record @ Record::Backend(of)) => {
                     self.saved.insert(of.id.clone(), record.clone());
                 }
@@ -117,6 +128,16 @@ impl Rig {
             Err(Fault::ResponseTimeout) => order.timeout,
             _ => ms(5),
         };
+        let (result, took) = match self.far.get(address).copied().filter(|_| result.is_ok()) {
+            Some(away) if away > order.connect => (Err(Fault::ConnectTimeout), order.connect),
+            Some(away) => {
+                let connected = Event::Connected { slot: order.backend.slot, took: away };
+                self.connects.insert((self.now + away, order.id), connected);
+                let late = away * 2 > order.timeout;
+                if late { (Err(Fault::ResponseTimeout), order.timeout) } else { (Ok(()), away * 2) }
+            }
+            None => (result, took),
+        };
         self.answers.insert((self.now + took, order.id), (order.backend.slot, result, took));
     }
 
@@ -126,6 +147,13 @@ impl Rig {
         loop {
             let alarm = self.fleet.poll_timeout().filter(|at| *at <= end);
             let answer = self.answers.keys().next().copied().filter(|(at, _)| *at <= end);
+            let first = alarm.into_iter().chain(answer.map(|(at, _)| at)).min().unwrap_or(end);
+            if let Some(connect) = self.connects.first_entry().filter(|connect| connect.key().0 <= first) {
+                let ((at, _), connected) = connect.remove_entry();
+                self.now = at;
+                self.event(connected);
+                continue;
+            }
             match (alarm, answer) {
                 (Some(at), answer) if answer.is_none_or(|(then, _)| at <= then) => {
                     self.now = self.now.max(at);

@@ -240,8 +240,8 @@ impl Run {
                 Effect::Note(_) => {}
                 Effect::Resolve(order) => self.look_up(order),
                 Effect::Agent(order) => self.ask_agent(order),
-                // No certificates.
-                Effect::Order(_) | Effect::AskRenewalInfo(_) => {}
+                // No certificates, and nothing is far.
+                Effect::Measure(_) | Effect::Order(_) | Effect::AskRenewalInfo(_) => {}
             }
         }
     }
@@ -260,7 +260,11 @@ impl Run {
                 Effect::Save(_) => fold(b"save"),
                 Effect::Forget(_) => fold(b"forget"),
                 Effect::Note(note) => fold(format!("{note:?}").as_bytes()),
-                Effect::Resolve(_) | Effect::Agent(_) | Effect::Order(_) | Effect::AskRenewalInfo(_) => {}
+                Effect::Resolve(_)
+                | Effect::Agent(_)
+                | Effect::Measure(_)
+                | Effect::Order(_)
+                | Effect::AskRenewalInfo(_) => {}
             }
         }
     }

@@ -162,7 +162,11 @@ impl Oracle {
                     self.records.remove(key);
                 }
                 Effect::Note(note) => self.note(note, now, world),
-                Effect::Resolve(_) | Effect::Agent(_) | Effect::Order(_) | Effect::AskRenewalInfo(_) => {}
+                Effect::Resolve(_)
+                | Effect::Agent(_)
+                | Effect::Measure(_)
+                | Effect::Order(_)
+                | Effect::AskRenewalInfo(_) => {}
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Agents: the third voice. They take load away, never more than the operator gives, and are forgotten when silent.
 
 use super::*;
-use crate::effect::AgentOrder;
+use crate::errand::AgentOrder;
 
 /// Two tiers, two backends each, and an agent beside every backend.
 fn watched(edit: impl FnOnce(&mut relais_config::Forward)) -> Config {

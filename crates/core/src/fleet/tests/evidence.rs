@@ -422,7 +422,6 @@ fn the_first_return_of_a_dead_service_is_seen_within_300_ms() {
         (ms(60_000), Fault::Refused),
         (ms(60_000), Fault::ConnectTimeout),
     ] {
-        let mut late = 0;
         for offset in 0..20 {
             let mut rig = started(pair(|forward| forward.failover_within = contract));
             rig.run(contract);
@@ -432,30 +431,9 @@ fn the_first_return_of_a_dead_service_is_seen_within_300_ms() {
             rig.run(contract * 5 + ms(offset * 337));
             assert!(rig.snapshot.pools[0].members.iter().all(|m| m.health == Health::Down));
             rig.set(B1, Ok(()));
-            // One check of many waits longer, for the sake of a path that became longer: the kernel repeats its connect.
-            let patient =
-                rig.answers.values().any(|(slot, _, took)| *slot == rig.member(B1).backend.slot && *took > ms(200));
-            let limit = if patient { ms(2_300) } else { ms(300) };
-            let took = rig.until(limit, |rig| rig.health(B1) == Health::Up);
-            assert!(took < limit, "{took:?}");
-            late += usize::from(patient);
+            let took = rig.until(ms(300), |rig| rig.health(B1) == Health::Up);
+            assert!(took < ms(300), "{took:?}");
         }
-        assert!(late <= 7, "{contract:?}: {late} of 20");
-    }
-}
-
-/// The path is another than before the outage, and longer: fibre before, a satellite now.
-#[test]
-fn a_dead_service_whose_path_became_longer_is_found() {
-    for (contract, reached) in [(ms(1_000), ms(400)), (ms(10_000), ms(1_500)), (ms(60_000), ms(1_500))] {
-        let mut rig = started(pair(|forward| forward.failover_within = contract));
-        rig.run(contract);
-        [A1, B1].iter().for_each(|address| rig.set(address, Err(Fault::ConnectTimeout)));
-        rig.run(contract * 5);
-        assert!(rig.snapshot.pools[0].members.iter().all(|m| m.health == Health::Down));
-        rig.probes.clear();
-        // A connect that is waited for so long would succeed.
-        rig.until(ms(16_000), |rig| rig.probes.iter().any(|(_, order)| order.connect > reached));
     }
 }
 

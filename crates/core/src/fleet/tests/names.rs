@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use relais_config::Address;
 
 use super::*;
-use crate::effect::ResolveOrder;
+use crate::errand::ResolveOrder;
 use crate::event::Resolved;
 
 const NAME: &str = "app.internal:80";

@@ -1,8 +1,27 @@
 //! Measured round trips and what follows from them.
 
 use super::*;
+use crate::errand::MeasureOrder;
 
 impl Rig {
+    /// From now on a site's backends are so far away: `Duration::MAX` is dead.
+    fn away(&mut self, addresses: &[&str], away: Duration) {
+        addresses.iter().for_each(|address| {
+            self.far.insert((*address).to_owned(), away);
+        });
+    }
+
+    /// Answers a patient connect as the kernel does.
+    pub(super) fn measure(&mut self, order: &MeasureOrder) {
+        let address = order.address.to_string();
+        let dead = self.world.get(&address).is_some_and(|result| result.is_err_and(Fault::is_silence));
+        let away = self.far.get(&address).copied().unwrap_or(ms(5));
+        let took = Some(away).filter(|away| !dead && *away <= order.within);
+        self.measures += 1;
+        let at = self.now + took.unwrap_or(order.within);
+        self.connects.insert((at, u64::MAX - self.measures), Event::Measured { slot: order.slot, took });
+    }
+
     fn connects_take(&mut self, address: &str, took: Duration) {
         let slot = self.member(address).backend.slot;
         for _ in 0..50 {
@@ -84,4 +103,98 @@ fn timers_are_explained_with_the_distances() {
     assert_eq!(said.len(), before.len() + 1);
     assert!(said.last().unwrap().starts_with("site a is 4 ms away (measured)"), "{said:?}");
     assert_eq!(rig.fleet.explain("nonsense"), None);
+}
+
+/// Two sites of two, tier by tier, with this contract.
+fn near_and_far(contract: Duration) -> Config {
+    let backends = vec![backend("a", A1, 1), backend("a", A2, 1), backend("b", B1, 2), backend("b", B2, 2)];
+    config(vec![service("api", backends, |forward| forward.failover_within = contract)])
+}
+
+const FAR: [(u64, u64); 6] = [(300, 160), (300, 200), (300, 400), (1_000, 600), (1_000, 1_200), (10_000, 1_900)];
+
+#[test]
+fn a_site_farther_away_than_its_contract_allows_is_found_at_a_start() {
+    for (contract, away) in FAR.map(|(contract, away)| (ms(contract), ms(away))) {
+        let mut rig = Rig::new(near_and_far(contract));
+        rig.away(&[B1, B2], away);
+        rig.until(ms(16_000).max(contract * 5), |rig| [B1, B2].iter().all(|one| rig.health(one) == Health::Up));
+        let up = rig.now;
+        rig.run(ms(120_000));
+        let notes = rig.notes().into_iter().filter(|note| matches!(note, Transition::Health { to: Health::Down, .. }));
+        assert!(notes.count() <= 2, "it stays up since {up:?}: {:#?}", rig.notes());
+        let trouble = rig.fleet.report(rig.now).services[0].trouble.clone();
+        assert!(trouble[0].contains("is more than failover_within = "), "{trouble:?}");
+        assert!(trouble[0].contains("; write failover_within = \""), "{trouble:?}");
+    }
+}
+
+#[test]
+fn a_path_that_became_longer_than_any_check_waits_is_found() {
+    for (contract, away) in FAR.map(|(contract, away)| (ms(contract), ms(away))) {
+        for others in [Ok(()), Err(Fault::Refused), Err(Fault::ConnectTimeout)] {
+            let mut rig = Rig::new(near_and_far(contract));
+            rig.away(&[A1, A2, B1, B2], Duration::from_micros(554));
+            rig.run(ms(2_000).max(contract * 2));
+            [A1, A2].iter().for_each(|one| rig.set(one, others));
+            rig.away(&[B1, B2], away);
+            rig.run(contract * 2);
+            rig.until(ms(16_000), |rig| [B1, B2].iter().all(|one| rig.health(one) == Health::Up));
+            assert_eq!(rig.fleet.report(rig.now).services[0].trouble.len(), 1, "{contract:?} {away:?}");
+        }
+    }
+}
+
+/// A patient connect is a measure: a dead site gets one now and then, and nothing comes of it.
+#[test]
+fn a_dead_site_stays_dead_and_as_far_as_it_was() {
+    let mut rig = started(two_sites());
+    rig.connects_take(B1, ms(4));
+    [B1, B2].iter().for_each(|one| rig.set(one, Err(Fault::ConnectTimeout)));
+    rig.run(ms(60_000));
+    assert!([B1, B2].iter().all(|one| rig.health(one) == Health::Down));
+    assert!((15..=21).contains(&rig.measures), "{}", rig.measures);
+    assert_eq!(rig.fleet.report(rig.now).sites[1].round_trip_micros, Some(4_000));
+}
+
+/// What waited for a path that has just come back is no distance: the packet was sent again, or lay in a queue.
+#[test]
+fn a_connect_that_outlived_an_outage_is_no_distance() {
+    let mut rig = started(two_sites());
+    rig.connects_take(B1, ms(4));
+    [B1, B2].iter().for_each(|one| rig.set(one, Err(Fault::ConnectTimeout)));
+    rig.run(ms(10_000));
+    let slot = rig.member(B1).backend.slot;
+    rig.event(Event::Measured { slot, took: Some(ms(900)) });
+    rig.event(Event::Measured { slot, took: Some(ms(3)) });
+    assert_eq!(rig.fleet.report(rig.now).sites[1].round_trip_micros, Some(4_000));
+    rig.event(Event::Measured { slot, took: Some(ms(900)) });
+    [B1, B2].iter().for_each(|one| rig.set(one, Ok(())));
+    rig.until(ms(1_000), |rig| rig.health(B1) == Health::Up);
+    rig.event(Event::Measured { slot, took: Some(ms(900)) });
+    assert_eq!(rig.fleet.report(rig.now).sites[1].round_trip_micros, Some(4_000), "its checks know better");
+}
+
+#[test]
+fn a_site_in_a_drill_is_not_sought() {
+    let mut rig = started(two_sites());
+    let order = crate::DrillOrder { site: "b".into(), shape: Shape::Silent, lasts: ms(20_000), force: false };
+    rig.fleet.begin_drill(&order, rig.now).unwrap();
+    rig.take();
+    rig.run(ms(4_500));
+    assert_eq!((rig.health(B1), rig.measures), (Health::Down, 0));
+}
+
+/// A site that is far beyond its contract and then cut is down for that, and as a whole.
+#[test]
+fn a_far_site_that_is_cut_is_left_as_a_whole() {
+    let mut rig = Rig::new(near_and_far(ms(300)));
+    rig.away(&[B1, B2], ms(200));
+    rig.run(ms(20_000));
+    assert_eq!(rig.health(B1), Health::Up);
+    rig.said.clear();
+    [B1, B2].iter().for_each(|one| rig.set(one, Err(Fault::ConnectTimeout)));
+    rig.until(ms(6_000), |rig| [B1, B2].iter().all(|one| rig.health(one) == Health::Down));
+    let why = |note: &Transition| matches!(note, Transition::Site { to: Health::Down, why, .. } if why.starts_with("nothing"));
+    assert!(rig.notes().iter().any(why), "{:#?}", rig.notes());
 }
