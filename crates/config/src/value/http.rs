@@ -22,7 +22,8 @@ pub(crate) fn token(text: &str) -> Result<String, Fault> {
     if !text.is_empty() && text.chars().all(good) {
         return Ok(text.to_owned());
     }
-    Err(Fault::new(format!("`{}` is not one plain word", text.escape_debug())).label("letters, digits and `-` only"))
+    Err(Fault::new(format!("`{}` is not one plain word", text.escape_debug()))
+        .label("letters, digits, `-` and `_` only"))
 }
 
 /// Reads a header name; lower case.
