@@ -2,7 +2,7 @@
 
 use crate::support::edge::{Setup, request_id};
 use crate::support::h2::{Backend, Client};
-use crate::support::raw::Raw;
+use crate::support::raw::{Plain, Raw};
 use crate::support::wire::{Answer, Head, get, ok};
 
 /// One request through an edge: what the backend saw and what the client got.
@@ -87,6 +87,30 @@ fn what_a_trusted_proxy_says_is_kept_and_added_to() {
     assert!(forwarded.starts_with("for=6.6.6.6, for=127.0.0.1;"), "{forwarded}");
     assert_eq!(request.get("x-request-id"), Some("chosen-by-client"));
     assert_eq!(answer.get("x-request-id"), Some("chosen-by-client"));
+}
+
+#[test]
+fn a_later_attempt_says_what_the_first_one_said() {
+    for setup in [as_it_is, trusting] {
+        let busy = || Plain::new(|_| b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy".to_vec());
+        let backends = [busy(), busy(), busy()];
+        let [one, two, three] = &backends;
+        let edge = setup(Setup::to(&[one, two, three])).with("retry = { attempts = 3, budget_floor = 1000 }").start();
+        let request = LYING.replace("\r\n\r\n", "\r\nVia: 1.0 a\r\nX-Own: 1\r\nVia: 1.1 b\r\nX-Own: 2\r\n\r\n");
+        assert_eq!(edge.connect().ask(&request).status(), 503);
+        let heads = backends.iter().flat_map(|backend| backend.seen());
+        let said: Vec<Vec<String>> = heads
+            .map(|seen| {
+                assert_eq!(seen.head.all("via").join(", "), "1.0 a, 1.1 b, 1.1 relais", "{}", seen.head.raw);
+                assert_eq!(seen.head.all("x-own"), ["1", "2"], "{}", seen.head.raw);
+                let mut lines: Vec<String> = seen.head.raw.lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            })
+            .collect();
+        assert_eq!(said.len(), 3);
+        assert!(said.iter().all(|lines| *lines == said[0]), "{said:#?}");
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub(crate) struct Ticket {
     /// Why a failed request was not tried elsewhere.
     pub(crate) not_replayed: Option<&'static str>,
     /// The answer is an upgrade: what carries its bytes once the head is out.
-    pub(crate) tunnel: Option<Tunnel>,
+    pub(crate) tunnel: Option<Box<Tunnel>>,
     complete: bool,
 }
 

@@ -45,9 +45,6 @@ pub(crate) async fn run(
     let relais_core::config::Action::Forward(forward) = &pool.service.action else {
         return Err(Failure::NoRoute);
     };
-    if let Some(name) = exchange.ready.request_id.clone() {
-        exchange.head.headers.insert(name, ticket.request_id.clone());
-    }
     pool.shared.budget.earn(forward.retry.budget_percent);
     let result = match exchange.deadline {
         None => attempts(&mut exchange, forward, ticket).await,
@@ -100,7 +97,7 @@ async fn attempts(
     let mut fresh = false;
     let mut left = forward.retry.attempts.max(1);
     while left > 0 {
-        let connected = match obtain::obtain(exchange, forward, fresh, ticket).await {
+        let Connected { member, reused, link } = match obtain::obtain(exchange, forward, fresh, ticket).await {
             Ok(connected) => connected,
             // What the last attempt met says more than "nobody left".
             Err(Failure::NoBackend(_)) if exchange.tried.len() > exchange.second_chance.bygone() => {
@@ -108,7 +105,6 @@ async fn attempts(
             }
             Err(other) => return Err(other),
         };
-        let Connected { member, reused, link } = connected;
         let slot = member.backend.slot;
         if exchange.second_chance.bygone() > 0 {
             // What it may break it has broken once: whoever has it now is the last one.
@@ -148,7 +144,7 @@ async fn one(
     exchange: &mut Exchange,
     forward: &Forward,
     member: &Member,
-    link: Link,
+    link: Box<Link>,
     reused: bool,
     ticket: &mut Box<Ticket>,
 ) -> Next {

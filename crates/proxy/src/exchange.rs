@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{self, HeaderMap};
-use http::{Method, Request, Uri, Version, request};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Uri, Version};
 use http_body::Body;
 use ipnet::IpNet;
 use relais_core::config::{Balance, Edge, Forward, HashKey, Service};
@@ -13,6 +13,7 @@ use relais_core::{Ask, Member, Pool, Snapshot};
 use crate::answer::Failure;
 use crate::body::ClientBody;
 use crate::connection::Client;
+use crate::fields::Fields;
 use crate::headers::{self, Hop, Present};
 use crate::kept::Allowance;
 use crate::ready::{Asked, Ready};
@@ -29,7 +30,15 @@ pub(crate) struct Admitted<'a> {
     pub(crate) host: &'a Arc<Asked>,
     /// Its peer is one of `trusted_proxies`.
     pub(crate) trusted: bool,
+    /// What `X-Request-Id` says, where it is sent.
+    pub(crate) id: &'a HeaderValue,
     pub(crate) now: Instant,
+}
+
+/// What is asked for.
+pub(crate) struct Asks {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
 }
 
 /// Whether a request may go once more to those that had it. Only once: it may be what takes them down.
@@ -56,8 +65,12 @@ pub(crate) struct Exchange {
     pub(crate) service: Arc<Service>,
     /// Who serves it, in the newest picture: see `refresh`.
     pub(crate) pool: Arc<Pool>,
-    /// The head as it goes to a backend, but for what depends on the backend.
-    pub(crate) head: request::Parts,
+    pub(crate) head: Asks,
+    /// The fields as they go to a backend, but for what `introduce` and the backend add.
+    pub(crate) fields: Fields,
+    /// What came among them.
+    present: Present,
+    trusted: bool,
     pub(crate) hop: Hop,
     pub(crate) body: Option<Arc<ClientBody>>,
     /// The client waits for 100 (Continue) before it sends its body.
@@ -79,7 +92,8 @@ pub(crate) struct Exchange {
     /// It asks for a stream: an upgrade, or events.
     pub(crate) stream: bool,
     key: Option<u64>,
-    sticky: Option<u64>,
+    /// The backend that its sticky cookie names.
+    pub(crate) sticky: Option<u64>,
     /// Slots this request was sent to.
     pub(crate) tried: Vec<u32>,
     pub(crate) second_chance: SecondChance,
@@ -99,7 +113,7 @@ impl Exchange {
         pool: &Arc<Pool>,
         forward: &Forward,
         mut request: Request<RequestBody>,
-        Admitted { ready, host, trusted, now }: Admitted<'_>,
+        Admitted { ready, host, trusted, id, now }: Admitted<'_>,
     ) -> Result<Box<Self>, Failure> {
         let edge = &snapshot.config.edge;
         let version = request.version();
@@ -113,9 +127,8 @@ impl Exchange {
         let reply = request.body().reply().cloned();
         let upgrade = Upgrade::of(&mut request, &mut hop, || client.worker.nonce());
         let (mut head, incoming) = request.into_parts();
-        head.extensions.clear();
         let stream = upgrade.is_some() || (present.accepts_events && head.method == Method::GET);
-        let idempotent = is_idempotent(&head, present);
+        let idempotent = is_idempotent(&head.method, &head.headers, present);
         let limit = pool.service.max_body.unwrap_or(u64::MAX);
         if incoming.size_hint().lower() > limit {
             return Err(Failure::BodyTooLarge);
@@ -129,11 +142,9 @@ impl Exchange {
         if present.cookie {
             headers::join_cookies(&mut head.headers);
         }
-        introduce(client, pool, host, present, trusted, &mut head.headers);
-        if let Some(via) = ready.via(version) {
-            head.headers.append(header::VIA, via.clone());
+        if let Some(name) = &ready.request_id {
+            head.headers.insert(name.clone(), id.clone());
         }
-        name_host(&mut head, version, host);
         // The room first: else it would be put together on the stack and copied.
         let (prepared, room) = (client.worker.prepared(pool), Box::new_uninit());
         let exchange = Self {
@@ -141,7 +152,10 @@ impl Exchange {
             service: Arc::clone(&pool.service),
             pool: Arc::clone(pool),
             expects_continue: expects_continue && body.is_some(),
-            head,
+            head: Asks { method: head.method, uri: head.uri },
+            fields: Fields::new(head.headers),
+            present,
+            trusted,
             hop,
             body,
             version,
@@ -168,6 +182,28 @@ impl Exchange {
     /// The request may go out again although it may have been received, and its body is still whole.
     pub(crate) fn replayable(&self) -> bool {
         self.idempotent && self.body.as_ref().is_none_or(|body| body.replayable())
+    }
+
+    /// Tells the backend who the client is and what was asked for. A service that asks for certificates believes its own handshake
+    /// only; another one, what trusted peers say.
+    pub(crate) fn introduce(&self, fields: &mut HeaderMap) {
+        let (client, present, trusted) = (&*self.client, self.present, self.trusted);
+        let identity = client.tls.as_ref().and_then(|tls| tls.identity.as_ref());
+        let asks = self.service.client_tls.certificate.is_some();
+        if asks || (present.identity && !trusted) {
+            identity::set(fields, identity.filter(|_| asks));
+        }
+        if present.underscored && (asks || !trusted) {
+            headers::remove_twins(fields);
+        }
+        forwarded::set(fields, &client.peer, &self.host, present.forwarded, trusted);
+        if let Some(via) = self.ready.via(self.version) {
+            fields.append(header::VIA, via.clone());
+        }
+        let has_host = self.version == Version::HTTP_11 && self.head.uri.authority().is_none();
+        if !has_host && let Some(field) = &self.host.field {
+            fields.insert(header::HOST, field.clone());
+        }
     }
 
     /// What `Pool::pick` is asked, with `also` as further slots not to take.
@@ -290,41 +326,17 @@ fn allowance(client: &Client, edge: &Edge, forward: &Forward, idempotent: bool) 
     }
 }
 
-/// Tells the backend who the client is. A service that asks for certificates believes its own handshake only; another one,
-/// what trusted peers say.
-fn introduce(client: &Client, pool: &Pool, host: &Asked, present: Present, trusted: bool, fields: &mut HeaderMap) {
-    let identity = client.tls.as_ref().and_then(|tls| tls.identity.as_ref());
-    let asks = pool.service.client_tls.certificate.is_some();
-    if asks || (present.identity && !trusted) {
-        identity::set(fields, identity.filter(|_| asks));
-    }
-    if present.underscored && (asks || !trusted) {
-        headers::remove_twins(fields);
-    }
-    forwarded::set(fields, &client.peer, host, present.forwarded, trusted);
-}
-
-/// Puts a `Host` where each attempt's copy has its own: to put one more field into a copy moves all of them.
-fn name_host(head: &mut request::Parts, version: Version, host: &Asked) {
-    let has_it = version == Version::HTTP_11 && head.uri.authority().is_none();
-    if !has_it && let Some(field) = &host.field {
-        head.headers.insert(header::HOST, field.clone());
-    }
-}
-
 /// The path that routes are looked up by: `*` of an OPTIONS request counts as the root.
 pub(crate) fn routed_path(uri: &Uri) -> &str {
     if uri.path().starts_with('/') { uri.path() } else { "/" }
 }
 
 /// RFC 9110 9.2.2, or an `Idempotency-Key`.
-fn is_idempotent(head: &request::Parts, present: Present) -> bool {
+fn is_idempotent(method: &Method, fields: &HeaderMap, present: Present) -> bool {
     // `Connection` may have named it: then it is not sent on, and protects nothing.
-    let keyed = present.idempotency_key && head.headers.contains_key("idempotency-key");
-    let by_method = matches!(
-        head.method,
-        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
-    );
+    let keyed = present.idempotency_key && fields.contains_key("idempotency-key");
+    let by_method =
+        matches!(*method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE);
     by_method || keyed
 }
 

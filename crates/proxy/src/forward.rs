@@ -76,23 +76,24 @@ impl Answer {
 }
 
 /// Sends the request at `now` and waits for the response head.
-pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member, link: Link, now: Instant) -> Outcome {
-    let Link { slot, sender, before, beside } = link;
+pub(crate) async fn send(
+    exchange: &Exchange,
+    forward: &Forward,
+    member: &Member,
+    link: Box<Link>,
+    now: Instant,
+) -> Outcome {
+    let h2 = link.sender.is_h2();
+    let Link { slot, sender, before, beside } = *link;
     let inflight = member.backend.enter().as_stream(exchange.stream);
-    let h2 = sender.is_h2();
     let mut gate: Option<Gate> = None;
-    let mut body = exchange.body.as_ref().map_or_else(SendBody::empty, |body| body.begin());
-    if exchange.expects_continue {
-        let (open, wait) = oneshot::channel();
-        gate = Some(Arc::new(Mutex::new(Some(open))));
-        body = body.gated(wait);
-    }
-    let mut request = Request::new(body);
-    if let Err(error) = fill(&mut request, exchange, forward, member, h2) {
-        tracing::warn!(backend = %member.backend.id, %error, "this request cannot be put to this backend");
-        return Outcome::Failed(Fault::Malformed);
-    }
-    let hear = Hear::of(exchange, gate.as_ref());
+    let request = match made(exchange, forward, member, h2, &mut gate) {
+        Ok(request) => request,
+        Err(error) => {
+            tracing::warn!(backend = %member.backend.id, %error, "this request cannot be put to this backend");
+            return Outcome::Failed(Fault::Malformed);
+        }
+    };
     let mut wait = Wait::new(exchange, forward, &member.backend, &slot, before, gate.as_ref(), now);
     if beside {
         wait.as_second();
@@ -102,7 +103,6 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member
         let mut given_up = pin!(wait.given_up());
         match sender {
             Sender::H1(mut send) => {
-                sender::listen(&mut request, hear);
                 let mut sending = pin!(send.try_send_request(request));
                 tokio::select! {
                     biased;
@@ -115,7 +115,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member
             }
             // In a box: every request would carry room for it, whatever its backend speaks.
             Sender::H2(shared) => {
-                let mut sending = Box::pin(shared.send(request, hear));
+                let mut sending = Box::pin(shared.send(request, Hear::of(exchange, gate.as_ref())));
                 tokio::select! {
                     biased;
                     sent = &mut sending => sent.map(|(response, used)| (response, Held::H2(used))),
@@ -130,6 +130,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member
         }
         Ok((response, held)) => {
             let room = Box::new_uninit();
+            let before = wait.before;
             let gate = gate.as_ref().and_then(|gate| gate.lock().take());
             Outcome::Answer(Box::write(room, Answer { response, held, slot, before, gate, inflight }))
         }
@@ -137,7 +138,7 @@ pub(crate) async fn send(exchange: &Exchange, forward: &Forward, member: &Member
         Err(SendFailure::Client(fault)) => Outcome::Client(fault),
         Err(SendFailure::Sent(fault)) => match exchange.body.as_ref().and_then(|body| body.fault()) {
             Some(client) => Outcome::Client(client),
-            None if slot.verdicts().deaths != before.deaths => Outcome::Rescued(fault),
+            None if slot.verdicts().deaths != wait.before.deaths => Outcome::Rescued(fault),
             None => Outcome::Failed(fault),
         },
     }
@@ -149,6 +150,29 @@ fn agreed(exchange: &Exchange, response: &Response<BackendBody>) -> bool {
     headers::is_offered(offer, response.headers()) && upgrade.is_answered_by(response.headers())
 }
 
+/// The request, with its body behind a gate where the client waits for one. Apart from what waits for the answer, which would
+/// carry room for it.
+fn made(
+    exchange: &Exchange,
+    forward: &Forward,
+    member: &Member,
+    h2: bool,
+    gate: &mut Option<Gate>,
+) -> Result<Request<SendBody>, http::Error> {
+    let mut body = exchange.body.as_ref().map_or_else(SendBody::empty, |body| body.begin());
+    if exchange.expects_continue {
+        let (open, wait) = oneshot::channel();
+        *gate = Some(Arc::new(Mutex::new(Some(open))));
+        body = body.gated(wait);
+    }
+    let mut request = Request::new(body);
+    fill(&mut request, exchange, forward, member, h2)?;
+    if !h2 {
+        sender::listen(&mut request, Hear::of(exchange, gate.as_ref()));
+    }
+    Ok(request)
+}
+
 /// The request as this backend wants it: target form, `Host` or `:authority`, connection fields.
 fn fill(
     request: &mut Request<SendBody>,
@@ -158,7 +182,8 @@ fn fill(
     h2: bool,
 ) -> Result<(), http::Error> {
     *request.method_mut() = exchange.head.method.clone();
-    let mut fields = exchange.head.headers.clone();
+    let mut fields = exchange.fields.take();
+    exchange.introduce(&mut fields);
     let host: &str = match &forward.host {
         HostHeader::Keep => &exchange.host.original,
         HostHeader::Backend => &member.backend.id.address,
@@ -235,7 +260,7 @@ pub(crate) fn pass_on(
             contract: exchange.pool.timers.failover_within,
             websocket,
         };
-        ticket.tunnel = Some(Tunnel { client, backend, terms });
+        ticket.tunnel = Some(Box::new(Tunnel { client, backend, terms }));
         return Box::write(room, Response::from_parts(head, body));
     }
     let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
@@ -312,18 +337,16 @@ fn dress(exchange: &Exchange, forward: &Forward, member: &Member, fields: &mut H
         fields.append(header::VIA, via.clone());
     }
     exchange.prepared.response.apply(fields);
-    if let Some(rule) = &forward.sticky {
-        let known = sticky::read(&exchange.head.headers, rule, &worker.shared.sticky_key, &exchange.service.name);
-        if known != Some(member.backend.hash)
-            && let Some(cookie) = sticky::write(
-                rule,
-                &worker.shared.sticky_key,
-                &exchange.service.name,
-                member.backend.hash,
-                exchange.client.tls.is_some(),
-            )
-        {
-            fields.append(HeaderName::from_static("set-cookie"), cookie);
-        }
+    if let Some(rule) = &forward.sticky
+        && exchange.sticky != Some(member.backend.hash)
+        && let Some(cookie) = sticky::write(
+            rule,
+            &worker.shared.sticky_key,
+            &exchange.service.name,
+            member.backend.hash,
+            exchange.client.tls.is_some(),
+        )
+    {
+        fields.append(HeaderName::from_static("set-cookie"), cookie);
     }
 }

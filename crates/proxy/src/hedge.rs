@@ -115,7 +115,7 @@ pub(crate) async fn send(
     exchange: &Exchange,
     forward: &Forward,
     member: &Member,
-    link: Link,
+    link: Box<Link>,
     reused: bool,
     ticket: &mut Ticket,
 ) -> Sent {
@@ -129,7 +129,9 @@ pub(crate) async fn send(
         // In a box: few services ask for it, and all would carry the room for it.
         return Box::pin(hedged(exchange, forward, (member, link, reused), after, ticket)).await;
     }
-    let outcome = forward::send(exchange, forward, member, link, started).await;
+    // In a box of its own, made there: with all that is around it, it would be of a size that the allocator is slow with.
+    let room = Box::new_uninit();
+    let outcome = Box::into_pin(Box::write(room, forward::send(exchange, forward, member, link, started))).await;
     Sent { other: None, reused, outcome, started }
 }
 
@@ -137,7 +139,7 @@ pub(crate) async fn send(
 async fn hedged(
     exchange: &Exchange,
     forward: &Forward,
-    (member, link, reused): (&Member, Link, bool),
+    (member, link, reused): (&Member, Box<Link>, bool),
     after: Duration,
     ticket: &mut Ticket,
 ) -> Sent {
@@ -208,7 +210,7 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Sent 
             }
         }
     };
-    let link = Link { slot, sender, before, beside: true };
+    let link = Box::new(Link { slot, sender, before, beside: true });
     let outcome = forward::send(exchange, forward, &member, link, started).await;
     // Beside another attempt it is not worth a repetition: what it met is not told apart.
     Sent { other: Some(Box::new(member)), reused: false, outcome, started }

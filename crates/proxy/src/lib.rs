@@ -20,6 +20,7 @@ mod cut;
 mod cut_off;
 mod date;
 mod exchange;
+mod fields;
 mod forward;
 mod forwarded;
 mod from_backend;

@@ -24,7 +24,8 @@ const MOST: usize = 3;
 pub(crate) struct Connected {
     pub(crate) member: Member,
     pub(crate) reused: bool,
-    pub(crate) link: Link,
+    /// In a box, as it goes through many hands.
+    pub(crate) link: Box<Link>,
 }
 
 /// A connection that takes one request.
@@ -93,7 +94,8 @@ pub(crate) async fn connect(
                 overtaken(exchange, &runners.list, runner.since);
                 let Runner { member, slot, before, since, .. } = runner;
                 runners.ticket.connected(&member, since);
-                return Ok(Connected { member, reused: false, link: Link { slot, sender, before, beside: false } });
+                let link = Box::new(Link { slot, sender, before, beside: false });
+                return Ok(Connected { member, reused: false, link });
             }
             Ok((runner, Err(fault))) => {
                 runners.ticket.attempted(&runner.member, fault.as_str(), runner.since);
@@ -139,7 +141,7 @@ pub(crate) fn kept(
     forward: &Forward,
     member: &Member,
     reuse: Reuse,
-) -> Result<Link, (Arc<Slot>, Verdicts)> {
+) -> Result<Box<Link>, (Arc<Slot>, Verdicts)> {
     let slot = exchange.client.worker.connections.slot(&member.backend);
     let before = slot.verdicts();
     let kept = if reuse.h2 { slot.take_shared() } else { None };
@@ -147,7 +149,7 @@ pub(crate) fn kept(
     let kept = kept.filter(|_| exchange.upgrade.is_none());
     let kept = kept.or_else(|| if reuse.h1 { slot.take_idle(forward.keep_idle_for, exchange.now) } else { None });
     match kept {
-        Some(sender) => Ok(Link { slot, sender, before, beside: false }),
+        Some(sender) => Ok(Box::new(Link { slot, sender, before, beside: false })),
         None => Err((slot, before)),
     }
 }

@@ -37,8 +37,9 @@ pub(crate) struct Streamed {
 impl RequestBody {
     /// The body on a stream, whose client is told by `reply` when it is wanted.
     pub(crate) fn on_stream(receive: RecvStream, fields: &HeaderMap, reply: &Arc<Reply>) -> Self {
-        let expects_continue = !receive.is_end_stream() && headers::has_token(fields, &header::EXPECT, "100-continue");
-        Self::H2(Streamed { body: StreamBody::new(receive, fields), expects_continue, reply: Arc::clone(reply) })
+        let body = StreamBody::new(receive, fields);
+        let expects_continue = !body.is_end_stream() && headers::has_token(fields, &header::EXPECT, "100-continue");
+        Self::H2(Streamed { body, expects_continue, reply: Arc::clone(reply) })
     }
 
     /// Where an HTTP/2 client gets interim answers.

@@ -135,7 +135,7 @@ pub(crate) async fn resume(
     cut: Cut,
 ) -> (Box<Ticket>, Found) {
     exchange.now = Instant::now();
-    plan.ask(&mut exchange.head.headers);
+    exchange.fields.change(|fields| plan.ask(fields));
     let pool = std::sync::Arc::clone(&exchange.pool);
     let service = std::sync::Arc::clone(&exchange.service);
     let Action::Forward(forward) = &service.action else { return (ticket, Err((exchange, plan))) };

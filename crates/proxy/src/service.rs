@@ -167,7 +167,7 @@ fn respond(
         Action::Redirect(redirect) => Ok(Reply::Ours(edited(client, pool, redirected(redirect, request.uri())))),
         Action::Respond(own) => Ok(Reply::Ours(edited(client, pool, answer::static_answer(own)))),
         Action::Forward(forward) => {
-            let admitted = Admitted { ready, host: &host, trusted, now: ticket.started };
+            let admitted = Admitted { ready, host: &host, trusted, id: &ticket.request_id, now: ticket.started };
             Exchange::new(client, snapshot, pool, forward, request, admitted).map(Reply::Asked)
         }
     }

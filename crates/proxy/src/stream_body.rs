@@ -20,13 +20,16 @@ pub(crate) struct StreamBody {
     left: Option<u64>,
     /// Nothing but trailers can come.
     data_ended: bool,
+    /// Nothing ever came.
+    empty: bool,
 }
 
 impl StreamBody {
     /// `fields`: the head it belongs to.
     pub(crate) fn new(receive: RecvStream, fields: &HeaderMap) -> Self {
-        let left = if receive.is_end_stream() { Some(0) } else { stated_length(fields) };
-        Self { receive, left, data_ended: false }
+        let empty = receive.is_end_stream();
+        let left = if empty { Some(0) } else { stated_length(fields) };
+        Self { receive, left, data_ended: false, empty }
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
@@ -57,7 +60,7 @@ impl StreamBody {
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.receive.is_end_stream()
+        self.empty || self.receive.is_end_stream()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {

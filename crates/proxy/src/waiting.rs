@@ -83,7 +83,8 @@ pub(crate) struct Wait<'a> {
     exchange: &'a Exchange,
     forward: &'a Forward,
     slot: &'a Slot,
-    before: Verdicts,
+    /// Verdicts on the backend when the attempt began.
+    pub(crate) before: Verdicts,
     gate: Option<&'a Gate>,
     asked: Instant,
     asked_first: Instant,
