@@ -25,6 +25,8 @@ const FORGOTTEN: u32 = 3;
 pub(super) struct Leaving {
     /// When the first of them that was never answered was sent there.
     began: Option<Instant>,
+    /// The same, whatever its checks said meanwhile.
+    unanswered: Option<Instant>,
     last: Instant,
     moved: u64,
     rescued: u64,
@@ -99,14 +101,19 @@ impl Past {
 }
 
 impl Entry {
-    /// The last sign of life: an answered check or an answered request.
+    /// The last sign of life: an answered check or an answered request. Where the checks of who does not work pass, only the
+    /// latter is one.
     fn alive_at(&self) -> Instant {
-        self.last_good.unwrap_or_default().max(Instant(self.backend.latency_at()))
+        let answered = Instant(self.backend.latency_at());
+        if self.is_ejected() { answered } else { answered.max(self.last_good.unwrap_or_default()) }
     }
 
     /// When the first probe or attempt was sent there that was never answered.
     fn silent_since(&self, now: Instant) -> Instant {
         let alive = self.alive_at();
+        if self.is_ejected() {
+            return self.leaving.unanswered.filter(|began| *began >= alive).unwrap_or(now);
+        }
         let probes = self.recent.iter().filter(|probe| probe.fault.is_some());
         let sent = probes.map(|probe| probe.at - Duration::from_micros(probe.took_micros));
         let requests = self.leaving.began.filter(|began| *began >= alive);
@@ -121,6 +128,7 @@ impl Fleet {
         let service = entry.service;
         let contract = self.services[service].timers.failover_within;
         let fresh = began >= entry.alive_at();
+        let answered = Instant(entry.backend.latency_at());
         let held = now.since(began);
         self.drill_moved(slot, began, how, now);
         let Some(entry) = self.entries.get_mut(&slot) else { return };
@@ -131,8 +139,12 @@ impl Fleet {
                 *leaving = Leaving::default();
             }
             leaving.last = now;
+            let earliest = |first: Option<Instant>| Some(first.map_or(began, |first| first.min(began)));
             if fresh {
-                leaving.began = Some(leaving.began.map_or(began, |first| first.min(began)));
+                leaving.began = earliest(leaving.began);
+            }
+            if began >= answered {
+                leaving.unanswered = earliest(leaving.unanswered);
             }
             leaving.slowest = leaving.slowest.max(held);
             count(how, &mut leaving.moved, &mut leaving.rescued, &mut leaving.told);

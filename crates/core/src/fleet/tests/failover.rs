@@ -9,7 +9,7 @@ impl Rig {
     }
 
     /// A request was answered there now.
-    fn answered(&mut self, address: &str) {
+    pub(super) fn answered(&mut self, address: &str) {
         let backend = self.member(address).backend;
         backend.stats.succeeded.inc();
         backend.set_latency(1.0, self.now.0);

@@ -88,6 +88,23 @@ fn a_preferred_site_that_answers_nothing_but_its_checks_is_left() {
 }
 
 #[test]
+fn it_is_timed_from_the_first_request_that_was_not_answered_though_its_checks_were() {
+    let mut rig = with_past(|_| {}, ms(20));
+    [A1, A2].iter().for_each(|address| rig.answered(address));
+    rig.run(ms(300));
+    let asked = rig.now;
+    let _waiting = (rig.wait_at(A1, 3), rig.wait_at(A2, 3));
+    rig.run(ms(1_000));
+    rig.moved(A2, asked, Left::Overtaken);
+    rig.until(ms(2_100), |rig| rig.fallen() == [A1, A2]);
+    rig.moved(A1, asked + ms(100), Left::Rescued);
+    rig.run(ms(3_000));
+    let [record] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
+    assert_eq!((record.began, record.moved, record.rescued), (asked, 2, 1));
+    assert!(record.overran() && record.slowest_micros > 1_000_000, "{record:?}");
+}
+
+#[test]
 fn who_answers_something_is_slow_and_not_stalled() {
     let mut rig = with_past(|_| {}, ms(20));
     let _waiting = (rig.wait_at(A1, 50), rig.wait_at(A2, 50));
