@@ -71,6 +71,8 @@ pub(crate) struct Exchange {
     /// What came among them.
     present: Present,
     trusted: bool,
+    /// What `X-Request-Id` says, where it is sent.
+    id: HeaderValue,
     pub(crate) hop: Hop,
     pub(crate) body: Option<Arc<ClientBody>>,
     /// The client waits for 100 (Continue) before it sends its body.
@@ -142,9 +144,6 @@ impl Exchange {
         if present.cookie {
             headers::join_cookies(&mut head.headers);
         }
-        if let Some(name) = &ready.request_id {
-            head.headers.insert(name.clone(), id.clone());
-        }
         // The room first: else it would be put together on the stack and copied.
         let (prepared, room) = (client.worker.prepared(pool), Box::new_uninit());
         let exchange = Self {
@@ -156,6 +155,7 @@ impl Exchange {
             fields: Fields::new(head.headers),
             present,
             trusted,
+            id: id.clone(),
             hop,
             body,
             version,
@@ -203,6 +203,9 @@ impl Exchange {
         let has_host = self.version == Version::HTTP_11 && self.head.uri.authority().is_none();
         if !has_host && let Some(field) = &self.host.field {
             fields.insert(header::HOST, field.clone());
+        }
+        if let Some(name) = &self.ready.request_id {
+            fields.insert(name.clone(), self.id.clone());
         }
     }
 

@@ -84,8 +84,8 @@ pub(crate) async fn send(
     now: Instant,
 ) -> Outcome {
     let h2 = link.sender.is_h2();
-    let Link { slot, sender, before, beside } = *link;
-    let inflight = member.backend.enter().as_stream(exchange.stream);
+    let Link { slot, sender, before, beside, place } = *link;
+    let inflight = place.unwrap_or_else(|| member.backend.enter().as_stream(exchange.stream));
     let mut gate: Option<Gate> = None;
     let request = match made(exchange, forward, member, h2, &mut gate) {
         Ok(request) => request,

@@ -196,6 +196,7 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Sent 
     let slot = worker.connections.slot(&member.backend);
     let before = slot.verdicts();
     let began = Instant::now();
+    let place = Some(member.backend.enter().as_stream(exchange.stream));
     let kept = slot.take_shared().or_else(|| slot.take_idle(forward.keep_idle_for, began));
     let (sender, started) = match kept {
         Some(sender) => (sender, began),
@@ -210,7 +211,7 @@ async fn beside(exchange: &Exchange, forward: &Forward, member: Member) -> Sent 
             }
         }
     };
-    let link = Box::new(Link { slot, sender, before, beside: true });
+    let link = Box::new(Link { slot, sender, before, beside: true, place });
     let outcome = forward::send(exchange, forward, &member, link, started).await;
     // Beside another attempt it is not worth a repetition: what it met is not told apart.
     Sent { other: Some(Box::new(member)), reused: false, outcome, started }

@@ -36,6 +36,9 @@ pub(crate) struct Link {
     pub(crate) before: Verdicts,
     /// The same request waits elsewhere too.
     pub(crate) beside: bool,
+    /// Where it was connected for this request: in flight there since then. Else all that come at once would see the same
+    /// free place.
+    pub(crate) place: Option<InFlight>,
 }
 
 /// Which kept connections may be used.
@@ -65,8 +68,7 @@ struct Runner {
     before: Verdicts,
     since: Instant,
     result: oneshot::Receiver<Result<Sender, Fault>>,
-    /// It is in flight there from now on: else all that come at once would see the same free place.
-    _place: InFlight,
+    place: InFlight,
 }
 
 /// Connects to `first`, or to whoever is faster. A backend that failed is added to `exchange.unreached`; the fault of the
@@ -92,9 +94,9 @@ pub(crate) async fn connect(
         match finished {
             Ok((runner, Ok(sender))) => {
                 overtaken(exchange, &runners.list, runner.since);
-                let Runner { member, slot, before, since, .. } = runner;
+                let Runner { member, slot, before, since, place, .. } = runner;
                 runners.ticket.connected(&member, since);
-                let link = Box::new(Link { slot, sender, before, beside: false });
+                let link = Box::new(Link { slot, sender, before, beside: false, place: Some(place) });
                 return Ok(Connected { member, reused: false, link });
             }
             Ok((runner, Err(fault))) => {
@@ -149,7 +151,7 @@ pub(crate) fn kept(
     let kept = kept.filter(|_| exchange.upgrade.is_none());
     let kept = kept.or_else(|| if reuse.h1 { slot.take_idle(forward.keep_idle_for, exchange.now) } else { None });
     match kept {
-        Some(sender) => Ok(Box::new(Link { slot, sender, before, beside: false })),
+        Some(sender) => Ok(Box::new(Link { slot, sender, before, beside: false, place: None })),
         None => Err((slot, before)),
     }
 }
@@ -171,7 +173,7 @@ fn start(
     let place = member.backend.enter().as_stream(exchange.stream);
     // Mostly it stays the only one.
     runners.reserve_exact(1);
-    runners.push(Runner { member, slot, before, since: Instant::now(), result, _place: place });
+    runners.push(Runner { member, slot, before, since: Instant::now(), result, place });
     None
 }
 

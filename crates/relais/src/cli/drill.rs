@@ -9,11 +9,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::Cell;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::order::shaped;
 use super::table::{millis, render, table};
-use super::{Client, EXIT_FAILED, EXIT_UNREACHABLE, Failure, Screen, Signals, Whom, say};
+use super::{Client, EXIT_FAILED, EXIT_UNREACHABLE, Failure, Screen, Whom, say};
 
+/// Longest wait for an answer of the edge: nothing that is asked of it here takes time.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the edge is asked.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -142,6 +145,7 @@ impl Record {
 pub(crate) fn drill(options: &Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let What::Site { site, shape, lasts, force, json } = &options.what;
     let mut client = Client::new(whom)?;
+    client.patient(PATIENCE);
     // From before the cut on: a signal must not end the command alone.
     let mut interrupted = Interrupted::new()?;
     let order = json!({ "site": site, "shape": shape.as_str(), "seconds": lasts, "force": force });
@@ -154,8 +158,8 @@ pub(crate) fn drill(options: &Options, whom: &Whom) -> Result<ExitCode, Failure>
                 let failure = Failure::new(EXIT_FAILED, "the return of the site is not waited for");
                 return Err(failure.help("the drill has ended; its verdict will be in `relais history`"));
             }
-            // Where it has just ended by itself, there is nothing to end.
-            let _ = client.delete("/drill");
+            // Where that fails the edge ends it by itself, once nobody asks any more.
+            client.delete("/drill")?;
             ending = true;
         }
         let answer = client.get("/drill")?;
@@ -180,23 +184,31 @@ pub(crate) fn drill(options: &Options, whom: &Whom) -> Result<ExitCode, Failure>
     }
 }
 
-/// Signals while a drill lasts.
+/// Signals while a drill lasts. Not SIGHUP, which `nohup` has ignored.
 struct Interrupted {
     runtime: tokio::runtime::Runtime,
-    signals: Signals,
+    interrupt: Signal,
+    terminate: Signal,
 }
 
 impl Interrupted {
     fn new() -> Result<Self, Failure> {
         let failed = |error| Failure::new(EXIT_FAILED, format!("cannot listen to signals: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let signals = runtime.block_on(async { Signals::new() }).map_err(failed)?;
-        Ok(Self { runtime, signals })
+        let listen = |kind| runtime.block_on(async { signal(kind) }).map_err(failed);
+        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Self { runtime, interrupt, terminate })
     }
 
     /// Whether one comes before so much time has passed.
     fn within(&mut self, time: Duration) -> bool {
-        self.runtime.block_on(async { tokio::time::timeout(time, self.signals.next()).await }).is_ok()
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = self.interrupt.recv() => true,
+                _ = self.terminate.recv() => true,
+                () = tokio::time::sleep(time) => false,
+            }
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The signals of a command that lasts (`run`, `drill`), one stream of what they ask for.
+//! The signals of `relais run`, one stream of what they ask for.
 
 use std::io;
 
