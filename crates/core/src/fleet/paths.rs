@@ -1,5 +1,4 @@
 //! Measured round trips: what a site's distance does to the timers of the services there, and when it breaks a contract.
-
 //!
 //! A path may become longer than any check waits: then nothing is heard from its site, as from one that is dead. So one of its
 //! backends gets, beside its checks, a connect with more patience. That is a measure and no evidence: who is far gets the time
@@ -9,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Fleet;
+use super::probing::addresses;
 use super::state::Entry;
 use crate::effect::{Effect, Transition};
 use crate::errand::MeasureOrder;
@@ -34,21 +34,24 @@ pub(super) struct Path {
 impl Fleet {
     /// A backend that is down is probed, with so much time to connect: whether its site is farther away than that.
     pub(super) fn seek(&mut self, slot: u32, connect: Duration, now: Instant) {
-        let Some(index) = self.entries.get(&slot).map(|entry| entry.site) else { return };
+        let Some(entry) = self.entries.get(&slot) else { return };
+        let (index, each) = (entry.site, connect / addresses(entry));
         let site = &mut self.sites[index];
-        if connect >= SEEK_WITHIN || now.since(site.path.sought) < SEEK_EVERY {
+        if each >= SEEK_WITHIN || now.since(site.path.sought) < SEEK_EVERY {
             return;
         }
         (site.path.sought, site.path.farther) = (now, None);
         if self.is_unheard(index) {
-            self.measure(slot);
+            self.measure(slot, now);
         }
     }
 
-    fn measure(&mut self, slot: u32) {
+    /// Connects to one of its addresses, to each in its turn.
+    fn measure(&mut self, slot: u32, now: Instant) {
         let Some(entry) = self.entries.get(&slot) else { return };
         let port = self.services[entry.service].forward.as_ref().and_then(|forward| forward.health.port);
-        let Some(address) = entry.addresses.first().copied() else { return };
+        let turn = now.0 / u64::try_from(SEEK_EVERY.as_micros()).unwrap_or(u64::MAX) % u64::from(addresses(entry));
+        let Some(address) = entry.addresses.get(usize::try_from(turn).unwrap_or(0)).copied() else { return };
         let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
         self.changes.probes.push(Effect::Measure(MeasureOrder { slot, address, within: SEEK_WITHIN }));
     }
@@ -62,7 +65,7 @@ impl Fleet {
         let site = &mut self.sites[index];
         let Some(before) = before else {
             (site.path.sought, site.path.farther) = (now, Some(took));
-            self.measure(slot);
+            self.measure(slot, now);
             return;
         };
         let took = took.min(before);

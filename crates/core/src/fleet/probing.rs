@@ -229,7 +229,9 @@ impl Fleet {
         } else {
             timers.probe_timeout
         };
-        let connect = if known { usual.max(reach) } else { timers.connect }.min(whole);
+        // The addresses of a name share it. Only who is down is waited for at each of them: of others that takes too long.
+        let shared_by = if entry.health() == Health::Down { addresses(entry) } else { 1 };
+        let connect = if known { usual.max(reach.saturating_mul(shared_by)) } else { timers.connect }.min(whole);
         let site = &self.sites[entry.site];
         let accused = site.accusation.is_some();
         let doubted = entry.pressed || entry.counters.silent() > 0 || (accused && !entry.counters.in_doubt());
@@ -280,8 +282,12 @@ fn urgent(service: &ServiceState) -> bool {
 
 /// How long a connect to a backend is waited for while nobody is left. The addresses of a name share it.
 fn all_down_connect(entry: &Entry, timers: &Timers) -> Duration {
-    let addresses = u32::try_from(entry.addresses.len().max(1)).unwrap_or(u32::MAX);
-    ALL_DOWN_CONNECT.saturating_mul(addresses).min(timers.probe_timeout)
+    ALL_DOWN_CONNECT.saturating_mul(addresses(entry)).min(timers.probe_timeout)
+}
+
+/// How many addresses a backend has, one at least.
+pub(super) fn addresses(entry: &Entry) -> u32 {
+    u32::try_from(entry.addresses.len().max(1)).unwrap_or(u32::MAX)
 }
 
 /// How long the first probes of so many backends take.

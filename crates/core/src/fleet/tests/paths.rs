@@ -22,7 +22,7 @@ impl Rig {
         self.connects.insert((at, u64::MAX - self.measures), Event::Measured { slot: order.slot, took });
     }
 
-    fn connects_take(&mut self, address: &str, took: Duration) {
+    pub(super) fn connects_take(&mut self, address: &str, took: Duration) {
         let slot = self.member(address).backend.slot;
         for _ in 0..50 {
             self.event(Event::Connected { slot, took });
