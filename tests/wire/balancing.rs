@@ -116,7 +116,7 @@ fn a_burst_is_spread_like_what_comes_one_after_another() {
                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     for request in [ask, &get("/")] {
         let (one, two) = (Raw::new(), Raw::new());
-        let edge = Setup::to(&[&one, &two]).start();
+        let edge = Setup::to(&[&one, &two]).and("[edge]\nworkers = 2").start();
         let got = at_once(&edge, [&one, &two], request, 60, 60);
         // Workers may choose in the same moment.
         assert!(got.iter().all(|got| (28..=32).contains(got)), "{got:?}");
@@ -126,7 +126,8 @@ fn a_burst_is_spread_like_what_comes_one_after_another() {
 #[test]
 fn a_burst_does_not_fill_a_backend_beyond_its_cap() {
     let (one, two) = (Raw::new(), Raw::new());
-    let edge = Setup::to(&[&one, &two]).with("max_inflight = 10\nqueue_timeout = \"60s\"").start();
+    let edge =
+        Setup::to(&[&one, &two]).with("max_inflight = 10\nqueue_timeout = \"60s\"").and("[edge]\nworkers = 2").start();
     let got = at_once(&edge, [&one, &two], &get("/"), 60, 20);
     assert!(got.iter().all(|got| (10..=11).contains(got)), "{got:?}");
 }

@@ -126,9 +126,9 @@ pub struct BackendReport {
     pub why: String,
     /// In flight now.
     pub inflight: u32,
-    /// Attempts that succeeded since start.
+    /// Attempts that went well since start.
     pub succeeded: u64,
-    /// Attempts that failed since start.
+    /// Attempts that did not: without an answer, answered 5xx, wrongly or late, or broken off.
     pub failed: u64,
     /// The last 10 probes, latest last.
     pub probes: Vec<ProbeReport>,

@@ -128,6 +128,8 @@ pub struct BackendStats {
     pub ejections: [Counter; EJECTION_REASONS.len()],
     /// Attempts on a fresh connection.
     pub connected: Counter,
+    /// Of those that do not count as failed: answered 5xx, or broken off after the head.
+    pub spoiled: Counter,
 }
 
 /// Why backends are ejected.
@@ -149,7 +151,15 @@ impl BackendStats {
         if status >= 500 {
             self.errors.inc();
             self.streak.inc();
+            self.spoiled.inc();
         }
+    }
+
+    /// Attempts that went well, and those that did not, as people understand it.
+    #[must_use]
+    pub fn told(&self) -> (u64, u64) {
+        let spoiled = self.spoiled.get();
+        (self.succeeded.get().saturating_sub(spoiled), self.failed.get().saturating_add(spoiled))
     }
 
     /// Its answer is whole, or on its way to a client who is to have it as it comes: what failed before is over, where it is right.
@@ -163,6 +173,7 @@ impl BackendStats {
     pub fn break_off(&self) {
         self.errors.inc();
         self.streak.inc();
+        self.spoiled.inc();
     }
 }
 

@@ -84,7 +84,11 @@ fn the_words_name_the_numbers() {
         said[2],
         "a backend is down after 2 wrong answers in a row, 3 late ones, or 4 checks without any answer"
     );
-    assert_eq!(said[3], "it is down after 3 failed requests in a row too, whatever its checks say");
+    assert_eq!(
+        said[3],
+        "it is down after 3 failed requests in a row too, whatever its checks say: no answer in time, or a status in \
+         `retry.statuses`, which a 500 is only if named there"
+    );
     let mut unchecked = forward();
     unchecked.health.kind = CheckKind::Off;
     let said = Timers::solve(&unchecked).explain().join("\n");

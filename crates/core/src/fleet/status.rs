@@ -12,6 +12,7 @@ use crate::event::Target;
 use crate::health::{Admin, Health};
 use crate::report::{AgentReport, BackendReport, Report, ServiceReport, SiteReport, TunnelReport};
 use crate::time::Instant;
+use crate::verdict::unanswered;
 
 /// After so long it is no news any more how a backend or a site came up.
 const NEWS: Duration = Duration::from_secs(600);
@@ -165,6 +166,7 @@ fn backend_report(fleet: &Fleet, entry: &Entry, now: Instant) -> BackendReport {
     let health = fleet.shown(entry);
     let by_site = health == Health::Suspect && entry.health() != health;
     let since = if by_site { since.max(fleet.sites[entry.site].since) } else { since };
+    let (succeeded, failed) = entry.backend.stats.told();
     BackendReport {
         address: Arc::clone(&id.address),
         site: Arc::clone(&id.site),
@@ -175,8 +177,8 @@ fn backend_report(fleet: &Fleet, entry: &Entry, now: Instant) -> BackendReport {
         since,
         why: if still { STILL.to_owned() } else { words_about(entry, word, now) },
         inflight: entry.backend.inflight(),
-        succeeded: entry.succeeded(),
-        failed: entry.backend.stats.failed.get(),
+        succeeded,
+        failed,
         probes: entry.recent.iter().cloned().collect(),
         agent: said.map(|said| AgentReport {
             line: said.line.clone(),
@@ -205,13 +207,24 @@ fn words_about(entry: &Entry, word: Option<&Word>, now: Instant) -> String {
             format!("its agent says {}", said.words.down.as_deref().unwrap_or_default())
         }
         _ => operator_words(word).unwrap_or_else(|| match entry.health() {
-            Health::Up if !entry.overruled => while_new(&entry.why, entry.since, now),
+            Health::Up if !entry.overruled => {
+                entry.why_kept().unwrap_or_else(|| while_new(&entry.why, entry.since, now))
+            }
             Health::Down if entry.trial.is_some() => {
                 format!("{}; nobody else is left: requests try it", why_down(entry))
             }
             Health::Down => why_down(entry),
             _ => entry.why.clone(),
         }),
+    }
+}
+
+impl Entry {
+    /// Why it is up though its checks are not answered: requests are.
+    fn why_kept(&self) -> Option<String> {
+        let fault = self.recent.back()?.fault.filter(|fault| unanswered(*fault))?;
+        let lived = self.bad_since.is_some_and(|since| self.lived_at.is_some_and(|at| at >= since));
+        (lived && self.counters.bad == 0).then(|| format!("check fails ({fault}) but requests are answered: kept"))
     }
 }
 

@@ -661,6 +661,25 @@ fn a_cut_that_requests_meet_is_doubted_soon_whatever_checks_are_under_way() {
 }
 
 #[test]
+fn who_is_up_by_its_requests_alone_says_so() {
+    let mut rig = started(pair(|_| {}));
+    rig.set(A1, Err(Fault::ResponseTimeout));
+    rig.set(B1, Err(Fault::ResponseTimeout));
+    let busy = |rig: &mut Rig| {
+        for _ in 0..100 {
+            [A1, B1].iter().for_each(|address| rig.answers(address, 1, 0, ms(5)));
+            rig.run(ms(30));
+        }
+    };
+    busy(&mut rig);
+    assert_eq!((rig.health(A1), rig.health(B1)), (Health::Up, Health::Up));
+    assert_eq!(rig.why(A1), "check fails (no answer in time) but requests are answered: kept");
+    rig.set(A1, Ok(()));
+    busy(&mut rig);
+    assert_eq!((rig.why(A1).contains("kept"), rig.why(B1).contains("kept")), (false, true), "{}", rig.why(A1));
+}
+
+#[test]
 fn who_stays_down_for_another_reason_than_it_fell_for_says_both() {
     let mut rig = started(two_sites());
     rig.set(A1, Err(Fault::Refused));

@@ -91,6 +91,19 @@ fn three_wrong_answers_in_ten_eject_a_backend_whatever_its_checks_say() {
 }
 
 #[test]
+fn who_is_told_what_a_backend_did_sees_its_wrong_answers_as_failed() {
+    let rig = started(pair(|_| {}));
+    rig.answers(A1, 80, 20, ms(5));
+    let stats = &rig.member(A1).backend.stats;
+    stats.fail(Fault::Status(503));
+    stats.succeed(200);
+    stats.break_off();
+    let report = rig.fleet.report(rig.now);
+    let told = report.services[0].backends.iter().map(|backend| (backend.succeeded, backend.failed));
+    assert_eq!(told.collect::<Vec<_>>(), [(80, 22), (0, 0)]);
+}
+
+#[test]
 fn it_takes_longer_where_little_is_asked_but_it_is_seen() {
     let mut rig = started(pair(|_| {}));
     let mut asked = 0_u64;
