@@ -128,7 +128,7 @@ pub struct BackendStats {
     pub ejections: [Counter; EJECTION_REASONS.len()],
     /// Attempts on a fresh connection.
     pub connected: Counter,
-    /// Of those that do not count as failed: answered 5xx, or broken off after the head.
+    /// Of those that succeeded: answered 5xx.
     pub spoiled: Counter,
 }
 
@@ -173,7 +173,6 @@ impl BackendStats {
     pub fn break_off(&self) {
         self.errors.inc();
         self.streak.inc();
-        self.spoiled.inc();
     }
 }
 

@@ -145,8 +145,8 @@ impl Timers {
         let mut said = if self.checked { self.explain_checks() } else { self.explain_unchecked() };
         if self.passive_fall > 0 {
             said.push(format!(
-                "it is down after {} in a row too, whatever its checks say: no answer in time, or a status in \
-                 `retry.statuses`, which a 500 is only if named there",
+                "it is down after {} in a row too, whatever its checks say: no answer in time, a broken connection, or a \
+                 status in `retry.statuses`, which a 500 is only if named there",
                 count(self.passive_fall, "failed request")
             ));
         }

@@ -86,8 +86,8 @@ fn the_words_name_the_numbers() {
     );
     assert_eq!(
         said[3],
-        "it is down after 3 failed requests in a row too, whatever its checks say: no answer in time, or a status in \
-         `retry.statuses`, which a 500 is only if named there"
+        "it is down after 3 failed requests in a row too, whatever its checks say: no answer in time, a broken connection, or a \
+         status in `retry.statuses`, which a 500 is only if named there"
     );
     let mut unchecked = forward();
     unchecked.health.kind = CheckKind::Off;

@@ -105,13 +105,18 @@ impl Entry {
     /// latter is one.
     fn alive_at(&self) -> Instant {
         let answered = Instant(self.backend.latency_at());
-        if self.is_ejected() { answered } else { answered.max(self.last_good.unwrap_or_default()) }
+        if self.is_stuck() { answered } else { answered.max(self.last_good.unwrap_or_default()) }
+    }
+
+    /// It is left because it answers none of its requests, whatever its checks say.
+    fn is_stuck(&self) -> bool {
+        self.stalled && self.is_ejected()
     }
 
     /// When the first probe or attempt was sent there that was never answered.
     fn silent_since(&self, now: Instant) -> Instant {
         let alive = self.alive_at();
-        if self.is_ejected() {
+        if self.is_stuck() {
             return self.leaving.unanswered.filter(|began| *began >= alive).unwrap_or(now);
         }
         let probes = self.recent.iter().filter(|probe| probe.fault.is_some());
@@ -139,12 +144,13 @@ impl Fleet {
                 *leaving = Leaving::default();
             }
             leaving.last = now;
-            let earliest = |first: Option<Instant>| Some(first.map_or(began, |first| first.min(began)));
             if fresh {
-                leaving.began = earliest(leaving.began);
+                leaving.began = Some(leaving.began.map_or(began, |first| first.min(began)));
             }
             if began >= answered {
-                leaving.unanswered = earliest(leaving.unanswered);
+                // What left before the last answer belongs to another trouble.
+                let first = leaving.unanswered.filter(|first| *first >= answered);
+                leaving.unanswered = Some(first.map_or(began, |first| first.min(began)));
             }
             leaving.slowest = leaving.slowest.max(held);
             count(how, &mut leaving.moved, &mut leaving.rescued, &mut leaving.told);

@@ -27,6 +27,8 @@ pub(super) struct Path {
     pub(super) round_trip: RoundTrip,
     /// When it was last asked, with patience, whether it is farther away than its checks wait.
     sought: Instant,
+    /// How often: of a name, another address each time.
+    turn: usize,
     /// What the first of two such connects said.
     farther: Option<Duration>,
 }
@@ -41,17 +43,18 @@ impl Fleet {
             return;
         }
         (site.path.sought, site.path.farther) = (now, None);
+        site.path.turn = site.path.turn.wrapping_add(1);
         if self.is_unheard(index) {
-            self.measure(slot, now);
+            self.measure(slot);
         }
     }
 
     /// Connects to one of its addresses, to each in its turn.
-    fn measure(&mut self, slot: u32, now: Instant) {
+    fn measure(&mut self, slot: u32) {
         let Some(entry) = self.entries.get(&slot) else { return };
         let port = self.services[entry.service].forward.as_ref().and_then(|forward| forward.health.port);
-        let turn = now.0 / u64::try_from(SEEK_EVERY.as_micros()).unwrap_or(u64::MAX) % u64::from(addresses(entry));
-        let Some(address) = entry.addresses.get(usize::try_from(turn).unwrap_or(0)).copied() else { return };
+        let turn = self.sites[entry.site].path.turn % entry.addresses.len().max(1);
+        let Some(address) = entry.addresses.get(turn).copied() else { return };
         let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
         self.changes.probes.push(Effect::Measure(MeasureOrder { slot, address, within: SEEK_WITHIN }));
     }
@@ -65,7 +68,7 @@ impl Fleet {
         let site = &mut self.sites[index];
         let Some(before) = before else {
             (site.path.sought, site.path.farther) = (now, Some(took));
-            self.measure(slot, now);
+            self.measure(slot);
             return;
         };
         let took = took.min(before);

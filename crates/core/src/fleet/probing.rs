@@ -230,8 +230,10 @@ impl Fleet {
             timers.probe_timeout
         };
         // The addresses of a name share it. Only who is down is waited for at each of them: of others that takes too long.
-        let shared_by = if entry.health() == Health::Down { addresses(entry) } else { 1 };
-        let connect = if known { usual.max(reach.saturating_mul(shared_by)) } else { timers.connect }.min(whole);
+        let others = if entry.health() == Health::Down && !by_hand { addresses(entry) - 1 } else { 0 };
+        let others = path.unwrap_or_default().saturating_mul(others);
+        let whole = whole + others;
+        let connect = if known { usual.max(reach + others) } else { timers.connect }.min(whole);
         let site = &self.sites[entry.site];
         let accused = site.accusation.is_some();
         let doubted = entry.pressed || entry.counters.silent() > 0 || (accused && !entry.counters.in_doubt());

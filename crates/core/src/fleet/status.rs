@@ -222,7 +222,9 @@ fn words_about(entry: &Entry, word: Option<&Word>, now: Instant) -> String {
 impl Entry {
     /// Why it is up though its checks are not answered: requests are.
     fn why_kept(&self) -> Option<String> {
-        let fault = self.recent.back()?.fault.filter(|fault| unanswered(*fault))?;
+        let mut last = self.recent.iter().rev().map(|probe| probe.fault.filter(|fault| unanswered(*fault)));
+        // One alone may be lost.
+        let fault = last.next()?.and(last.next()?)?;
         let lived = self.bad_since.is_some_and(|since| self.lived_at.is_some_and(|at| at >= since));
         (lived && self.counters.bad == 0).then(|| format!("check fails ({fault}) but requests are answered: kept"))
     }

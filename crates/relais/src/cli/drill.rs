@@ -1,4 +1,4 @@
-//! `relais drill site NAME`: orders a drill, watches it, tells its verdict. A signal ends the drill at once; and the edge ends
+//! `relais drill site NAME`: orders a drill, watches it, tells its verdict. Ctrl-C ends the drill at once; and the edge ends
 //! it when nobody asks any more, so that a command that is killed leaves no cut behind.
 
 use std::fmt::Write;
@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::order::shaped;
 use super::table::{millis, render, table};
-use super::{Client, EXIT_FAILED, EXIT_UNREACHABLE, Failure, Screen, Whom, say};
+use super::{Client, ClientError, EXIT_FAILED, EXIT_UNREACHABLE, Failure, Screen, Whom, say};
 
 /// Longest wait for an answer of the edge: nothing that is asked of it here takes time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ const EXIT_CODES: &str = "Exit codes: 0 the site can be lost, 1 it cannot or the
 const COLUMNS: &str = "KEPT: the service can lose the site. LEFT AFTER: from the cut until the last of its backends there was \
                        declared down. LAST MOVED AFTER: until the last request that had been sent there was moved off. \
                        MOVED: requests sent elsewhere instead; RESCUED: those of them that waited there when the verdict \
-                       came. SLOW: answered later than the contract. LOST: could have been repeated and failed all the \
+                       came. SLOW: moved only after longer than the contract. LOST: could have been repeated and failed all the \
                        same. TOLD: answered 502 or 504 as they may have been received, or cut.\n\nExit codes: 0 the site \
                        can be lost, 1 it cannot or the drill was refused, 2 usage, 3 no relais answers.";
 
@@ -158,9 +158,12 @@ pub(crate) fn drill(options: &Options, whom: &Whom) -> Result<ExitCode, Failure>
                 let failure = Failure::new(EXIT_FAILED, "the return of the site is not waited for");
                 return Err(failure.help("the drill has ended; its verdict will be in `relais history`"));
             }
-            // Where that fails the edge ends it by itself, once nobody asks any more.
-            client.delete("/drill")?;
-            ending = true;
+            match client.delete("/drill") {
+                // It has ended by itself: only the return is waited for.
+                Ok(_) | Err(ClientError::Refused { .. }) => ending = true,
+                // The edge ends it once nobody asks any more.
+                Err(error) => return Err(error.into()),
+            }
         }
         let answer = client.get("/drill")?;
         let Answer { drill } = shaped(answer.clone())?;
