@@ -105,18 +105,18 @@ impl Entry {
     /// latter is one.
     fn alive_at(&self) -> Instant {
         let answered = Instant(self.backend.latency_at());
-        if self.is_stuck() { answered } else { answered.max(self.last_good.unwrap_or_default()) }
+        if self.answers_nothing() { answered } else { answered.max(self.last_good.unwrap_or_default()) }
     }
 
     /// It is left because it answers none of its requests, whatever its checks say.
-    fn is_stuck(&self) -> bool {
+    fn answers_nothing(&self) -> bool {
         self.stalled && self.is_ejected()
     }
 
     /// When the first probe or attempt was sent there that was never answered.
     fn silent_since(&self, now: Instant) -> Instant {
         let alive = self.alive_at();
-        if self.is_stuck() {
+        if self.answers_nothing() {
             return self.leaving.unanswered.filter(|began| *began >= alive).unwrap_or(now);
         }
         let probes = self.recent.iter().filter(|probe| probe.fault.is_some());
