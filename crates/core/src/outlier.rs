@@ -85,6 +85,13 @@ impl Tally {
         share.n.saturating_mul(few) <= share.of
     }
 
+    /// How many went wrong: `12 of 40 answers were errors`, or `12 of 40 requests failed` where some were not answered at all.
+    pub(crate) fn told(&self) -> String {
+        let Share { n, of } = self.errors();
+        let what = if self.answers() >= of { "answers were errors" } else { "requests failed" };
+        format!("{n} of {of} {what}")
+    }
+
     /// More than half of the attempts went wrong.
     pub(crate) fn mostly_wrong(&self) -> bool {
         self.errors().part() > MOST
@@ -130,11 +137,6 @@ impl Share {
 
     fn millionths(self) -> u64 {
         self.n.saturating_mul(1_000_000) / self.of.max(1)
-    }
-
-    /// `12 of 40`.
-    fn told(self) -> String {
-        format!("{} of {}", self.n, self.of)
     }
 
     /// How sure it is that this share and `part` of `of` others do not come from one source.
@@ -319,9 +321,8 @@ fn wrong(own: &Tally, pool: &mut Crowd, rule: &Outlier) -> Option<Accused> {
     if !many_wrong(own, rule) {
         return None;
     }
-    let share = own.errors();
-    let (median, weight) = pool.wrong().compared(share)?;
-    let why = format!("{} answers were errors, pool median {:.0} %", share.told(), median * 100.0);
+    let (median, weight) = pool.wrong().compared(own.errors())?;
+    let why = format!("{}, pool median {:.0} %", own.told(), median * 100.0);
     Some(Accused { reason: Reason::Errors, why, weight })
 }
 

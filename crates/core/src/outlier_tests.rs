@@ -21,8 +21,9 @@ fn among(own: &Tally, others: &[Tally], terms: &Terms<'_>) -> Option<Accused> {
 }
 
 fn wrong(errors: u64, of: u64, others: &[(u64, u64)]) -> Option<Accused> {
-    let others: Vec<Tally> = others.iter().map(|(errors, of)| tally(*of, *errors, &[])).collect();
-    judged(&tally(of, errors, &[]), &others)
+    let answered = |errors, of| tally(of, errors, &[(5, of)]);
+    let others: Vec<Tally> = others.iter().map(|(errors, of)| answered(*errors, *of)).collect();
+    judged(&answered(errors, of), &others)
 }
 
 fn slow(own: &[(u64, u64)], others: &[&[(u64, u64)]]) -> Option<Accused> {
@@ -41,6 +42,17 @@ fn three_in_ten_are_told_from_none_with_few_answers_and_with_many() {
     assert!(wrong(7, 20, &[(0, 20), (0, 20), (1, 20), (0, 20), (0, 20)]).is_some(), "five others say more than one");
     assert!(wrong(7, 20, &[(0, 20)]).is_none(), "one other backend with few answers is no proof");
     assert!(wrong(10, 10, &[(0, 10)]).is_some(), "all wrong shows at once");
+}
+
+#[test]
+fn what_was_not_answered_is_not_called_an_answer() {
+    let told = |heads: &[(u64, u64)]| {
+        let accused = judged(&tally(40, 40, heads), &[tally(40, 0, &[(5, 40)])]);
+        accused.map(|accused| accused.why)
+    };
+    assert_eq!(told(&[(5, 40)]).unwrap(), "40 of 40 answers were errors, pool median 0 %");
+    assert_eq!(told(&[(5, 39)]).unwrap(), "40 of 40 requests failed, pool median 0 %");
+    assert_eq!(told(&[]).unwrap(), "40 of 40 requests failed, pool median 0 %");
 }
 
 #[test]

@@ -105,8 +105,7 @@ impl Fleet {
                 let many = own.attempts >= u64::from(rule.volume) && own.mostly_wrong();
                 many && best_over(*span).is_some_and(|other| outdoes(&other, &own))
             })?;
-            let own = entry.recently.over(span);
-            let why = format!("{} of {} answers were errors, while another answers well", own.errors, own.attempts);
+            let why = format!("{}, while another answers well", entry.recently.over(span).told());
             Some((entry.slot(), Accused { reason: Reason::Errors, why, weight: 0.0 }))
         });
         let outdone: Vec<(u32, Accused)> = outdone.collect();

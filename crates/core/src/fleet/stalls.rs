@@ -193,7 +193,7 @@ impl Fleet {
             (all.attempts >= u64::from(rule.volume) && asked.iter().all(wrong)).then_some((asked, all))
         });
         let Some((asked, all)) = spans.max_by_key(|(asked, _)| asked.len()) else { return Vec::new() };
-        let why = format!("{} of {} answers were errors, of all that were asked", all.errors, all.attempts);
+        let why = format!("{}, of all that were asked", all.told());
         let accused = || Accused { reason: Reason::Errors, why: why.clone(), weight: 0.0 };
         asked.iter().map(|entry| (entry.slot(), accused())).collect()
     }

@@ -99,6 +99,18 @@ fn answers_that_are_not_tried_elsewhere_tell_too() {
     }
     assert_eq!(rig.out(), [A1, B1]);
     assert_eq!(rig.why(A1), "60 of 60 answers were errors, while another answers well");
+    // Who is not answered at all gives no wrong answers.
+    let mut rig = started(three(|_| {}));
+    for _ in 0..3 {
+        for address in [A1, B1] {
+            let stats = &rig.member(address).backend.stats;
+            (0..20).for_each(|_| stats.fail(Fault::ResponseTimeout));
+        }
+        rig.answers(C1, 60, 0, ms(5));
+        rig.run(ms(1_000));
+    }
+    assert_eq!(rig.out(), [A1, B1]);
+    assert!(rig.why(A1).ends_with("0 requests failed, while another answers well"), "{}", rig.why(A1));
     // Half is not most: by comparison with the median they are no outliers.
     let mut rig = started(three(|_| {}));
     for _ in 0..20 {

@@ -63,6 +63,7 @@ fn what_waits_at_a_backend_that_is_left_for_answers_that_came_too_late_is_moved(
         rig.fallen() == [A1, A2]
     });
     assert!([A1, A2].iter().all(|address| rig.member(address).stalled), "{}", rig.why(A1));
+    assert!(rig.why(A1).ends_with(" requests failed, of all that were asked"), "{}", rig.why(A1));
 }
 
 #[test]
