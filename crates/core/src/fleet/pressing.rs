@@ -25,8 +25,7 @@ impl Fleet {
                 self.hurry(slot, now);
             }
             Some(probe) if self.replaceable(entry, probe, now) => {
-                let fast = self.services[entry.service].timers.fast_interval;
-                let unusual = (probe.sent + (entry.slowest * 2).max(fast)).min(probe.lost);
+                let unusual = self.unusual(entry, probe);
                 if unusual <= now {
                     self.replace(slot, now);
                     return;
@@ -54,6 +53,24 @@ impl Fleet {
         // Both take a file descriptor.
         let room = self.room_for_twice();
         ours && usual && only && room && entry.health() == Health::Up && !entry.fastest.is_zero()
+    }
+
+    /// From when on the answer to a probe takes unusually long.
+    pub(super) fn unusual(&self, entry: &Entry, probe: Outstanding) -> Instant {
+        let fast = self.services[entry.service].timers.fast_interval;
+        (probe.sent + (entry.slowest * 2).max(fast)).min(probe.lost)
+    }
+
+    /// A probe takes unusually long, and perhaps too long: whether another backend does better must be known by then, or the
+    /// next late answer of this one would be waited for as long as a contract.
+    pub(super) fn compare_late(&mut self, slot: u32, probe: Outstanding, now: Instant) {
+        let Some(entry) = self.entries.get(&slot).filter(|entry| entry.health() == Health::Up) else { return };
+        let forward = self.services[entry.service].forward.as_ref();
+        // Set by hand it is what it is.
+        let derived = forward.is_some_and(|forward| forward.health.timeout.is_none());
+        if derived && !self.sibling_passed(entry, probe.sent) {
+            self.ask_better(slot, now);
+        }
     }
 
     /// Asks anew, with the short deadline, before the answer to a probe that takes unusually long; it still counts when it

@@ -53,15 +53,17 @@ impl Fleet {
             entry.probe_mark = entry.succeeded();
         }
         let (pressed, whole) = (std::mem::take(&mut entry.pressed), std::mem::take(&mut entry.whole_next));
-        let lost = now + timeout + GRACE;
-        entry.probe = Some(Outstanding { id, sent: now, lost, short, pressed, whole });
+        let probe = Outstanding { id, sent: now, lost: now + timeout + GRACE, short, pressed, whole };
+        entry.probe = Some(probe);
         entry.last_sent = now;
         let (backend, host) = (Arc::clone(&entry.backend), Arc::clone(&entry.host));
         let (addresses, drill) = (Arc::clone(&entry.addresses), self.sites[entry.site].drill);
         let order = ProbeOrder { id, backend, addresses, check, host, drill, connect, timeout };
         self.changes.probes.push(Effect::Probe(order));
         self.unplan(slot);
-        self.agenda.set(Alarm::Overdue(slot), lost);
+        let look = self.entries.get(&slot).filter(|entry| entry.health() == Health::Up);
+        let look = look.map_or(probe.lost, |entry| self.unusual(entry, probe));
+        self.agenda.set(Alarm::Overdue(slot), look);
         self.probe_sent(now);
     }
 
@@ -126,8 +128,8 @@ impl Fleet {
         }
     }
 
-    /// No result came for a probe. A prober always answers: it has lost its way, or this edge was stopped meanwhile; or a
-    /// shorter one takes its place.
+    /// No result came for a probe yet, which is unusual; or a shorter one takes its place. Or none came at all, though a prober
+    /// always answers: it has lost its way, or this edge was stopped meanwhile.
     pub(super) fn overdue(&mut self, slot: u32, now: Instant) {
         let Some(entry) = self.entries.get(&slot) else { return };
         let Some(probe) = entry.probe else { return };
@@ -137,6 +139,7 @@ impl Fleet {
         }
         if now < probe.lost {
             self.agenda.set(Alarm::Overdue(slot), probe.lost);
+            self.compare_late(slot, probe, now);
             return;
         }
         self.probed(slot, probe.id, Err(Fault::Unwatched), now.since(probe.sent), None, now);

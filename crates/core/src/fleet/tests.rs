@@ -73,7 +73,11 @@ impl Rig {
     }
 
     fn at(now: Instant, config: Config, saved: Saved) -> Self {
-        let mut fleet = Fleet::new(Arc::new(config), saved, now, 7);
+        Self::seeded(7, now, config, saved)
+    }
+
+    fn seeded(seed: u64, now: Instant, config: Config, saved: Saved) -> Self {
+        let mut fleet = Fleet::new(Arc::new(config), saved, now, seed);
         let Some(Effect::Publish(snapshot)) = fleet.poll_effect() else { panic!("the first effect is a Publish") };
         let mut rig = Self {
             fleet,

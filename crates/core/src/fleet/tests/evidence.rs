@@ -628,6 +628,24 @@ fn one_that_hangs_is_down_within_the_contract_however_often_workers_press() {
     assert!(longest <= contract, "{longest:?} of {contract:?}, {which:?}");
 }
 
+/// However its checks fall between those of the other: that one does better must be known by when it is late.
+#[test]
+fn one_that_hangs_is_down_within_the_contract_without_any_request() {
+    for fail_open in [false, true] {
+        let mut took: Vec<(Duration, u64)> = (0..200)
+            .map(|seed| {
+                let config = pair(|forward| forward.fail_open = fail_open);
+                let mut rig = Rig::seeded(seed, START, config, Saved::default());
+                rig.run(ms(2_000));
+                rig.set(A1, Err(Fault::ResponseTimeout));
+                (rig.until(ms(5_000), |rig| rig.health(A1) == Health::Down), seed)
+            })
+            .collect();
+        took.sort_unstable();
+        assert!(took[199].0 <= ms(1_000), "{:?} of {}", &took[190..], took.partition_point(|one| one.0 <= ms(1_000)));
+    }
+}
+
 /// A check that happens to be under way has more time than is needed to tell silence.
 #[test]
 fn a_cut_that_requests_meet_is_doubted_soon_whatever_checks_are_under_way() {
