@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::support::edge::{Edge, Setup};
 use crate::support::raw::{Addressed, Plain, Raw, Serving};
 use crate::support::wire::{Conn, get, ok, post};
@@ -21,13 +23,14 @@ fn hold(conn: &mut Conn) {
     assert!(conn.try_head().is_none(), "nobody asks for more on it");
 }
 
-/// Answers of `/lost` do not arrive, of `/film` half of them, of `/post` late, and all others do.
+/// Answers of `/lost` do not arrive, of `/film` half of them, of `/post` late, of `/wrong` as errors, and all others do.
 fn half_heard() -> Serving {
     let film = noise(SIZE);
     Raw::new().serve(move |mut conn: Conn| {
         while let Some(head) = conn.try_head() {
             match head.target() {
                 "/lost" => hold(&mut conn),
+                "/wrong" => drop(conn.send("HTTP/1.1 500 Oh No\r\nContent-Length: 0\r\n\r\n")),
                 "/film" => {
                     let head = format!("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nContent-Length: {SIZE}\r\n\r\n");
                     conn.send(head).send(&film[..SIZE / 2]);
@@ -61,9 +64,13 @@ fn whole() -> Plain {
 
 /// The first is preferred, and known to answer at once.
 fn pair(backend: &Serving, other: &Plain) -> Edge {
+    pair_within(backend, other, "300ms")
+}
+
+fn pair_within(backend: &Serving, other: &Plain, contract: &str) -> Edge {
     let edge = Setup::services(&format!(
         "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 0\n\
-         failover_within = \"300ms\"\n[service.web.backends]\ndijon = [\"{}\"]\nthory = [\"{}\"]\n",
+         failover_within = \"{contract}\"\n[service.web.backends]\ndijon = [\"{}\"]\nthory = [\"{}\"]\n",
         backend.address(),
         other.address()
     ))
@@ -85,6 +92,25 @@ fn a_get_whose_answer_does_not_come_is_asked_for_elsewhere_and_a_post_is_waited_
     assert!(line["attempts"].as_str().unwrap().contains(" hedge_slower "), "{line}");
     assert_eq!(edge.connect().ask(post("/post", "x")).text(), "late");
     assert!(other.seen().iter().all(|seen| seen.head.target() == "/lost"), "a POST is never repeated");
+}
+
+/// It answers the rest wrongly, and is left for that.
+#[test]
+fn how_long_a_get_waited_that_was_answered_elsewhere_is_told_with_the_failover() {
+    let (backend, other) = (half_heard(), whole());
+    let edge = pair_within(&backend, &other, "1s");
+    let longest = || {
+        let (_, body) = edge.admin("GET", "/history", "");
+        let history: Value = serde_json::from_str(&body).unwrap();
+        let failovers = history["failovers"].as_array().unwrap().iter();
+        failovers.filter_map(|failover| failover["slowest_micros"].as_u64()).max()
+    };
+    wait_for("a failover in which it waited for one and a half contracts", || {
+        assert_eq!(edge.connect().ask(get("/lost")).text(), "other");
+        let mut client = edge.connect();
+        (0..20).for_each(|_| drop(client.ask(get("/wrong"))));
+        longest().is_some_and(|micros| micros >= 1_500_000)
+    });
 }
 
 #[test]

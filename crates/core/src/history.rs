@@ -18,8 +18,10 @@ pub enum Left {
     Rescued,
     /// Its attempt there failed, and it was sent elsewhere.
     Failed,
-    /// Another backend, asked beside, was faster.
+    /// Another backend, asked beside as this one may be dead, was faster.
     Overtaken,
+    /// The same, asked as this one was later than practically any answer before: how long it waited is this one's doing.
+    Late,
     /// It may have been received and must not be sent twice, or its answer had begun: the client was told.
     Told,
 }

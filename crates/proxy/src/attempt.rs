@@ -205,12 +205,12 @@ async fn one(
 
 /// Another one that was asked beside was faster.
 fn late(exchange: &Exchange, member: &Member, dead: bool, started: Instant) {
-    if dead {
-        exchange.client.worker.left(member.backend.slot, started, Left::Overtaken);
-    } else {
+    if !dead {
         // Too late, as its pool shows. No more than that: it may only have paused.
         member.backend.stats.fail(Fault::ResponseTimeout);
     }
+    let how = if dead { Left::Overtaken } else { Left::Late };
+    exchange.client.worker.left(member.backend.slot, started, how);
 }
 
 fn evidence(exchange: &Exchange, member: &Member, result: Result<(), Fault>) {

@@ -32,6 +32,8 @@ pub(super) struct Leaving {
     rescued: u64,
     told: u64,
     slowest: Duration,
+    /// The same of those that left as they waited unusually long: of who is left for its answers, not for a cut, all of it counts.
+    latest: Duration,
 }
 
 /// A failover of one service that is under way.
@@ -137,6 +139,7 @@ impl Fleet {
         let held = now.since(began);
         self.drill_moved(slot, began, how, now);
         let Some(entry) = self.entries.get_mut(&slot) else { return };
+        let gray = entry.is_ejected();
         let episode = self.services[service].episode.as_mut();
         let Some((place, episode)) = episode.and_then(|episode| Some((episode.place(slot)?, episode))) else {
             let leaving = &mut entry.leaving;
@@ -152,7 +155,8 @@ impl Fleet {
                 let first = leaving.unanswered.filter(|first| *first >= answered);
                 leaving.unanswered = Some(first.map_or(began, |first| first.min(began)));
             }
-            leaving.slowest = leaving.slowest.max(held);
+            let longest = if how == Left::Late { &mut leaving.latest } else { &mut leaving.slowest };
+            *longest = held.max(*longest);
             count(how, &mut leaving.moved, &mut leaving.rescued, &mut leaving.told);
             return;
         };
@@ -162,7 +166,8 @@ impl Fleet {
         }
         loss.ended = now;
         // What waited long before the cut was held up by it only since then.
-        episode.slowest = episode.slowest.max(held.min(now.since(loss.began)));
+        let held = if how == Left::Late && gray { held } else { held.min(now.since(loss.began)) };
+        episode.slowest = episode.slowest.max(held);
         let close = (now + QUIET.max(contract)).min(loss.declared + contract * LONGEST);
         count(how, &mut episode.moved, &mut episode.rescued, &mut episode.told);
         self.agenda.set(Alarm::Settled(index_u32(service)), close);
@@ -198,7 +203,8 @@ impl Fleet {
                 episode.moved += leaving.moved;
                 episode.rescued += leaving.rescued;
                 episode.told += leaving.told;
-                episode.slowest = episode.slowest.max(leaving.slowest.min(now.since(began)));
+                let late = if entry.is_ejected() { leaving.latest } else { leaving.latest.min(now.since(began)) };
+                episode.slowest = episode.slowest.max(leaving.slowest.min(now.since(began))).max(late);
             }
             if episode.why.is_empty() {
                 episode.why.clone_from(&entry.why);
@@ -285,7 +291,7 @@ impl Episode {
 fn count(how: Left, moved: &mut u64, rescued: &mut u64, told: &mut u64) {
     match how {
         Left::Told => *told += 1,
-        Left::Failed | Left::Overtaken => *moved += 1,
+        Left::Failed | Left::Overtaken | Left::Late => *moved += 1,
         Left::Rescued => {
             *moved += 1;
             *rescued += 1;

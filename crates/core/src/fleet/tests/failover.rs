@@ -62,11 +62,12 @@ fn requests_pull_the_beginning_forward_and_the_end_back() {
     // It had waited for long when the cut came: no lost packet of now, but affected.
     rig.run(ms(30));
     rig.moved(A2, alive - ms(20_000), Left::Told);
+    rig.moved(A2, alive - ms(20_000), Left::Late);
     let last = rig.now;
     rig.run(ms(2_000));
     let [record] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
     assert_eq!((record.began, record.ended), (asked, last));
-    assert_eq!((record.moved, record.rescued, record.told), (1, 1, 1));
+    assert_eq!((record.moved, record.rescued, record.told), (2, 1, 1));
     assert!(Duration::from_micros(record.slowest_micros) <= record.took(), "{record:?}");
 }
 

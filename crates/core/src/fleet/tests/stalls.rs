@@ -105,6 +105,24 @@ fn it_is_timed_from_the_first_request_that_was_not_answered_though_its_checks_we
     assert!(record.overran() && record.slowest_micros > 1_000_000, "{record:?}");
 }
 
+/// Its checks pass and some of its answers come, so that nothing was cut.
+#[test]
+fn what_waited_too_long_at_one_that_is_left_for_its_errors_is_told_with_all_of_its_wait() {
+    for late in [true, false] {
+        let mut rig = with_past(|_| {}, ms(20));
+        let asked = rig.now;
+        rig.run(ms(1_600));
+        rig.moved(A1, asked, if late { Left::Late } else { Left::Failed });
+        [A1, A2].iter().for_each(|address| rig.answers(address, 0, 200, ms(20)));
+        rig.until(ms(1_100), |rig| rig.fallen() == [A1, A2]);
+        rig.moved(A2, asked + ms(1_000), if late { Left::Late } else { Left::Failed });
+        rig.run(ms(3_000));
+        let [record] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
+        assert_eq!((record.moved, record.slowest_micros >= 1_600_000), (2, late), "{record:?}");
+        assert!(!record.overran(), "{record:?}");
+    }
+}
+
 #[test]
 fn who_answers_something_is_slow_and_not_stalled() {
     let mut rig = with_past(|_| {}, ms(20));
