@@ -3,48 +3,19 @@
 use std::time::Duration;
 
 use relais_config::words::short;
-use relais_core::{Admin, BackendId, CertificateStep, DrillRecord, FailoverRecord, Health, Transition, TunnelStep};
+use relais_core::{
+    Admin, BackendId, CertificateStep, DrillRecord, FailoverRecord, Health, Target, Transition, TunnelStep,
+};
 use relais_tls::date;
 
 /// Writes the line of one transition. Loss is a warning, return is information.
 pub(crate) fn write(transition: &Transition) {
     match transition {
-        Transition::Health { id, from, to, why, after } => {
-            let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
-            let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            let (from, word) = (from.as_str(), to.as_str());
-            if *to == Health::Down {
-                tracing::warn!(service, site, backend, from, to = word, why, after_ms, "backend {word}");
-            } else {
-                tracing::info!(service, site, backend, from, to = word, why, after_ms, "backend {word}");
-            }
-        }
-        Transition::Site { site, from, to, why } => {
-            let (site, from, word) = (&**site, from.as_str(), to.as_str());
-            if *to == Health::Down {
-                tracing::warn!(site, from, to = word, why, "site {word}");
-            } else {
-                tracing::info!(site, from, to = word, why, "site {word}");
-            }
-        }
+        Transition::Health { id, from, to, why, after } => backend(id, (*from, *to), why, *after),
+        Transition::Site { site: name, from, to, why } => site(name, *from, *to, why),
         Transition::Tunnel { site, interface, step, handshake_age } => tunnel(site, interface, *step, *handshake_age),
-        Transition::Admin { target, from, to, reason } => {
-            let (target, from, word) = (target.to_string(), from.as_str(), to.as_str());
-            let reason = reason.as_deref().unwrap_or_default();
-            if *to == Admin::Enabled {
-                tracing::info!(about = %target, from, to = word, reason, "operator: {target} {word}");
-            } else {
-                tracing::warn!(about = %target, from, to = word, reason, "operator: {target} {word}");
-            }
-        }
-        Transition::Agent { id, said, takes } => {
-            let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
-            match said {
-                Some(line) if *takes => tracing::info!(service, site, backend, line, "agent: {line}"),
-                Some(line) => tracing::warn!(service, site, backend, line, "agent: {line}"),
-                None => tracing::warn!(service, site, backend, "agent is silent: its words are forgotten"),
-            }
-        }
+        Transition::Admin { target, from, to, reason } => operator(target, *from, *to, reason.as_deref()),
+        Transition::Agent { id, said, takes } => agent(id, said.as_deref(), *takes),
         Transition::AgentSilent { id, why } => hearing(id, why.as_deref()),
         Transition::Addresses { id, from, to } => {
             let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
@@ -76,6 +47,46 @@ pub(crate) fn write(transition: &Transition) {
             let (authority, until) = (&**name, date(*until));
             tracing::warn!(authority, until, why, "an authority fails and is left alone for a while");
         }
+    }
+}
+
+fn backend(id: &BackendId, (from, to): (Health, Health), why: &str, after: Duration) {
+    let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
+    let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    let (down, from, to) = (to == Health::Down, from.as_str(), to.as_str());
+    if down {
+        tracing::warn!(service, site, backend, from, to, why, after_ms, "backend {to}");
+    } else {
+        tracing::info!(service, site, backend, from, to, why, after_ms, "backend {to}");
+    }
+}
+
+fn site(site: &str, from: Health, to: Health, why: &str) {
+    let (down, from, to) = (to == Health::Down, from.as_str(), to.as_str());
+    if down {
+        tracing::warn!(site, from, to, why, "site {to}");
+    } else {
+        tracing::info!(site, from, to, why, "site {to}");
+    }
+}
+
+fn operator(target: &Target, from: Admin, to: Admin, reason: Option<&str>) {
+    let (enabled, from, to) = (to == Admin::Enabled, from.as_str(), to.as_str());
+    let reason = reason.unwrap_or_default();
+    if enabled {
+        tracing::info!(about = %target, from, to, reason, "operator: {target} {to}");
+    } else {
+        tracing::warn!(about = %target, from, to, reason, "operator: {target} {to}");
+    }
+}
+
+/// What the agent of a backend says. `takes`: it takes traffic.
+fn agent(id: &BackendId, said: Option<&str>, takes: bool) {
+    let (service, site, backend) = (&*id.service, &*id.site, &*id.address);
+    match said {
+        Some(line) if takes => tracing::info!(service, site, backend, line, "agent: {line}"),
+        Some(line) => tracing::warn!(service, site, backend, line, "agent: {line}"),
+        None => tracing::warn!(service, site, backend, "agent is silent: its words are forgotten"),
     }
 }
 
