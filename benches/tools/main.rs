@@ -12,6 +12,8 @@ mod fleet;
 mod load;
 mod modes;
 mod pace;
+#[path = "../../crates/tls/tests/support/take_all.rs"]
+mod take_all;
 mod tally;
 
 use args::{Args, Outcome};

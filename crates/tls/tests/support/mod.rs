@@ -1,6 +1,8 @@
 //! What the tests of this crate share: configs, certificates on disk, and whole handshakes over an in-memory pipe.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part, and a test may panic")]
 
+mod take_all;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,15 +12,16 @@ use relais_core::config::{
     CertificateFiles, Config, Listener, ListenerProtocol, Lookup, Service, TlsSource, TlsVersion,
 };
 use relais_tls::{CertProblem, CertStore, Tickets};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig,
-    SignatureScheme, SupportedProtocolVersion,
+    ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use take_all::TakeAll;
 
 pub(crate) const DAY: i64 = 86_400;
 
@@ -199,6 +202,8 @@ pub(crate) fn curious_with(
     versions: &[&'static SupportedProtocolVersion],
     schemes: Option<Vec<SignatureScheme>>,
 ) -> ClientConfig {
+    let all = || provider.signature_verification_algorithms.supported_schemes();
+    let schemes = schemes.unwrap_or_else(all);
     ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
         .unwrap()
@@ -241,42 +246,4 @@ pub(crate) async fn shake_shared(
     };
     let seen = tokio::time::timeout(Duration::from_secs(30), client).await.expect("no handshake in 30 s");
     seen.map_err(|fault| fault.to_string())
-}
-
-#[derive(Debug)]
-struct TakeAll {
-    schemes: Option<Vec<SignatureScheme>>,
-}
-
-impl ServerCertVerifier for TakeAll {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let all = || aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes();
-        self.schemes.clone().unwrap_or_else(all)
-    }
 }
