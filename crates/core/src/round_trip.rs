@@ -200,6 +200,14 @@ mod tests {
     }
 
     #[test]
+    fn where_no_contract_is_long_enough_the_timers_are_to_go() {
+        let mut forward = forward();
+        forward.health.interval = Some(ms(60_000));
+        let told = Timers::solve(&forward).trouble(&forward, "thory", ms(12)).unwrap();
+        assert!(told.ends_with("; no contract is long enough with these timers: take them out"), "{told}");
+    }
+
+    #[test]
     fn a_timeout_shorter_than_the_path_is_told() {
         let mut forward = forward();
         forward.health.timeout = Some(ms(50));

@@ -697,6 +697,27 @@ fn who_is_up_by_its_requests_alone_says_so() {
     assert_eq!((rig.why(A1).contains("kept"), rig.why(B1).contains("kept")), (false, true), "{}", rig.why(A1));
 }
 
+/// One check may be lost on the way, and tells nobody anything.
+#[test]
+fn one_check_that_is_lost_is_not_told() {
+    let mut rig = started(pair(|_| {}));
+    rig.set(A1, Err(Fault::ResponseTimeout));
+    let lost = |rig: &Rig| {
+        let report = rig.fleet.report(rig.now);
+        report.services[0].backends[0].probes.iter().filter(|probe| probe.fault.is_some()).count()
+    };
+    let step = |rig: &mut Rig| {
+        [A1, B1].iter().for_each(|address| rig.answers(address, 1, 0, ms(5)));
+        rig.run(ms(10));
+    };
+    while lost(&rig) < 2 {
+        assert!(!rig.why(A1).contains("kept"), "{} lost: {}", lost(&rig), rig.why(A1));
+        step(&mut rig);
+    }
+    (0..10).for_each(|_| step(&mut rig));
+    assert!(rig.why(A1).contains("kept"), "{} lost: {}", lost(&rig), rig.why(A1));
+}
+
 #[test]
 fn who_stays_down_for_another_reason_than_it_fell_for_says_both() {
     let mut rig = started(two_sites());

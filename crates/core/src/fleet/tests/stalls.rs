@@ -123,6 +123,25 @@ fn what_waited_too_long_at_one_that_is_left_for_its_errors_is_told_with_all_of_i
     }
 }
 
+/// What left before the last answer belongs to another trouble.
+#[test]
+fn a_stall_is_not_timed_by_what_an_earlier_trouble_left_unanswered() {
+    let mut rig = with_past(|_| {}, ms(20));
+    let earlier = rig.now;
+    rig.run(ms(500));
+    rig.moved(A1, earlier, Left::Overtaken);
+    [A1, A2].iter().for_each(|address| rig.answered(address));
+    rig.run(ms(100));
+    let asked = rig.now;
+    let _waiting = (rig.wait_at(A1, 3), rig.wait_at(A2, 3));
+    rig.run(ms(1_000));
+    rig.moved(A1, asked, Left::Overtaken);
+    rig.until(ms(2_100), |rig| rig.fallen() == [A1, A2]);
+    rig.run(ms(3_000));
+    let [record] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
+    assert_eq!(record.began, asked, "not {earlier:?}, not {:?}", record.declared);
+}
+
 #[test]
 fn who_answers_something_is_slow_and_not_stalled() {
     let mut rig = with_past(|_| {}, ms(20));
