@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use crate::load::{Connections, Load};
 use crate::place::Place;
-use crate::support::edge::send_signal;
+use crate::support::edge::{Edge, Setup, send_signal};
 use crate::support::process::Process;
 use crate::support::raw::Addressed;
 use crate::support::wait_for;
@@ -113,12 +115,11 @@ fn refused_and_slow_drills_fail_nobody_either() {
     }
 }
 
-/// A POST that waits at the cut site is told at once, and never executed a second time.
-#[test]
-fn no_post_is_executed_twice_in_a_drill() {
+/// Two processes at dijon and two at thory, all of them up.
+fn processes() -> (Edge, Vec<Process>) {
     let backends: Vec<Process> = (0..4).map(|_| Process::start()).collect();
     let list = |which: &[Process]| which.iter().map(|p| format!("{:?}", p.address())).collect::<Vec<_>>().join(", ");
-    let edge = crate::support::edge::Setup::services(&format!(
+    let edge = Setup::services(&format!(
         "[sites]\ndijon = 1\nthory = 1\n[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\n{LONG}\n[service.web.backends]\n\
          dijon = [{}]\nthory = [{}]\n",
         list(&backends[..2]),
@@ -128,6 +129,13 @@ fn no_post_is_executed_twice_in_a_drill() {
     for backend in &backends {
         edge.wait_for_health(backend, "up");
     }
+    (edge, backends)
+}
+
+/// A POST that waits at the cut site is told at once, and never executed a second time.
+#[test]
+fn no_post_is_executed_twice_in_a_drill() {
+    let (edge, backends) = processes();
     let load = Load::start(edge.http(), 6, Connections::Kept, |path| post(path, "once"));
     load.go_on_for(200);
     let (code, out, err) = edge.cli(&["drill", "site", "dijon", "--for", "6s"]);
@@ -252,6 +260,36 @@ fn ctrl_c_ends_a_drill_and_its_verdict_is_told() {
     assert_eq!(ended.status.code(), Some(1), "what was ended proves nothing: {told}");
     assert!(told.contains("ended by the operator") && told.contains("all of it was up again"), "{told}");
     place.all_up();
+}
+
+/// The cut has ended by itself, and its site is not back yet: there is nothing to end, and the verdict is still to come.
+#[test]
+fn ctrl_c_while_the_site_returns_loses_no_verdict() {
+    let (edge, backends) = processes();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relais"));
+    command.args(["drill", "site", "dijon", "--for", "6s", "--socket"]).arg(edge.dir().join("admin.sock"));
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let dijon = &backends[..2];
+    for backend in dijon {
+        edge.wait_for_health(backend, "down");
+        backend.stop();
+    }
+    let drill = || serde_json::from_str::<Value>(&edge.admin("GET", "/drill", "").1).unwrap()["drill"].take();
+    wait_for("the cut is over", || !drill()["ended"].is_null());
+    send_signal("INT", command.id());
+    wait_for("the command has heard it", || hears(command.id()));
+    dijon.iter().for_each(Process::resume);
+    let ended = command.wait_with_output().unwrap();
+    let told = [ended.stdout, ended.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert_eq!(ended.status.code(), Some(0), "{told}");
+    assert!(told.contains("all of it was up again") && told.contains("PASSED: dijon can be lost"), "{told}");
+}
+
+/// No signal waits for this process, or it is no more.
+fn hears(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let waiting = |line: &&str| line.starts_with("SigPnd:") || line.starts_with("ShdPnd:");
+    status.lines().filter(waiting).all(|line| line.ends_with("0000000000000000"))
 }
 
 #[test]

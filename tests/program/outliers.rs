@@ -209,3 +209,22 @@ fn a_preferred_backend_that_answers_most_requests_wrongly_is_left() {
     broken.store(false, Relaxed);
     assert_eq!(client.ask(get("/")).text(), "other", "for a while");
 }
+
+/// Nothing follows from one alone, but whoever looks sees it.
+#[test]
+fn a_wrong_answer_that_is_passed_on_as_it_is_stands_under_failed() {
+    let backend = Plain::new(|seen| match seen.head.target() {
+        "/bad" => b"HTTP/1.1 500 Oh No\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        _ => ok("x").into_bytes(),
+    });
+    let edge = Setup::to(&[&backend]).start();
+    let mut client = edge.connect();
+    for (path, status) in [("/1", 200), ("/bad", 500), ("/2", 200), ("/bad", 500), ("/3", 200)] {
+        assert_eq!(client.ask(get(path)).status(), status);
+    }
+    let (_, table, _) = edge.cli(&["status"]);
+    let line = table.lines().find(|line| line.contains(&backend.address())).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    // In flight, answered well, failed.
+    assert!(words.windows(3).any(|three| three == ["0", "3", "2"]), "{table}");
+}

@@ -85,8 +85,26 @@ const CHECKED: &str = "[service.web]\nhosts = [\"*\"]\nhealth = { type = \"exec\
 /// What would take a whole service down, or have every handshake with its backends fail.
 #[test]
 fn programs_and_cas_that_cannot_be_used_are_named() {
-    let said = refuses(Setup::services(CHECKED));
-    for part in ["check-it): does not exist", "command = [\"check-it\"]", "backends.pem): does not exist", "2 errors"] {
+    let setup = Setup::services(CHECKED);
+    let text = setup.text();
+    let place = |of: &str| {
+        let (at, line) = text.lines().enumerate().find(|(_, line)| line.contains(of)).unwrap();
+        format!("proxy.toml:{}:{}", at + 1, line.find(of).unwrap() + 1)
+    };
+    let places = ["\"check-it\"", "\"backends.pem\""].map(place);
+    let said = refuses(setup);
+    for part in [
+        "check-it): does not exist",
+        "command = [\"check-it\"]",
+        "help: correct the path, or put the program there",
+        "backends.pem): does not exist",
+        "ca = \"backends.pem\"",
+        "help: correct the path, or put the file there",
+        "2 errors",
+    ]
+    .into_iter()
+    .chain(places.iter().map(String::as_str))
+    {
         assert!(said.contains(part), "{part}: {said}");
     }
     let setup = Setup::services(CHECKED);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::support::edge::{Edge, Setup};
-use crate::support::raw::{Addressed, Plain, Raw};
+use crate::support::raw::{Addressed, Plain, Raw, Serving};
 use crate::support::wait_for;
 use crate::support::wire::{get, ok};
 
@@ -130,4 +130,44 @@ fn a_burst_does_not_fill_a_backend_beyond_its_cap() {
         Setup::to(&[&one, &two]).with("max_inflight = 10\nqueue_timeout = \"60s\"").and("[edge]\nworkers = 2").start();
     let got = at_once(&edge, [&one, &two], &get("/"), 60, 20);
     assert!(got.iter().all(|got| (10..=11).contains(got)), "{got:?}");
+}
+
+/// Answers at once, but for `/slow`, of which nothing comes.
+fn mostly_quick() -> Serving {
+    Raw::new().serve(|mut conn| {
+        conn.wait_for_ever();
+        while let Some(head) = conn.try_head() {
+            if head.target() != "/slow" {
+                let _ = conn.try_send(ok("quick"));
+            }
+        }
+    })
+}
+
+/// The second question has to connect first: from then on it has the only place there.
+#[test]
+fn who_is_asked_beside_counts_what_connects_there() {
+    let (first, (second, waits)) = (mostly_quick(), Raw::full());
+    let edge = Setup::services(&format!(
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 0\n\
+         failover_within = \"30s\"\nretry.hedge = true\nmax_inflight = 1\nqueue_timeout = \"60s\"\n\
+         [service.web.backends]\ndijon = \"{}\"\nthory = \"{}\"\n",
+        first.address(),
+        second.address()
+    ))
+    .start();
+    // Now it is known how long an answer takes.
+    assert_eq!(ask(&edge, 100, |_| get("/")), HashMap::from([("quick".to_owned(), 100)]));
+    wait_for("the first is free", || edge.backend(&first)["inflight"] == 0);
+    let (mut slow, mut other) = (edge.connect(), edge.connect());
+    slow.send(get("/slow"));
+    let there = || edge.backend(&second)["inflight"].clone();
+    wait_for("somebody connects to the second", || there() == 1);
+    other.send(get("/other"));
+    wait_for("both are in", || edge.sample("relais_requests_inflight", &[]) >= 2.0);
+    drop((second.accept(), waits));
+    let (mut conn, head) = second.request();
+    assert_eq!((head.target(), there()), ("/slow", 1.into()), "the other one waits for a place");
+    conn.send(ok("beside"));
+    assert_eq!((slow.answer().text(), other.answer().text()), ("beside".to_owned(), "quick".to_owned()));
 }

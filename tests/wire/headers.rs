@@ -229,6 +229,23 @@ fn the_header_of_the_id_can_be_named() {
     assert!(request.has("x-trace") && !request.has("x-request-id"));
 }
 
+/// What a client says under such a name is dropped, and the edge's own word with it if that stood there already.
+#[test]
+fn an_id_named_like_a_field_that_is_dropped_arrives() {
+    for name in ["X-Real-IP", "X-Client-Cert-Subject", "X_Forwarded_Trace"] {
+        let backend = Raw::new();
+        let edge = Setup::to(&[&backend]).and(&format!("[edge]\nrequest_id_header = \"{name}\"")).start();
+        let mut client = edge.connect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a.test\r\n{name}: mine\r\n\r\n"));
+        let (mut upstream, head) = backend.request();
+        upstream.send(ok(""));
+        let answer = client.answer();
+        let id = answer.get(name).unwrap();
+        assert_eq!(head.get(name), Some(id), "{}", head.raw);
+        assert_eq!(edge.access(id)["path"], "/");
+    }
+}
+
 #[test]
 fn cookies_that_http2_split_arrive_as_one() {
     let backend = Raw::new();
