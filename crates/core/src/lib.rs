@@ -53,6 +53,7 @@ pub use report::{
     AgentReport, BackendReport, ChecksReport, ProbeReport, Report, ServiceReport, SiteReport, TunnelReport,
 };
 pub use retry::is_free;
+pub use round_trip::Reach;
 pub use router::Router;
 pub use snapshot::{Ask, Choice, Member, Pool, Shared, Snapshot, Trial};
 pub use time::{Anchor, Instant};

@@ -7,6 +7,8 @@ use relais_config::{CheckKind, Forward, Pace};
 use crate::timers::Timers;
 use crate::words::short;
 
+/// A packet that is lost once is acknowledged by then (Linux sends it again after 0.2 s and the round trip).
+const LEAST_UNACKNOWLEDGED: Duration = Duration::from_millis(450);
 /// Below this a round trip is as good as none.
 const NEAR: Duration = Duration::from_millis(1);
 /// What a new measurement counts for where few are made: one of so many.
@@ -57,14 +59,50 @@ impl RoundTrip {
     }
 }
 
-impl Timers {
-    /// The same where the farthest site is `round_trip` away: connects and their stagger, where they are derived, get
-    /// the time the path needs (a connect with TLS takes up to three round trips).
+/// What its own distance makes of a backend's timers: that of others is no reason to wait here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    contract: Duration,
+    /// Deadline of one connect.
+    pub connect: Duration,
+    /// When a connect has not finished after this, the next backend is tried beside it.
+    pub stagger: Duration,
+}
+
+impl Reach {
+    /// After so long without a connect, a first byte, or the next one of an answer that could go on elsewhere, a worker has the
+    /// fleet ask whether the backend lives. Never more than half the stagger, or a long contract would put off the second connect.
     #[must_use]
-    pub fn over(&self, forward: &Forward, round_trip: Duration) -> Timers {
+    pub fn overdue(self) -> Duration {
+        (self.contract / 10).min(self.stagger / 2)
+    }
+
+    /// What may be repeated leaves a connection on which nobody acknowledges what was sent for so long: early enough to be
+    /// answered elsewhere within the contract, late enough for a lost packet to be sent again (Linux: after 0.2 and 0.6 s).
+    /// On a path that is longer than that no acknowledgement comes sooner.
+    #[must_use]
+    pub fn unacknowledged(self) -> Duration {
+        (self.contract * 7 / 10).max(LEAST_UNACKNOWLEDGED).min(self.contract).max(self.stagger)
+    }
+}
+
+impl Timers {
+    /// For a backend nearby.
+    #[must_use]
+    pub fn near(&self) -> Reach {
+        Reach { contract: self.failover_within, connect: self.connect, stagger: self.stagger }
+    }
+
+    /// For one that is `round_trip` away: connects and their stagger, where they are derived, get the time the path needs
+    /// (a connect with TLS takes up to three round trips).
+    #[must_use]
+    pub fn reach(&self, forward: &Forward, round_trip: Duration) -> Reach {
+        if round_trip.is_zero() {
+            return self.near();
+        }
         let least = Pace::least_wait(self.failover_within, round_trip);
         let connect = if forward.timeout.connect.is_none() { self.connect.max(least * 2) } else { self.connect };
-        Timers { connect, stagger: self.stagger.max(round_trip * 2), ..self.clone() }
+        Reach { connect, stagger: self.stagger.max(round_trip * 2), ..self.near() }
     }
 
     /// Why the contract cannot hold at a site that far away, with the numbers; `None`: it can.
@@ -97,20 +135,27 @@ impl Timers {
     /// What a measured round trip means, in a sentence, for `relais explain`.
     #[must_use]
     pub fn explain_path(&self, forward: &Forward, site: &str, round_trip: Duration) -> String {
-        if let Some(trouble) = self.trouble(forward, site, round_trip) {
-            return trouble;
+        let mut said = self.trouble(forward, site, round_trip).unwrap_or_else(|| {
+            let away = format!("site {site} is {} away (measured)", short(round_trip));
+            if !self.checked || forward.health.kind == CheckKind::Off {
+                return away;
+            }
+            let least = Pace::least_wait(self.failover_within, round_trip);
+            let seen = self.pace().over(round_trip).silence();
+            format!(
+                "{away}: no check there waits less than {}, a silent cut of it is seen within {}",
+                short(least),
+                short(seen)
+            )
+        });
+        let reach = self.reach(forward, round_trip);
+        if reach != self.near() {
+            let (stagger, connect) = (short(reach.stagger), short(reach.connect));
+            said.push_str(&format!(
+                "; a connect there is joined by another after {stagger}, and given up after {connect}"
+            ));
         }
-        let away = format!("site {site} is {} away (measured)", short(round_trip));
-        if !self.checked || forward.health.kind == CheckKind::Off {
-            return away;
-        }
-        let least = Pace::least_wait(self.failover_within, round_trip);
-        let seen = self.pace().over(round_trip).silence();
-        format!(
-            "{away}: no check there waits less than {}, a silent cut of it is seen within {}",
-            short(least),
-            short(seen)
-        )
+        said
     }
 }
 
@@ -172,13 +217,13 @@ mod tests {
         let mut short_contract = forward();
         short_contract.failover_within = ms(300);
         let timers = Timers::solve(&short_contract);
-        let far = timers.over(&short_contract, ms(60));
+        let far = timers.reach(&short_contract, ms(60));
         assert_eq!((timers.connect, timers.stagger), (ms(150), ms(60)));
         assert_eq!((far.connect, far.stagger), (ms(372), ms(120)), "2 * (3 * 60 + 6), 2 * 60");
         short_contract.timeout.connect = Some(ms(200));
-        let by_hand = Timers::solve(&short_contract).over(&short_contract, ms(60));
+        let by_hand = Timers::solve(&short_contract).reach(&short_contract, ms(60));
         assert_eq!(by_hand.connect, ms(200));
-        assert_eq!(timers.over(&short_contract, ms(4)), timers, "nothing changes nearby");
+        assert_eq!(timers.reach(&short_contract, ms(4)), timers.near(), "nothing changes nearby");
     }
 
     #[test]
@@ -187,6 +232,11 @@ mod tests {
         let timers = Timers::solve(&forward);
         assert_eq!(timers.trouble(&forward, "thory", ms(12)), None);
         assert_eq!(timers.trouble(&forward, "thory", Duration::ZERO), None);
+        let far = timers.explain_path(&forward, "thory", ms(120));
+        assert!(
+            far.ends_with("; a connect there is joined by another after 240 ms, and given up after 0.76 s"),
+            "{far}"
+        );
         assert_eq!(
             timers.trouble(&forward, "thory", ms(120)).unwrap(),
             "site thory is 120 ms away (measured): interval 250 ms + jitter 25 ms + timeout 380 ms + 3 more checks of \

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use relais_config::{ClientTls, Config, Service};
 
@@ -123,6 +124,8 @@ pub struct Member {
     /// `Down` because it answers its checks and no requests: attempts that wait there for a head and may be repeated
     /// are moved, the others go on waiting.
     pub stalled: bool,
+    /// How far away it is, where that changes its timers: see [`Timers::reach`]. Else zero.
+    pub away: Duration,
     /// Its site is in a drill: whoever talks to it must behave as if it were cut like this.
     pub drill: Option<Shape>,
     /// `Down` by its checks alone, while nobody else is left: gets a request to see whether they are right.

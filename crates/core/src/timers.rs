@@ -6,9 +6,6 @@ use relais_config::{CheckKind, Forward, Pace};
 
 use crate::words::{count, short};
 
-/// A packet that is lost once is acknowledged by then (Linux sends it again after 0.2 s and the round trip).
-const LEAST_UNACKNOWLEDGED: Duration = Duration::from_millis(450);
-
 /// Every timer of one service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timers {
@@ -39,9 +36,9 @@ pub struct Timers {
     pub passive_fall: u32,
     /// Random part of the interval, 0.0 to 0.5.
     pub jitter: f64,
-    /// Deadline of one connect (TLS handshake included).
+    /// Deadline of one connect (TLS handshake included), nearby: see [`crate::Reach`].
     pub connect: Duration,
-    /// When a connect has not finished after this, the next backend is tried beside it.
+    /// When a connect nearby has not finished after this, the next backend is tried beside it.
     pub stagger: Duration,
     /// How long a request waits for a backend when none can be picked.
     pub wait: Duration,
@@ -117,22 +114,6 @@ impl Timers {
         }
     }
 
-    /// After so long without a connect, a first byte, or the next one of an answer that could go on elsewhere, a worker has the
-    /// fleet ask whether the backend lives. Never more
-    /// than half the stagger, or a long contract would put off the second connect.
-    #[must_use]
-    pub fn overdue(&self) -> Duration {
-        (self.failover_within / 10).min(self.stagger / 2)
-    }
-
-    /// What may be repeated leaves a connection on which nobody acknowledges what was sent for so long: early enough to be
-    /// answered elsewhere within the contract, late enough for a lost packet to be sent again (Linux: after 0.2 and 0.6 s).
-    /// On a path that is longer than that no acknowledgement comes sooner: see [`Timers::over`].
-    #[must_use]
-    pub fn unacknowledged(&self) -> Duration {
-        (self.failover_within * 7 / 10).max(LEAST_UNACKNOWLEDGED).min(self.failover_within).max(self.stagger)
-    }
-
     /// Longest time from a silent cut to `Down` by probes alone: see [`Pace::silence`].
     #[must_use]
     pub fn detection(&self) -> Duration {
@@ -157,7 +138,7 @@ impl Timers {
         ));
         said.push(format!(
             "a request that may be repeated leaves a connection on which nothing is acknowledged for {}",
-            short(self.unacknowledged())
+            short(self.near().unacknowledged())
         ));
         said.push(format!("when no backend is left a request waits at most {}", short(self.wait)));
         said.push(format!(

@@ -97,7 +97,7 @@ fn the_words_name_the_numbers() {
 
 #[test]
 fn what_nobody_acknowledges_is_left_in_time_to_be_answered_elsewhere_and_not_before_one_repeat() {
-    let after = |contract| Timers::derive(ms(contract)).unacknowledged();
+    let after = |contract| Timers::derive(ms(contract)).near().unacknowledged();
     assert_eq!(after(1_000), ms(700), "two repeats of a lost packet, 0.2 and 0.6 s after it, and 0.3 s for elsewhere");
     assert_eq!(after(10_000), ms(7_000));
     assert_eq!(after(600), ms(450));

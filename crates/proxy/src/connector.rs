@@ -101,7 +101,8 @@ impl Goal {
         // What comes of ALPN may be HTTP/2, and then all kinds of requests share the connection.
         let tls = member.backend.upstream.tls.is_some();
         let shared = protocol == UpstreamProtocol::H2 || (protocol == UpstreamProtocol::Auto && tls);
-        let (short, long) = (timers.unacknowledged(), (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED));
+        let reach = timers.reach(forward, member.away);
+        let (short, long) = (reach.unacknowledged(), (timers.failover_within * 3).max(LEAST_UNACKNOWLEDGED));
         let unshared = if exchange.replayable() && exchange.upgrade.is_none() { short } else { long };
         let carries = if exchange.upgrade.is_some() {
             Carries::Bytes
@@ -118,7 +119,7 @@ impl Goal {
             addresses: Arc::clone(&member.addresses),
             moves: slot.verdicts().moves,
             protocol,
-            deadline: timers.connect,
+            deadline: reach.connect,
             unacknowledged: if shared { long } else { unshared },
             unshared,
             look_every: (timers.failover_within / 2).min(LONGEST_LOOK),

@@ -94,7 +94,7 @@ pub(crate) async fn send(
             return Outcome::Failed(Fault::Malformed);
         }
     };
-    let mut wait = Wait::new(exchange, forward, &member.backend, &slot, before, gate.as_ref(), now);
+    let mut wait = Wait::new(exchange, forward, member, &slot, before, gate.as_ref(), now);
     if beside {
         wait.as_second();
     }
@@ -264,7 +264,8 @@ pub(crate) fn pass_on(
         return Box::write(room, Response::from_parts(head, body));
     }
     let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
-    let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events };
+    let overdue = exchange.pool.timers.reach(forward, member.away).overdue();
+    let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events, overdue };
     let body = line.body(exchange, forward, incoming, patience, plan);
     Box::write(room, Response::from_parts(head, ResponseBody::from_backend(body)))
 }
@@ -278,6 +279,7 @@ struct Line {
     backend: Arc<Backend>,
     /// An event stream: it has no end of its own.
     events: bool,
+    overdue: Duration,
 }
 
 impl Line {
@@ -289,7 +291,6 @@ impl Line {
         patience: Duration,
         plan: Option<Plan>,
     ) -> Box<FromBackend> {
-        let overdue = exchange.pool.timers.overdue();
         // The room first: else it would be put together on the stack and copied.
         let room = Box::new_uninit();
         let body = FromBackend {
@@ -303,7 +304,7 @@ impl Line {
             worker: Arc::clone(&exchange.client.worker),
             backend: self.backend,
             contract: exchange.pool.timers.failover_within,
-            overdue,
+            overdue: self.overdue,
             gate: self.gate,
             plan,
             exchange: None,
@@ -324,7 +325,8 @@ pub(crate) fn continue_with(
     plan: Plan,
 ) -> (Box<FromBackend>, InFlight) {
     let Answer { response, held, slot, before, gate, inflight } = answer;
-    let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events: false };
+    let overdue = exchange.pool.timers.reach(forward, member.away).overdue();
+    let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events: false, overdue };
     let mut body = line.body(&exchange, forward, response.into_body(), forward.timeout.idle, Some(plan));
     body.exchange = Some(exchange);
     (body, inflight)

@@ -95,7 +95,7 @@ async fn choose(
             // Sent to every one of them: what the last one did is the answer, unless that one broke off.
             Picked::Nobody if exchange.was_everywhere(forward) => {
                 // Who broke it off may have died, and be called down in a moment: then it waits like all who come now.
-                let verdict = *verdict.get_or_insert_with(|| exchange.now + exchange.pool.timers.overdue());
+                let verdict = *verdict.get_or_insert_with(|| exchange.now + exchange.pool.timers.near().overdue());
                 if !exchange.was_lost_with_the_last(forward) {
                     return Err(last_word(exchange, fault));
                 } else if exchange.now < verdict {

@@ -80,15 +80,16 @@ pub(crate) async fn connect(
     reuse: Reuse,
     ticket: &mut Ticket,
 ) -> Result<Connected, Fault> {
-    let stagger = exchange.pool.timers.stagger;
+    // Of the one that was asked last: how far away another is, is no reason to wait for this one.
+    let mut reach = exchange.pool.timers.reach(forward, first.away);
     let mut runners = Runners { list: Vec::new(), ticket };
     if let Some(connected) = start(exchange, forward, first, reuse, &mut runners.list) {
         return Ok(connected);
     }
-    let overdue = exchange.pool.timers.overdue();
     let mut asked = false;
     loop {
-        let patience = if asked { stagger.saturating_sub(overdue) } else { overdue };
+        let overdue = reach.overdue();
+        let patience = if asked { reach.stagger.saturating_sub(overdue) } else { overdue };
         let finished = tokio::time::timeout(patience, next(&mut runners.list)).await;
         exchange.now = Instant::now();
         match finished {
@@ -123,6 +124,9 @@ pub(crate) async fn connect(
                 if let Some(connected) = start_beside(exchange, forward, reuse, &mut runners.list) {
                     overtaken(exchange, &runners.list, Instant::now());
                     return Ok(connected);
+                }
+                if let Some(last) = runners.list.last() {
+                    reach = exchange.pool.timers.reach(forward, last.member.away);
                 }
             }
             Err(_) => {}

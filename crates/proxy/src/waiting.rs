@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use relais_core::config::Forward;
-use relais_core::{Backend, Fault, Member, Overdue};
+use relais_core::{Backend, Fault, Member, Overdue, Reach};
 use tokio::sync::futures::Notified;
 
 use crate::body::ClientBody;
@@ -95,6 +95,8 @@ pub(crate) struct Wait<'a> {
     /// It has waited for longer than the contract.
     overdue: Option<Overdue>,
     backend: &'a Arc<Backend>,
+    /// How far away it is, where that matters.
+    away: Duration,
     /// The same request waits elsewhere too.
     beside: bool,
     /// It was asked elsewhere because this backend is suspect, or nobody was there.
@@ -106,7 +108,7 @@ impl<'a> Wait<'a> {
     pub(crate) fn new(
         exchange: &'a Exchange,
         forward: &'a Forward,
-        backend: &'a Arc<Backend>,
+        member: &'a Member,
         slot: &'a Slot,
         before: Verdicts,
         gate: Option<&'a Gate>,
@@ -123,7 +125,8 @@ impl<'a> Wait<'a> {
             seen: exchange.body.as_ref().and_then(|body| body.moved()),
             pressed: false,
             overdue: None,
-            backend,
+            backend: &member.backend,
+            away: member.away,
             beside: false,
             asked_in_doubt: false,
         }
@@ -149,7 +152,7 @@ impl<'a> Wait<'a> {
             }
             second = second.or_else(|| self.elsewhere_in_doubt());
             let distrusted = self.is_distrusted();
-            if distrusted && self.asked.elapsed() >= exchange.pool.timers.unacknowledged() {
+            if distrusted && self.asked.elapsed() >= self.reach().unacknowledged() {
                 if !self.still_sending() {
                     return Outcome::Rescued(Fault::Unacknowledged);
                 }
@@ -211,15 +214,19 @@ impl<'a> Wait<'a> {
 
     /// What it waits for next, and for how long.
     fn awaited(&self, distrusted: bool, ask_after: Option<Duration>) -> (Awaited, Duration) {
-        let timers = &self.exchange.pool.timers;
-        let (contract, response) = (timers.failover_within, self.longest());
+        let (contract, response) = (self.exchange.pool.timers.failover_within, self.longest());
         match () {
-            () if !self.pressed => (Awaited::Usual, timers.overdue()),
-            () if distrusted => (Awaited::Acknowledged, timers.unacknowledged()),
+            () if !self.pressed => (Awaited::Usual, self.reach().overdue()),
+            () if distrusted => (Awaited::Acknowledged, self.reach().unacknowledged()),
             () if self.gate.is_some_and(|gate| gate.lock().is_some()) => (Awaited::Continue, CONTINUE_PATIENCE),
             () if self.overdue.is_none() && contract < response => (Awaited::InContract, contract),
             () => (Awaited::Answer(response), ask_after.unwrap_or(response).min(response)),
         }
+    }
+
+    /// The timers that its distance gives this backend.
+    fn reach(&self) -> Reach {
+        self.exchange.pool.timers.reach(self.forward, self.away)
     }
 
     /// From when the time counts anew: from when something of the body went last, or from now where the client owes the rest.

@@ -112,6 +112,7 @@ fn member(slot: u32, words: &str) -> Member {
         admin: Admin::Enabled,
         ramp_from: None,
         dead: false,
+        away: std::time::Duration::ZERO,
         drill: None,
         mute: false,
         hung: false,

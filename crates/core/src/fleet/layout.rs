@@ -241,19 +241,17 @@ fn service_state(config: &Config, service: &Arc<Service>, old: Option<ServiceSta
         Action::Forward(forward) => Some(Arc::new((**forward).clone())),
         Action::Redirect(_) | Action::Respond(_) => None,
     };
-    let solved = forward.as_deref().map_or_else(|| Timers::derive(config.edge.failover_within), Timers::solve);
-    let timers = solved.clone();
+    let timers = forward.as_deref().map_or_else(|| Timers::derive(config.edge.failover_within), Timers::solve);
     match old {
         Some(old) => {
             // An equal declaration keeps its old allocation, so that an unchanged pool stays the same pool.
             let service = if *old.service == **service { old.service } else { Arc::clone(service) };
-            ServiceState { service, forward, timers, solved, members: Vec::new(), ..old }
+            ServiceState { service, forward, timers, members: Vec::new(), ..old }
         }
         None => ServiceState {
             service: Arc::clone(service),
             forward,
             timers,
-            solved,
             trouble: Vec::new(),
             breathes_until: Instant::default(),
             slice_from: now,

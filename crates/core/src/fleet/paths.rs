@@ -7,6 +7,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use relais_config::Forward;
+
 use super::Fleet;
 use super::probing::addresses;
 use super::state::Entry;
@@ -108,7 +110,15 @@ impl Fleet {
         }
     }
 
-    /// Sets a service's timers anew with what is known of the distance of its sites.
+    /// How far away a backend is, where that changes its timers; else zero.
+    pub(super) fn away(&self, entry: &Entry) -> Duration {
+        let service = &self.services[entry.service];
+        let away = self.sites[entry.site].path.round_trip.settled();
+        let changes = |forward: &Forward| service.timers.reach(forward, away) != service.timers.near();
+        if service.forward.as_deref().is_some_and(changes) { away } else { Duration::ZERO }
+    }
+
+    /// What is known of the distance of a service's sites has changed: what that does to their timers, and to its contract.
     pub(super) fn stretch(&mut self, index: usize) {
         let service = &self.services[index];
         let Some(forward) = &service.forward else { return };
@@ -119,18 +129,13 @@ impl Fleet {
                 paths.push((entry.site, round_trip));
             }
         }
-        let solved = &service.solved;
+        let timers = &service.timers;
         let trouble: Vec<String> = paths
             .iter()
-            .filter_map(|(site, round_trip)| solved.trouble(forward, &self.sites[*site].name, *round_trip))
+            .filter_map(|(site, round_trip)| timers.trouble(forward, &self.sites[*site].name, *round_trip))
             .collect();
-        let farthest = paths.iter().map(|(_, round_trip)| *round_trip).max().unwrap_or_default();
-        let timers = solved.over(forward, farthest);
+        self.changes.services.insert(index);
         let service = &mut self.services[index];
-        if service.timers != timers {
-            service.timers = timers;
-            self.changes.services.insert(index);
-        }
         if service.trouble.is_empty() != trouble.is_empty() {
             self.changes.notes.push(Transition::Contract {
                 service: service.service.name.clone(),
@@ -152,10 +157,9 @@ impl Fleet {
                 sites.push(entry.site);
             }
         }
-        let solved = &service.solved;
         for site in sites.into_iter().map(|index| &self.sites[index]) {
             if let Some(round_trip) = site.path.round_trip.smoothed() {
-                said.push(solved.explain_path(forward, &site.name, round_trip));
+                said.push(service.timers.explain_path(forward, &site.name, round_trip));
             }
         }
         said.extend(self.crowded(service));

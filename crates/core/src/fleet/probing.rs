@@ -217,6 +217,8 @@ impl Fleet {
         let path = path.map(|round_trip| Pace::least_wait(timers.failover_within, round_trip));
         let reach = path.unwrap_or(if connect_only { entry.fastest * 3 } else { entry.fastest });
         // Where the contract is shorter than an answer's way it cannot be kept: that is said, and no reason to hear nobody.
+        let away = self.sites[entry.site].path.round_trip.settled();
+        let first = service.forward.as_ref().map_or(timers.connect, |forward| timers.reach(forward, away).connect);
         let longest = timers.failover_within.max(path.unwrap_or_default() * 2);
         let known = !entry.fastest.is_zero();
         let whole = if by_hand {
@@ -236,7 +238,7 @@ impl Fleet {
         let others = if entry.health() == Health::Down && !by_hand { addresses(entry) - 1 } else { 0 };
         let others = path.unwrap_or_default().saturating_mul(others);
         let whole = whole + others;
-        let connect = if known { usual.max(reach + others) } else { timers.connect }.min(whole);
+        let connect = if known { usual.max(reach + others) } else { first }.min(whole);
         let site = &self.sites[entry.site];
         let accused = site.accusation.is_some();
         let doubted = entry.pressed || entry.counters.silent() > 0 || (accused && !entry.counters.in_doubt());

@@ -103,6 +103,7 @@ impl Fleet {
                 mute: entry.mute && entry.health() == Health::Down,
                 hung: entry.hung && entry.health() == Health::Down && elsewhere,
                 stalled: entry.stalled && entry.health() == Health::Down,
+                away: self.away(entry),
                 drill: self.sites[entry.site].drill,
                 trial: entry.trial.filter(|_| entry.health() == Health::Down),
             })
@@ -166,6 +167,7 @@ fn same_members(old: &[Member], new: &[Member]) -> bool {
             && old.mute == new.mute
             && old.hung == new.hung
             && old.stalled == new.stalled
+            && old.away == new.away
             && old.drill == new.drill
             && old.trial == new.trial
     };

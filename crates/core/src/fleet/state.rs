@@ -356,8 +356,6 @@ pub(super) struct ServiceState {
     /// `None`: it answers by itself.
     pub(super) forward: Option<Arc<Forward>>,
     pub(super) timers: Timers,
-    /// The same without any distance: what the file gives.
-    pub(super) solved: Timers,
     /// Why the contract cannot hold, as far as paths were measured.
     pub(super) trouble: Vec<String>,
     /// Nobody is left for a better one before then: there was one, and it could not carry what it took over.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use relais_core::config::Action;
 use relais_core::{Ask, Backend, Choice, Event, Fault, Health, Member, Snapshot};
 
 use crate::engine::{Due, Run};
@@ -63,11 +64,12 @@ impl Run {
             _ => pool.pick(&ask),
         };
         let wait = self.now + pool.timers.wait;
-        let (connect, overdue) = (pool.timers.connect, self.now + pool.timers.overdue());
         match choice {
             Choice::Take(member) => {
                 let (backend, seen) = (Arc::clone(&member.backend), member.health);
                 let addresses = Arc::clone(&member.addresses);
+                let Action::Forward(forward) = &pool.service.action else { panic!("it has backends") };
+                let reach = pool.timers.reach(forward, member.away);
                 self.oracle.picked(backend.slot);
                 let request = self.requests.get_mut(&number).unwrap();
                 request.tried.push(backend.slot);
@@ -77,8 +79,8 @@ impl Run {
                 let warm = self.warm.get(&backend.slot) == Some(&alive) && self.dice.chance(0.8);
                 let flight = Flight::new(backend, Purpose::Attempt { request: number }, self.now, warm, &self.world);
                 let flight = flight.to(&addresses);
-                let flight = self.launch(flight, connect);
-                self.at(overdue, Due::Overdue(flight));
+                let flight = self.launch(flight, reach.connect);
+                self.at(self.now + reach.overdue(), Due::Overdue(flight));
             }
             Choice::Wait => {
                 let request = self.requests.get_mut(&number).unwrap();

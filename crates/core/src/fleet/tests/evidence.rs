@@ -582,7 +582,7 @@ fn workers_that_press_do_not_put_off_the_verdict_about_a_site_that_hangs() {
             rig.set(address, Err(Fault::ResponseTimeout));
         }
         let slots = [A1, A2].map(|address| rig.member(address).backend.slot);
-        let overdue = rig.snapshot.pools[0].timers.overdue();
+        let overdue = rig.snapshot.pools[0].timers.near().overdue();
         let (from, mut pressed) = (rig.now, rig.now);
         while [A1, A2].iter().any(|address| rig.health(address) != Health::Down) {
             rig.run(ms(1));
@@ -609,7 +609,7 @@ fn one_that_hangs_is_down_within_the_contract_however_often_workers_press() {
             rig.run(ms(1_000 + 7 * offset));
             rig.set(A1, Err(Fault::ResponseTimeout));
             let slot = rig.member(A1).backend.slot;
-            let overdue = rig.snapshot.pools[0].timers.overdue();
+            let overdue = rig.snapshot.pools[0].timers.near().overdue();
             let (from, mut pressed, mut told) = (rig.now, rig.now, 0);
             while rig.health(A1) != Health::Down {
                 rig.run(ms(1));
@@ -662,7 +662,7 @@ fn a_cut_that_requests_meet_is_doubted_soon_whatever_checks_are_under_way() {
         let mut suspected = None;
         while rig.health(A1) != Health::Down {
             rig.run(ms(1));
-            if rig.now.since(from).as_millis().is_multiple_of(timers.overdue().as_millis()) {
+            if rig.now.since(from).as_millis().is_multiple_of(timers.near().overdue().as_millis()) {
                 slots.iter().for_each(|slot| rig.event(Event::Overdue { slot: *slot }));
             }
             if rig.health(A1) == Health::Suspect && rig.health(A2) == Health::Suspect {
@@ -670,7 +670,7 @@ fn a_cut_that_requests_meet_is_doubted_soon_whatever_checks_are_under_way() {
             }
             assert!(rig.now.since(from) < ms(5_000), "{:#?}", rig.fleet.report(rig.now));
         }
-        let least = timers.overdue() + timers.fast_interval + timers.confirm_timeout;
+        let least = timers.near().overdue() + timers.fast_interval + timers.confirm_timeout;
         let suspected = suspected.unwrap_or(rig.now).since(from);
         assert!(suspected <= least + ms(10), "{offset}: doubted after {suspected:?}, {least:?} would do");
         (doubted, down) = (doubted.max(suspected), down.max(rig.now.since(from)));

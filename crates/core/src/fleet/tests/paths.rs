@@ -22,6 +22,14 @@ impl Rig {
         self.connects.insert((at, u64::MAX - self.measures), Event::Measured { slot: order.slot, took });
     }
 
+    /// How long requests wait for a connect there, and how long before another is tried beside it.
+    fn reach(&self, address: &str) -> (Duration, Duration) {
+        let pool = &self.snapshot.pools[0];
+        let relais_config::Action::Forward(forward) = &pool.service.action else { panic!("it forwards") };
+        let reach = pool.timers.reach(forward, self.member(address).away);
+        (reach.connect, reach.stagger)
+    }
+
     pub(super) fn connects_take(&mut self, address: &str, took: Duration) {
         let slot = self.member(address).backend.slot;
         for _ in 0..50 {
@@ -52,10 +60,10 @@ fn no_check_of_a_far_site_waits_for_less_than_three_round_trips() {
 #[test]
 fn a_far_site_gives_connects_time_and_is_published_once() {
     let mut rig = started(two_sites());
-    assert_eq!(rig.snapshot.pools[0].timers.connect, ms(500));
+    assert_eq!(rig.reach(B1), (ms(500), ms(200)));
     rig.connects_take(B1, ms(120));
-    let timers = &rig.snapshot.pools[0].timers;
-    assert_eq!((timers.connect, timers.stagger), (ms(760), ms(240)));
+    assert_eq!(rig.reach(B1), (ms(760), ms(240)));
+    assert_eq!(rig.reach(B2), (ms(760), ms(240)), "it is as far away");
     let generation = rig.snapshot.generation;
     for took in [ms(118), ms(125), ms(110), ms(130)] {
         rig.connects_take(B2, took);
@@ -63,6 +71,28 @@ fn a_far_site_gives_connects_time_and_is_published_once() {
     assert_eq!(rig.snapshot.generation, generation, "a trembling path changes nothing");
     let site = &rig.fleet.report(rig.now).sites[1];
     assert!(site.round_trip_micros.is_some_and(|micros| (100_000..140_000).contains(&micros)));
+}
+
+/// However far the other is, and also when that is dead for good.
+#[test]
+fn a_far_site_is_no_reason_to_wait_longer_at_a_near_one() {
+    let mut rig = Rig::new(near_and_far(ms(1_000)));
+    rig.away(&[B1, B2], ms(600));
+    rig.until(ms(16_000), |rig| rig.health(B1) == Health::Up);
+    assert_eq!(rig.reach(B1), (ms(3_640), ms(1_200)));
+    assert_eq!([A1, A2].map(|one| rig.reach(one)), [(ms(500), ms(200)); 2]);
+    // Who is new there has a first check as short as any nearby.
+    let mut more = near_and_far(ms(1_000));
+    let backends = vec![backend("a", "10.0.1.3:80", 1), backend("a", A1, 1), backend("b", B1, 2), backend("b", B2, 2)];
+    more.services = config(vec![service("api", backends, |_| {})]).services;
+    rig.probes.clear();
+    rig.event(Event::Reload(Arc::new(more)));
+    rig.run(ms(200));
+    let first = rig.probes.iter().find(|(_, order)| *order.backend.id.address == *"10.0.1.3:80").unwrap();
+    assert_eq!(first.1.connect, ms(500));
+    [B1, B2].iter().for_each(|one| rig.set(one, Err(Fault::ConnectTimeout)));
+    rig.run(ms(120_000));
+    assert_eq!((rig.health(B1), rig.reach(A1)), (Health::Down, (ms(500), ms(200))));
 }
 
 #[test]
@@ -90,7 +120,7 @@ fn the_distance_outlives_a_reload_and_a_stretched_service_is_not_checked_anew() 
     let mut longer = two_sites();
     longer.edge.drain = ms(7_000);
     rig.event(Event::Reload(Arc::new(longer)));
-    assert_eq!(rig.snapshot.pools[0].timers.stagger, ms(240));
+    assert_eq!(rig.reach(B1), (ms(760), ms(240)));
     assert!(rig.probes.is_empty(), "nothing about the checks changed");
 }
 
