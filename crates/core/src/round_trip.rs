@@ -108,11 +108,20 @@ impl Timers {
     /// Why the contract cannot hold at a site that far away, with the numbers; `None`: it can.
     #[must_use]
     pub fn trouble(&self, forward: &Forward, site: &str, round_trip: Duration) -> Option<String> {
+        let away = format!("site {site} is {} away (measured)", short(round_trip));
+        let takes = round_trip * round_trips(forward, site);
+        if let Some(connect) = forward.timeout.connect.filter(|connect| *connect < takes) {
+            return Some(format!(
+                "{away}: timeout.connect = {} is less than the {} that a connect there takes, living backends look dead; \
+                 take timeout.connect out or make it longer",
+                short(connect),
+                short(takes)
+            ));
+        }
         if !self.checked || round_trip.is_zero() {
             return None;
         }
         let least = Pace::least_wait(self.failover_within, round_trip);
-        let away = format!("site {site} is {} away (measured)", short(round_trip));
         if let Some(timeout) = forward.health.timeout.filter(|timeout| *timeout < least) {
             return Some(format!(
                 "{away}: timeout = {} is less than the {} that a check there needs, living backends can be taken for \
@@ -159,6 +168,12 @@ impl Timers {
     }
 }
 
+/// Round trips of a connect to a site at least: one more with TLS.
+fn round_trips(forward: &Forward, site: &str) -> u32 {
+    let mut there = forward.backends.iter().filter(|backend| *backend.site == *site);
+    if there.any(|backend| backend.upstream.tls.is_some()) { 2 } else { 1 }
+}
+
 /// A whole duration as the file has it.
 fn in_file(time: Duration) -> String {
     let millis = time.as_millis();
@@ -168,7 +183,7 @@ fn in_file(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::forward;
+    use crate::testing::{backend, forward};
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -255,6 +270,27 @@ mod tests {
         forward.health.interval = Some(ms(60_000));
         let told = Timers::solve(&forward).trouble(&forward, "thory", ms(12)).unwrap();
         assert!(told.ends_with("; no contract is long enough with these timers: take them out"), "{told}");
+    }
+
+    #[test]
+    fn a_connect_that_is_given_up_before_it_can_be_answered_is_told() {
+        let mut forward = forward();
+        forward.timeout.connect = Some(ms(50));
+        let told = |forward: &Forward, away| Timers::solve(forward).trouble(forward, "thory", ms(away));
+        assert_eq!(
+            told(&forward, 60).unwrap(),
+            "site thory is 60 ms away (measured): timeout.connect = 50 ms is less than the 60 ms that a connect there \
+             takes, living backends look dead; take timeout.connect out or make it longer"
+        );
+        assert_eq!(told(&forward, 40), None);
+        let mut there = backend("thory", "10.0.2.1:443", 1);
+        let tls = relais_config::UpstreamTls { sni: None, ca: None, verify: true };
+        there.upstream = std::sync::Arc::new(relais_config::Upstream { tls: Some(tls), ..(*there.upstream).clone() });
+        forward.backends = vec![backend("dijon", "10.0.1.1:80", 1), there];
+        assert!(told(&forward, 40).unwrap().contains("is less than the 80 ms that a connect there takes"), "with TLS");
+        assert_eq!(Timers::solve(&forward).trouble(&forward, "dijon", ms(40)), None);
+        forward.health.kind = CheckKind::Off;
+        assert!(told(&forward, 40).is_some(), "requests connect too");
     }
 
     #[test]

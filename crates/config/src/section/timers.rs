@@ -164,6 +164,21 @@ pub(crate) fn warn_service(service: &Reader<'_>, forward: &Forward) {
         let fault = fault.label(format!("`request` is shorter than failover_within = {}", short(contract)));
         node.warning(fault.help(format!("write `request = \"{}\"` or more", shown(contract * 2))));
     }
+    if let (Some(connect), Some(node)) = (forward.timeout.connect, service.get("timeout"))
+        && connect > contract
+    {
+        let fault = Fault::new(format!(
+            "a connect that nobody answers is given up after {}, but a dead backend is to be left within {}",
+            short(connect),
+            short(contract)
+        ));
+        let fault = fault.label(format!("`connect` is longer than failover_within = {}", short(contract)));
+        let half = shown(contract / 2);
+        node.warning(
+            fault
+                .help(format!("write `connect = \"{half}\"`, or take it out: it is derived from failover_within then")),
+        );
+    }
     if forward.health.kind == CheckKind::Off
         && forward.passive_fall == Some(0)
         && let Some(node) = service.get("passive_fall")

@@ -92,6 +92,7 @@ fn what_fits_is_not_refused() {
         check("fall = 9"),
         service("failover_within = \"60s\"\nhealth = { path = \"/\", interval = \"30s\", timeout = \"10s\" }"),
         service("health = { type = \"off\" }"),
+        service("timeout = { connect = \"1s\" }"),
     ] {
         assert_eq!(warnings(&text), "", "{text}");
     }
@@ -109,6 +110,7 @@ fn what_works_against_the_contract_is_warned_of() {
     let told: Vec<String> = [
         check("timeout = \"350ms\", fall = 3"),
         service("timeout = { request = \"500ms\" }"),
+        service("timeout = { connect = \"3s\" }"),
         service("health = \"off\"\npassive_fall = 0"),
     ]
     .iter()

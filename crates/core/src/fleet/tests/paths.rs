@@ -175,6 +175,21 @@ fn a_path_that_became_longer_than_any_check_waits_is_found() {
     }
 }
 
+/// Its first check is given up before it can be answered, and so would requests be.
+#[test]
+fn why_a_site_is_down_whose_connects_are_given_up_too_soon_is_said() {
+    let mut config = near_and_far(ms(1_000));
+    let backends = vec![backend("a", A1, 1), backend("a", A2, 1), backend("b", B1, 2), backend("b", B2, 2)];
+    let hasty = |forward: &mut relais_config::Forward| forward.timeout.connect = Some(ms(50));
+    config.services = crate::testing::config(vec![service("api", backends, hasty)]).services;
+    let mut rig = Rig::new(config);
+    rig.away(&[B1, B2], ms(100));
+    rig.until(ms(8_000), |rig| !rig.fleet.report(rig.now).services[0].trouble.is_empty());
+    assert_eq!(rig.health(B1), Health::Down);
+    let trouble = rig.fleet.report(rig.now).services[0].trouble.clone();
+    assert!(trouble[0].contains("timeout.connect = 50 ms is less than the 100 ms"), "{trouble:?}");
+}
+
 /// A patient connect is a measure: a dead site gets one now and then, and nothing comes of it.
 #[test]
 fn a_dead_site_stays_dead_and_as_far_as_it_was() {
