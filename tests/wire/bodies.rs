@@ -1,7 +1,7 @@
 //! Request bodies between two backends, and bodies that fail to come: kept, sent again, and nobody's fault but the client's.
 
 use crate::support::edge::Setup;
-use crate::support::raw::{Addressed, Plain, Raw};
+use crate::support::raw::{Addressed, Plain, Raw, Seen};
 use crate::support::wire::{Conn, Head, get, ok};
 use crate::support::{assert_same, noise, until, wait_for};
 
@@ -115,6 +115,44 @@ fn clients_that_fall_silent_do_not_accuse_the_backend() {
     }
     let told = edge.backend(&backend);
     assert_eq!((&told["failed"], &told["health"]), (&0.into(), &"up".into()), "{told}");
+}
+
+/// Whatever its head said, and also where the request went on elsewhere.
+#[test]
+fn an_answer_that_breaks_off_or_falls_silent_is_one_failed_attempt() {
+    const BROKEN: &str = "Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nno chunk\r\n";
+    let answers = |request: &Seen| match request.head.target() {
+        "/broken" => format!("HTTP/1.1 200 OK\r\n{BROKEN}").into_bytes(),
+        "/broken500" => format!("HTTP/1.1 500 Oops\r\n{BROKEN}").into_bytes(),
+        "/broken503" => format!("HTTP/1.1 503 Busy\r\n{BROKEN}").into_bytes(),
+        "/silent" => b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf".to_vec(),
+        _ => ok("right").into_bytes(),
+    };
+    let (first, other) = (Plain::new(answers), Plain::saying("right"));
+    let edge = Setup::services(&format!(
+        "[sites]\ndijon = 1\nthory = 2\n[service.alone]\nhosts = [\"a.test\"]\nhealth = \"off\"\npassive_fall = 0\n\
+         timeout.idle = \"200ms\"\nbackends = {{ dijon = [\"{0}\"] }}\n[service.two]\nhosts = [\"two.test\"]\n\
+         health = \"off\"\npassive_fall = 0\noutlier.max_ejected_percent = 0\nfailover_within = \"1s\"\n\
+         backends = {{ dijon = [\"{0}\"], thory = [\"{1}\"] }}\n",
+        first.address(),
+        other.address()
+    ))
+    .start();
+    for path in ["/right", "/broken", "/broken500", "/broken503", "/silent"] {
+        let mut client = edge.connect();
+        client.send(get(path));
+        let head = client.head();
+        drop(client.try_body(&head));
+    }
+    // Held back, and asked for elsewhere.
+    let mut client = edge.connect();
+    client.send(get("/silent").replace("a.test", "two.test"));
+    assert_eq!(client.answer().text(), "right");
+    let status = edge.status();
+    let services = status["report"]["services"].as_array().unwrap();
+    let told = services.iter().map(|service| &service["backends"][0]).map(|told| (&told["succeeded"], &told["failed"]));
+    let expected = [(1, 4), (0, 1)].map(|(succeeded, failed)| (succeeded.into(), failed.into()));
+    assert!(told.eq(expected.iter().map(|(succeeded, failed)| (succeeded, failed))), "{status}");
 }
 
 /// Although the head of each of its answers was right.

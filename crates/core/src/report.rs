@@ -128,7 +128,7 @@ pub struct BackendReport {
     pub inflight: u32,
     /// Attempts that went well since start.
     pub succeeded: u64,
-    /// Attempts that did not: without an answer, answered wrongly, late or 5xx.
+    /// Attempts that did not: without an answer, answered wrongly, late, 5xx or not to the end.
     pub failed: u64,
     /// The last 10 probes, latest last.
     pub probes: Vec<ProbeReport>,

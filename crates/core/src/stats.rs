@@ -128,7 +128,7 @@ pub struct BackendStats {
     pub ejections: [Counter; EJECTION_REASONS.len()],
     /// Attempts on a fresh connection.
     pub connected: Counter,
-    /// Of those that succeeded: answered 5xx.
+    /// Of those that succeeded: answered 5xx, or not to the end.
     pub spoiled: Counter,
 }
 

@@ -298,7 +298,7 @@ async fn answered(
             exchange.client.worker.report(Event::Served { slot: backend.slot, result });
         }
     }
-    let mut response = forward::pass_on(exchange, forward, member, *answer, ticket);
+    let mut response = forward::pass_on(exchange, forward, member, *answer, !refused && status < 500, ticket);
     if let Some(next) = whole(exchange, forward, member, response.body_mut(), started, ticket).await {
         ticket.serving = None;
         return next;
@@ -344,14 +344,15 @@ async fn whole(
     let Poll::Ready(Err(cut)) = first else { return None };
     let (fault, known) = cut.fault();
     if cut.is_late() {
-        let silent = body.small()?.let_go();
+        let small = body.small()?;
+        let silent = small.let_go();
         // Nothing broke: what the backend did it may have done, and doing it again would be answered otherwise.
         let harmless = exchange.head.method.is_safe();
         if !silent || !harmless || !exchange.may_leave(slot, forward) || !spend(exchange, forward) {
             return None;
         }
         ticket.attempted(member, "late", started);
-        exchange.client.worker.fell_silent(&member.backend);
+        small.fell_silent();
         exchange.pool.stats.retried("late");
         exchange.avoid_site = Some(Arc::clone(&member.backend.id.site));
         return Some(Next::Again(Failure::Backend { fault, possibly_received: false }));

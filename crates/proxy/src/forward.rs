@@ -223,12 +223,13 @@ fn fill(
     Ok(())
 }
 
-/// The answer as the client gets it.
+/// The answer as the client gets it. `well`: its head counts as a success.
 pub(crate) fn pass_on(
     exchange: &mut Exchange,
     forward: &Forward,
     member: &Member,
     answer: Answer,
+    well: bool,
     ticket: &mut Ticket,
 ) -> Box<Response<ResponseBody>> {
     let room = Box::new_uninit();
@@ -265,7 +266,8 @@ pub(crate) fn pass_on(
     }
     let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
     let overdue = exchange.pool.timers.reach(forward, member.away).overdue();
-    let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events, overdue };
+    let backend = Arc::clone(&member.backend);
+    let line = Line { held, slot, before, gate, backend, events, well, overdue };
     let body = line.body(exchange, forward, incoming, patience, plan);
     Box::write(room, Response::from_parts(head, ResponseBody::from_backend(body)))
 }
@@ -279,6 +281,7 @@ struct Line {
     backend: Arc<Backend>,
     /// An event stream: it has no end of its own.
     events: bool,
+    well: bool,
     overdue: Duration,
 }
 
@@ -309,6 +312,7 @@ impl Line {
             plan,
             exchange: None,
             events: self.events,
+            well: self.well,
             upload: exchange.body.clone(),
             timing: Timing::default(),
         };
@@ -326,7 +330,8 @@ pub(crate) fn continue_with(
 ) -> (Box<FromBackend>, InFlight) {
     let Answer { response, held, slot, before, gate, inflight } = answer;
     let overdue = exchange.pool.timers.reach(forward, member.away).overdue();
-    let line = Line { held, slot, before, gate, backend: Arc::clone(&member.backend), events: false, overdue };
+    let backend = Arc::clone(&member.backend);
+    let line = Line { held, slot, before, gate, backend, events: false, well: false, overdue };
     let mut body = line.body(&exchange, forward, response.into_body(), forward.timeout.idle, Some(plan));
     body.exchange = Some(exchange);
     (body, inflight)

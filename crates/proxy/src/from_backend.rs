@@ -65,6 +65,8 @@ pub(crate) struct FromBackend {
     pub(crate) upload: Option<Arc<ClientBody>>,
     /// An event stream: a drain ends it, and a backend that hangs, as nothing else would.
     pub(crate) events: bool,
+    /// Its head counts as a success: what goes wrong after it makes a failure of it, once.
+    pub(crate) well: bool,
     pub(crate) timing: Timing,
 }
 
@@ -210,6 +212,7 @@ impl FromBackend {
                 tracing::debug!(%error, "answer of a backend broke off");
                 if self.upload.as_ref().is_none_or(|body| body.fault().is_none()) {
                     self.backend.stats.break_off();
+                    self.spoil();
                     self.worker.report(Event::BrokeOff { slot: self.backend.slot, fault: Fault::Reset });
                 }
                 Poll::Ready(Some(Err(Cut::new("backend_broke_off"))))
@@ -265,7 +268,7 @@ impl FromBackend {
             // Other silence is the transport's, or not the backend's own.
             let own = reason == "backend_stalled" && !self.events && !self.over_time();
             if own && self.upload.as_ref().is_none_or(|body| body.is_read()) {
-                self.worker.fell_silent(&self.backend);
+                self.fell_silent();
             }
             return Poll::Ready(Cut::new(reason));
         }
@@ -340,10 +343,22 @@ impl FromBackend {
     }
 
     /// Another backend had the rest, which was waited for here in vain; in doubt not long enough to hold that against anybody.
-    pub(crate) fn overtaken(&self) {
+    pub(crate) fn overtaken(&mut self) {
         let long = |since: &Instant| since.elapsed() >= self.contract;
         if self.timing.blocked.filter(long).is_some_and(|since| !self.neighbour_died(since)) {
-            self.worker.fell_silent(&self.backend);
+            self.fell_silent();
+        }
+    }
+
+    /// It was waited for in vain in its middle.
+    pub(crate) fn fell_silent(&mut self) {
+        self.spoil();
+        self.worker.fell_silent(&self.backend);
+    }
+
+    fn spoil(&mut self) {
+        if std::mem::take(&mut self.well) {
+            self.backend.stats.spoiled.inc();
         }
     }
 

@@ -177,7 +177,7 @@ impl ResponseBody {
                     self.ticket = Some(ticket);
                     match (found, doubted.take()) {
                         (Ok(body), old) => {
-                            if let Some(old) = old {
+                            if let Some(mut old) = old {
                                 old.overtaken();
                                 leave(&old, Left::Rescued);
                             }

@@ -96,9 +96,12 @@ fn who_is_told_what_a_backend_did_sees_its_wrong_answers_as_failed() {
     rig.answers(A1, 80, 20, ms(5));
     let stats = &rig.member(A1).backend.stats;
     stats.fail(Fault::Status(503));
+    stats.succeed(200);
+    stats.break_off();
+    stats.spoiled.inc();
     let report = rig.fleet.report(rig.now);
     let told = report.services[0].backends.iter().map(|backend| (backend.succeeded, backend.failed));
-    assert_eq!(told.collect::<Vec<_>>(), [(80, 21), (0, 0)]);
+    assert_eq!(told.collect::<Vec<_>>(), [(80, 22), (0, 0)]);
 }
 
 #[test]
