@@ -113,9 +113,9 @@ impl Store {
         // Not what is dirty: a newer value, from another thread, may wait for its own turn.
         match (inner.closed || among(&inner.failing), inner.closed || among(&inner.shelf_failed)) {
             (false, false) => Ok(()),
-            (true, false) => Err(format!("it is in certs/ alone, not in the database: {}", inner.detail)),
+            (true, false) => Err(format!("it is in certs/ alone, not in the database: {}", inner.told().1)),
             (false, true) => Err("it is in the database alone: certs/ cannot be written".to_owned()),
-            (true, true) => Err(format!("it is in memory alone: {}", inner.detail)),
+            (true, true) => Err(format!("it is in memory alone: {}", inner.told().1)),
         }
     }
 }

@@ -12,6 +12,9 @@ use crate::shelf::Shelf;
 /// Set-aside databases kept; older ones are removed so that a failing disk is not filled by its own rescue.
 const KEPT_BROKEN: usize = 5;
 
+/// How long another process that ends may hold the directory.
+pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How the folder of a database is called, before its number.
 const GENERATION: &str = "store-";
 
@@ -28,6 +31,15 @@ pub(crate) enum LockFault {
     Held,
     /// It cannot be written.
     Unwritable(io::Error),
+}
+
+impl LockFault {
+    pub(crate) fn words(&self) -> String {
+        match self {
+            LockFault::Held => "another process uses this directory".to_string(),
+            LockFault::Unwritable(fault) => fault.to_string(),
+        }
+    }
 }
 
 impl Folder {

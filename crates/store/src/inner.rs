@@ -10,6 +10,9 @@ use crate::entry::{Key, Value};
 use crate::mirror::Mirror;
 use crate::state::Mode;
 
+/// What the state says between letting go of the directory and taking it again.
+const HANDED_OVER: &str = "the directory was handed over; what changes from then on is lost when this process ends";
+
 /// What callers and the worker share. The lock is never held across a call to the disk.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -48,8 +51,12 @@ pub(crate) struct Inner {
     pub(crate) settled: bool,
     /// The caller of `open` went on without waiting any longer.
     pub(crate) went_on: bool,
+    /// The worker is to write what is left, and to let go of the directory.
     pub(crate) closing: bool,
+    /// It did, or there is none: nobody waits for it.
     pub(crate) closed: bool,
+    /// The store is dropped: the worker does not wait to be called back.
+    pub(crate) ending: bool,
     pub(crate) mode: Mode,
     pub(crate) detail: String,
     pub(crate) skipped: u64,
@@ -78,12 +85,18 @@ impl Inner {
             went_on: false,
             closing: false,
             closed: false,
+            ending: false,
             mode: Mode::Memory,
             detail,
             skipped: 0,
             failed: 0,
             files_failing: false,
         }
+    }
+
+    /// How well it works, and why, as callers are told.
+    pub(crate) fn told(&self) -> (Mode, &str) {
+        if self.closing && self.closed { (Mode::Memory, HANDED_OVER) } else { (self.mode, &self.detail) }
     }
 
     pub(crate) fn is_idle(&self) -> bool {

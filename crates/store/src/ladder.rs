@@ -9,10 +9,9 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::contents::Contents;
-use crate::disk::{Folder, LockFault};
+use crate::disk::{Folder, LOCK_PATIENCE};
 use crate::engine::{self, Engine, Fault};
 use crate::entry::{Key, Value};
 use crate::last_good;
@@ -43,12 +42,8 @@ pub(crate) struct Opened {
 
 /// Reads what is there, and climbs down until something holds. Writes nothing yet: see [`settle`].
 pub(crate) fn read(folder: &Folder) -> Opened {
-    let locked = match folder.lock(Duration::from_secs(1)) {
-        Ok(lock) => Ok(lock),
-        Err(LockFault::Held) => Err("another process uses this directory".to_string()),
-        Err(LockFault::Unwritable(fault)) => Err(fault.to_string()),
-    };
-    let (lock, mut refusal) = locked.map_or_else(|why| (None, Some(why)), |lock| (Some(lock), None));
+    let locked = folder.lock(LOCK_PATIENCE);
+    let (lock, mut refusal) = locked.map_or_else(|why| (None, Some(why.words())), |lock| (Some(lock), None));
     let mut reading = reading::read(folder, lock.is_some()).unwrap_or_else(|fault| {
         refusal.get_or_insert(fault.words().to_string());
         Reading::default()

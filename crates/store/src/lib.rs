@@ -14,6 +14,7 @@ mod contents;
 mod disk;
 mod engine;
 mod entry;
+mod handover;
 mod inner;
 mod kept;
 mod ladder;

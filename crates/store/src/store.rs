@@ -1,5 +1,6 @@
-//! What the other rooms see of the store; certificates and accounts are next door, in `certs`. No call waits for the disk but
-//! [`Store::open`], [`Store::flush`], what keeps a certificate or an account, and the drop.
+//! What the other rooms see of the store; certificates and accounts are next door, in `certs`, and what a process does with its
+//! directory when another one follows it, in `handover`. No call waits for the disk but [`Store::open`], [`Store::flush`], what
+//! keeps a certificate or an account, what hands the directory over, and the drop.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +28,9 @@ const STUCK: Duration = Duration::from_secs(5);
 /// that. Dropping the store writes what is left.
 #[derive(Debug)]
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
+    /// Held by who lets go of the directory or takes it again.
+    pub(crate) handover: Mutex<()>,
     /// `None`: no disk wanted.
     pub(crate) path: Option<PathBuf>,
 }
@@ -53,7 +56,7 @@ impl Store {
     /// this process is there, on the disk. Only a damaged database, which is set aside for its owner to look at, stays as it is.
     #[must_use]
     pub fn begin_without(dir: &Path, gone: &'static [&'static str]) -> Store {
-        let store = Self { shared: shared("not opened yet"), path: Some(dir.to_path_buf()) };
+        let store = Self::new("not opened yet", Some(dir.to_path_buf()));
         let (shared, folder) = (Arc::clone(&store.shared), Folder::new(dir));
         let spawned =
             std::thread::Builder::new().name("relais-store".into()).spawn(move || worker::run(&shared, folder, gone));
@@ -77,9 +80,15 @@ impl Store {
     /// A store that remembers until it is dropped: for embedding and tests.
     #[must_use]
     pub fn memory() -> Store {
-        let store = Self { shared: shared(""), path: None };
+        let store = Self::new("", None);
         store.inner().closed = true;
         store
+    }
+
+    fn new(detail: &str, path: Option<PathBuf>) -> Self {
+        let inner = Mutex::new(Inner::new(Contents::default(), detail.to_string()));
+        let shared = Arc::new(Shared { inner, work: Condvar::new(), news: Condvar::new() });
+        Self { shared, handover: Mutex::new(()), path }
     }
 
     /// Everything remembered about backends and the operator's words, in any order.
@@ -166,10 +175,11 @@ impl Store {
     #[must_use]
     pub fn state(&self) -> StoreState {
         let inner = self.inner();
+        let (mode, detail) = inner.told();
         StoreState {
-            mode: inner.mode,
+            mode,
             path: self.path.clone(),
-            detail: inner.detail.clone(),
+            detail: detail.to_string(),
             records: inner.contents.records.len(),
             unsaved: inner.unsaved(),
             skipped_records: inner.skipped,
@@ -193,11 +203,11 @@ impl Store {
         let tried = self.write_now(patience);
         let inner = self.inner();
         let failing = inner.failing.iter().any(|key| matches!(key, Key::Record(RecordKey::Admin(_))));
-        self.path.is_none() || (tried && inner.mode != Mode::Memory && !failing)
+        self.path.is_none() || (tried && inner.told().0 != Mode::Memory && !failing)
     }
 
     /// Whether that was tried in time.
-    fn write_now(&self, patience: Duration) -> bool {
+    pub(crate) fn write_now(&self, patience: Duration) -> bool {
         let mut inner = self.inner();
         // What was given and not tried yet is one turn with what was asked for.
         inner.asked += u64::from(inner.asked == inner.tried);
@@ -246,17 +256,14 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.inner().closing = true;
+        let mut inner = self.inner();
+        (inner.closing, inner.ending) = (true, true);
+        drop(inner);
         self.shared.work.notify_one();
         if !self.wait(FLUSH_PATIENCE, |inner| inner.closed) {
             tracing::error!("the disk of the store did not answer: the last changes may be lost");
         }
     }
-}
-
-fn shared(detail: &str) -> Arc<Shared> {
-    let inner = Mutex::new(Inner::new(Contents::default(), detail.to_string()));
-    Arc::new(Shared { inner, work: Condvar::new(), news: Condvar::new() })
 }
 
 /// From the system; a system without randomness cannot run TLS either, so the second source only has to be unlike zero.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::contents::Contents;
-use crate::disk::Folder;
+use crate::disk::{Folder, LOCK_PATIENCE};
 use crate::engine::Engine;
 use crate::entry::{Key, Value};
 use crate::inner::{Batch, Inner, Shared};
@@ -36,6 +36,10 @@ struct Worker {
     /// `admin.json` or `last-good.toml` could not be written: both are tried again then.
     files_retry: Option<Instant>,
     last_words: bool,
+    /// The directory was ours: what another process wrote there since is not read.
+    knows_all: bool,
+    /// It is to be taken again, and nobody was told yet how that went.
+    called_back: bool,
 }
 
 /// How a batch fared in the database.
@@ -61,17 +65,19 @@ pub(crate) fn run(shared: &Arc<Shared>, folder: Folder, gone: &[&str]) {
         pause: FIRST_PAUSE,
         files_retry: None,
         last_words: false,
+        knows_all: false,
+        called_back: false,
     };
     worker.open(gone);
-    while let Some(batch) = worker.next_batch() {
-        worker.write(batch);
+    loop {
+        while let Some(batch) = worker.next_batch() {
+            worker.write(batch);
+        }
+        worker.let_go();
+        if !worker.wait_for_call() {
+            break;
+        }
     }
-    if let Some(engine) = worker.engine.take() {
-        engine.close();
-    }
-    drop(worker.lock.take());
-    worker.shared.inner.lock().closed = true;
-    worker.shared.news.notify_all();
 }
 
 impl Worker {
@@ -110,6 +116,30 @@ impl Worker {
         inner.contents.clone()
     }
 
+    fn let_go(&mut self) {
+        if let Some(engine) = self.engine.take() {
+            engine.close();
+        }
+        self.knows_all |= self.lock.is_some();
+        drop(self.lock.take());
+    }
+
+    /// Waits, without the directory, until it is to be taken again. `false`: never, the store is dropped.
+    fn wait_for_call(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let mut inner = shared.inner.lock();
+        while inner.closing {
+            inner.closed = true;
+            shared.news.notify_all();
+            if inner.ending {
+                return false;
+            }
+            shared.work.wait(&mut inner);
+        }
+        (self.called_back, self.retry_at, self.pause) = (true, Instant::now(), FIRST_PAUSE);
+        true
+    }
+
     /// Waits until there is something to do. `None`: the store is closing, and the rest was written or tried.
     fn next_batch(&mut self) -> Option<Batch> {
         let shared = Arc::clone(&self.shared);
@@ -130,11 +160,10 @@ impl Worker {
             }
         }
         if inner.closing && (inner.is_idle() || self.last_words) {
-            inner.tried = inner.asked;
             return None;
         }
+        self.last_words = inner.closing;
         if inner.closing {
-            self.last_words = true;
             self.retry_at = Instant::now();
         }
         Some(inner.take())
@@ -171,6 +200,8 @@ impl Worker {
         }
         match fate {
             Fate::Written | Fate::Waiting => {}
+            // As it was before it let go of the directory.
+            Fate::Returned if inner.mode != Mode::Memory => {}
             Fate::Returned => {
                 inner.mode = Mode::Healed;
                 inner.detail = format!("on disk again; before that: {}", inner.detail);
@@ -214,12 +245,27 @@ impl Worker {
 
     /// Tries to write everything to a new database.
     fn return_to_disk(&mut self, changes: &[(Key, Option<Value>)]) -> Fate {
-        if self.lock.is_none()
-            && let Ok(lock) = self.folder.lock(Duration::ZERO)
-        {
-            self.lock = Some(lock);
+        let called_back = std::mem::take(&mut self.called_back);
+        match self.start_anew(changes, if called_back { LOCK_PATIENCE } else { Duration::ZERO }) {
+            Ok(engine) => {
+                (self.engine, self.pause, self.last_write) = (Some(engine), FIRST_PAUSE, Some(Instant::now()));
+                Fate::Returned
+            }
+            Err(words) => {
+                self.put_off();
+                if called_back { Fate::Failed(words) } else { Fate::Waiting }
+            }
+        }
+    }
+
+    /// `patience`: how long another process may hold the directory.
+    fn start_anew(&mut self, changes: &[(Key, Option<Value>)], patience: Duration) -> Result<Engine, String> {
+        if self.lock.is_none() {
+            self.lock = Some(self.folder.lock(patience).map_err(|fault| fault.words())?);
             // What another process, or we in better days, wrote there and this one could not read.
-            if let Ok(reading) = reading::read(&self.folder, true) {
+            if !self.knows_all
+                && let Ok(reading) = reading::read(&self.folder, true)
+            {
                 let mut known = reading.found.contents;
                 self.folder.shelf().read().reconcile(&mut known);
                 let forgotten = changes.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| key);
@@ -227,13 +273,8 @@ impl Worker {
             }
         }
         let contents = self.shared.inner.lock().contents.clone();
-        let started = self.lock.as_ref().and_then(|_| ladder::start(&self.folder, &contents, &[]).ok());
-        let Some((engine, _)) = started else {
-            self.put_off();
-            return Fate::Waiting;
-        };
-        (self.engine, self.pause, self.last_write) = (Some(engine), FIRST_PAUSE, Some(Instant::now()));
-        Fate::Returned
+        let started = ladder::start(&self.folder, &contents, &[]).map_err(|fault| fault.words().to_string());
+        started.map(|(engine, _)| engine)
     }
 
     /// Gives what could not be written.
