@@ -22,3 +22,4 @@ mod telling;
 mod testssl;
 mod together;
 mod trouble;
+mod upgrade;

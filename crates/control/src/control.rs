@@ -26,7 +26,7 @@ use crate::errands::Errands;
 use crate::handle::{Handle, Request};
 use crate::loading::{Finished, Loading};
 use crate::probe::{Probed, Probes};
-use crate::setup::{ListenerHooks, SetLogLevel, Setup};
+use crate::setup::{ListenerHooks, SetLogLevel, Setup, UpgradeOrders};
 use crate::watch::{self, Change};
 
 /// Events of workers, or results of probes, taken in one go before anything is published: a burst costs one snapshot,
@@ -65,6 +65,7 @@ pub struct Control {
     pub(crate) keep_files: Box<dyn Fn(Secret) + Send>,
     pub(crate) listeners: ListenerHooks,
     pub(crate) set_log_level: SetLogLevel,
+    pub(crate) upgrades: Option<UpgradeOrders>,
     pub(crate) log_lines_dropped: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
     pub(crate) log_level: String,
     pub(crate) identity: Identity,
@@ -151,6 +152,7 @@ impl Control {
             keep_files: setup.keep_files,
             listeners: setup.listeners,
             set_log_level: setup.set_log_level,
+            upgrades: setup.upgrades,
             log_lines_dropped: setup.log_lines_dropped,
             log_level: setup.config.log.level.clone(),
             identity: Identity {

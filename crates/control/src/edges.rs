@@ -80,6 +80,12 @@ impl Edges {
         self.metrics.send_if_modified(|now| std::mem::replace(now, address) != address);
     }
 
+    /// Accepts no more questions on the admin socket and none for metrics, and watches no files: another process does. What
+    /// was asked is answered.
+    pub(crate) fn make_way(&self) {
+        self.closing.send_replace(true);
+    }
+
     /// Lets open answers go out, then ends everything.
     pub(crate) async fn close(&mut self) {
         self.closing.send_replace(true);

@@ -63,6 +63,8 @@ pub(crate) enum Request {
     Admin { words: String, word: Admin, reason: Option<String>, reply: oneshot::Sender<Result<AdminReply, Refusal>> },
     Reload { force: bool, reply: oneshot::Sender<Verdict> },
     Stop(oneshot::Sender<()>),
+    Upgrade(oneshot::Sender<Result<u32, String>>),
+    MakeWay(oneshot::Sender<()>),
     LogLevel { set: Option<String>, reply: oneshot::Sender<Result<String, Refusal>> },
     Certificates(oneshot::Sender<Vec<CertInfo>>),
     Certs(oneshot::Sender<Box<Certificates>>),
@@ -112,6 +114,21 @@ impl Handle {
     /// Makes `Control::run` return.
     pub async fn stop(&self) -> Result<(), Refusal> {
         self.ask(Request::Stop).await
+    }
+
+    /// Has the executable that is on the disk now take the place of the one that runs: it gets the listening sockets, and this
+    /// edge drains once that one serves. The answer is its process id. When it cannot, everything is as before.
+    pub async fn upgrade(&self) -> Result<u32, Refusal> {
+        self.ask(Request::Upgrade).await?.map_err(|error| Refusal {
+            error,
+            help: "everything is as before; `relais check` and the log say more".to_string(),
+            kind: RefusalKind::Conflict,
+        })
+    }
+
+    /// Closes the admin socket and the metrics listener, for who serves from now on.
+    pub async fn make_way(&self) -> Result<(), Refusal> {
+        self.ask(Request::MakeWay).await
     }
 
     /// The log level or filter in force.

@@ -44,5 +44,5 @@ pub use handle::{Handle, Refusal, RefusalKind};
 pub use load::{Loaded, load, load_past_certificates, parse, parse_past_certificates, places, read};
 pub use relais_tls::acme::Reason;
 pub use reload::{Outcome, Trigger, Verdict};
-pub use setup::{Bind, ListenerHooks, SetLogLevel, Setup};
+pub use setup::{Bind, ListenerHooks, SetLogLevel, Setup, UpgradeOrders};
 pub use status::{AdminReply, AffectedBackend, Certificates, ListenerStatus, ProcessStatus, Status};

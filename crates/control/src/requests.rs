@@ -20,6 +20,8 @@ use crate::status::{self, AdminReply, Certificates, ProcessStatus, Status};
 /// draining a site.
 const KEPT_WITHIN: Duration = Duration::from_secs(1);
 
+const EMBEDDED: &str = "the edge is part of another program: restart that";
+
 const NOT_KEPT: &str = "it is in force, but not on the disk of the state directory: a restart would forget it";
 
 /// Answers; that nobody waits any more is no fault.
@@ -69,9 +71,24 @@ impl Control {
                 let answer = self.end_drill(DrillEnd::Asked);
                 reply(to, answer);
             }
+            Request::Upgrade(to) => self.upgrade(to),
+            Request::MakeWay(to) => {
+                self.edges.make_way();
+                reply(to, ());
+            }
             // Taken by the loop itself before it comes here; answered all the same.
             Request::Stop(to) => reply(to, ()),
         }
+    }
+
+    /// The program does it: only it knows how it was started.
+    fn upgrade(&self, to: oneshot::Sender<Result<u32, String>>) {
+        let Some(orders) = self.upgrades.as_ref().filter(|_| !self.stopping) else {
+            let why = if self.stopping { "the edge is stopping" } else { EMBEDDED };
+            return reply(to, Err(why.to_owned()));
+        };
+        // Who cannot be asked any more is ending, and drops the question with it.
+        let _ = orders.send(to);
     }
 
     /// Who was told that a site is drained must find it drained after a crash, too.

@@ -7,13 +7,16 @@ use relais_config::{Config, Problem, Secret};
 use relais_core::{Anchor, Event};
 use relais_store::Store;
 use relais_tls::{CertProblem, CertStore};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Applies a log level or filter; `Err`: a sentence saying what is wrong with it.
 pub type SetLogLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 /// Binds what a config adds. `Err`: every address that cannot be bound, with the reason.
 pub type Bind = Box<dyn FnMut(&Config) -> Result<(), Vec<String>> + Send>;
+
+/// Where orders to upgrade go: the reply is the id of the process that serves from now on, or a sentence saying why none does.
+pub type UpgradeOrders = mpsc::UnboundedSender<oneshot::Sender<Result<u32, String>>>;
 
 /// Everything the control loop needs.
 pub struct Setup {
@@ -47,6 +50,8 @@ pub struct Setup {
     pub listeners: ListenerHooks,
     /// Changes the log level while running.
     pub set_log_level: SetLogLevel,
+    /// Has another process take the place of this one; `None`: the program cannot do that.
+    pub upgrades: Option<UpgradeOrders>,
     /// Log lines dropped because the writer was too slow, since start; `None`: the program cannot tell.
     pub log_lines_dropped: Option<Box<dyn Fn() -> u64 + Send + Sync>>,
     /// Probes that may be under way at a time; each needs a file descriptor.

@@ -185,8 +185,8 @@ pub(crate) fn store_trouble(state: &StoreState) -> Option<(String, String)> {
         detail => format!("{what}: {detail}"),
     };
     let (message, help) = match state.mode {
-        // Made without a directory on purpose (an embedded edge): nothing is wrong.
-        Mode::Memory if state.path.is_none() => return None,
+        // Made without a directory on purpose (an embedded edge), or a successor has it: nothing is wrong.
+        Mode::Memory if state.path.is_none() || state.is_handed_over => return None,
         Mode::Memory => (detail("nothing is remembered across a restart"), "repair the state directory, then restart"),
         Mode::Fresh => {
             (detail("the old store was set aside"), "look at the directory that was set aside; a restart clears this")

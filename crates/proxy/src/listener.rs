@@ -39,6 +39,9 @@ pub(crate) fn start(
             () = accepting.run() => {}
             _ = stop => {}
         }
+        if accepting.worker.is_leaving() {
+            return accepting.serve_held();
+        }
         if accepting.worker.is_draining() {
             // Clients that our kernel has answered believe to be connected: those are still taken.
             take_no_more(&accepting.socket);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,8 @@ pub enum WorkerOrder {
         /// The address the socket was bound to (with the real port).
         address: SocketAddr,
     },
+    /// Another process accepts on the same sockets: accept no more, and leave what waits in their queues to it.
+    Leave,
     /// Stop accepting anywhere, drain, and return. A second `Stop` ends the drain.
     Stop,
 }
@@ -95,6 +97,8 @@ pub(crate) struct Worker {
     live: AtomicUsize,
     /// Whether the edge stops.
     draining: watch::Sender<bool>,
+    /// Whether another process has the listening sockets.
+    leaving: AtomicBool,
 }
 
 struct Registered {
@@ -120,6 +124,7 @@ impl Worker {
             failed_handshakes: Seldom::default(),
             live: AtomicUsize::new(0),
             draining: watch::Sender::new(false),
+            leaving: AtomicBool::new(false),
         })
     }
 
@@ -227,6 +232,11 @@ impl Worker {
         *self.draining.borrow()
     }
 
+    /// Whether what waits in the queues of listening sockets is for another process.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
     /// Ends a while after the edge began to stop: a client that has said nothing by then is not waited for.
     pub(crate) async fn last_call(&self) {
         // The sender is in `self`.
@@ -310,6 +320,10 @@ pub async fn run_worker(shared: Arc<Shared>, index: usize, mut orders: mpsc::Unb
             WorkerOrder::Close { listener, address } => {
                 listening.retain(|(name, bound, _)| *name != listener || *bound != address);
                 worker.drain_clients(Some(address));
+            }
+            WorkerOrder::Leave => {
+                worker.leaving.store(true, Relaxed);
+                listening.clear();
             }
             WorkerOrder::Stop => break,
         }

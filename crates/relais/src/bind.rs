@@ -22,7 +22,7 @@ pub(crate) struct BindError {
 pub(crate) struct Group {
     /// The address with its real port.
     pub(crate) local: SocketAddr,
-    /// One listening socket per worker.
+    /// One listening socket per worker, or more where they were given to this process: then workers have several.
     pub(crate) sockets: Vec<TcpListener>,
 }
 
@@ -48,6 +48,21 @@ pub(crate) fn group(address: SocketAddr, workers: usize, ours: bool) -> Result<G
         sockets.push(socket);
     }
     Ok(Group { local: address, sockets })
+}
+
+/// The group of an address whose sockets this process was given: each worker gets one at least, and none is left out, as the
+/// kernel shares clients out among all of them.
+///
+/// # Errors
+/// When the limit of open files is reached.
+pub(crate) fn given(address: SocketAddr, mut sockets: Vec<TcpListener>, workers: usize) -> Result<Group, BindError> {
+    let there = sockets.len();
+    for more in there..workers {
+        let same = sockets[more % there].try_clone().map_err(|error| BindError { address, error })?;
+        sockets.push(same);
+    }
+    let local = sockets[0].local_addr().map_err(|error| BindError { address, error })?;
+    Ok(Group { local, sockets })
 }
 
 /// A bound socket that does not listen yet.

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use relais_control::{Loaded, SetLogLevel};
+use relais_control::{Loaded, SetLogLevel, UpgradeOrders};
 use relais_core::config::{Log, Parsed};
 use relais_store::Store;
 
 use crate::edge::Edge;
 use crate::error::StartError;
+use crate::inherited::Inherited;
 use crate::paths;
 
 /// Log level switch and drop counter of the embedding program's logger.
@@ -29,6 +30,8 @@ pub struct EdgeBuilder {
     state_dir: Option<PathBuf>,
     admin_socket: Option<PathBuf>,
     install_log: Option<InstallLog>,
+    inherited: Inherited,
+    upgrades: Option<UpgradeOrders>,
 }
 
 /// Where the config comes from.
@@ -49,11 +52,21 @@ pub(crate) struct Plan {
     pub(crate) log: Option<LogHooks>,
     /// Certificate files that are damaged are no reason not to start.
     pub(crate) last_good: bool,
+    pub(crate) inherited: Inherited,
+    pub(crate) upgrades: Option<UpgradeOrders>,
 }
 
 impl EdgeBuilder {
     pub(crate) fn new() -> Self {
-        Self { source: Source::Anywhere, last_good: false, state_dir: None, admin_socket: None, install_log: None }
+        Self {
+            source: Source::Anywhere,
+            last_good: false,
+            state_dir: None,
+            admin_socket: None,
+            install_log: None,
+            inherited: Inherited::default(),
+            upgrades: None,
+        }
     }
 
     /// Runs from this file, and follows its changes. Default: `./proxy.toml`, then `/etc/relais/proxy.toml`.
@@ -93,6 +106,18 @@ impl EdgeBuilder {
     /// subscriber the program has, and the level cannot be changed through the admin socket.
     pub fn logging(mut self, install: impl FnOnce(&Log) -> Result<LogHooks, String> + 'static) -> Self {
         self.install_log = Some(Box::new(install));
+        self
+    }
+
+    /// Listens with these sockets where the config names their addresses, instead of binding new ones.
+    pub fn inherited(mut self, sockets: Inherited) -> Self {
+        self.inherited = sockets;
+        self
+    }
+
+    /// Sends orders to upgrade here. Default: they are refused, as only a program knows how it is started.
+    pub fn upgrades(mut self, orders: UpgradeOrders) -> Self {
+        self.upgrades = Some(orders);
         self
     }
 
@@ -143,7 +168,17 @@ impl EdgeBuilder {
             .admin_socket
             .or_else(|| config.admin.socket.clone())
             .unwrap_or_else(|| paths::default_admin_socket(&state_dir));
-        Ok(Plan { config_path, text, parsed, state_dir, admin_socket, log, last_good: self.last_good })
+        Ok(Plan {
+            config_path,
+            text,
+            parsed,
+            state_dir,
+            admin_socket,
+            log,
+            last_good: self.last_good,
+            inherited: self.inherited,
+            upgrades: self.upgrades,
+        })
     }
 }
 

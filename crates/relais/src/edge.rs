@@ -2,13 +2,15 @@
 //!
 //! Everything an operator can say through the admin socket can be said here; both end in the same control loop.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use relais_control::{AdminReply, Handle, Refusal, Status, Verdict};
 use relais_core::config::ListenerProtocol;
 use relais_core::{Admin, Snapshot};
+use relais_store::Store;
 
 use crate::builder::{EdgeBuilder, Plan};
 use crate::error::StartError;
@@ -27,6 +29,7 @@ pub struct Edge {
     pub(crate) life: Life,
     pub(crate) handle: Handle,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) store: Arc<Store>,
     pub(crate) sockets: SharedSockets,
     pub(crate) threads: Threads,
 }
@@ -121,6 +124,36 @@ impl Edge {
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// Gets ready for a successor: another process that accepts on the same sockets, which are given here, and remembers in the
+    /// same state directory, which this one lets go of. It serves on all the same, and remembers in memory.
+    ///
+    /// # Errors
+    /// When the limit of open files is reached, or the disk holds the state directory: nothing has changed then.
+    pub fn prepare_successor(&self) -> io::Result<Vec<TcpListener>> {
+        let sockets = self.sockets.lock().copies()?;
+        if self.store.let_go() {
+            return Ok(sockets);
+        }
+        self.succeed_myself();
+        Err(io::Error::other("the disk of the state directory does not answer"))
+    }
+
+    /// There is no successor after all: the state directory is this edge's again. `false`: it is not, and the log says why.
+    pub fn succeed_myself(&self) -> bool {
+        self.store.take_again()
+    }
+
+    /// A successor serves: leaves the admin socket and the metrics listener to it, and begins to drain. Returns at once.
+    ///
+    /// # Errors
+    /// When the edge has ended.
+    pub fn yield_to_successor(&self) -> Result<(), Refusal> {
+        self.sockets.leave();
+        let left = block_on(self.handle.make_way());
+        self.begin_stop();
+        left
     }
 
     /// Begins to drain: nothing new is accepted, what is in flight may finish within `[edge] drain`. Returns at once.

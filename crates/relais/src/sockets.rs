@@ -3,6 +3,7 @@
 //! A socket that stays is never closed: closing one of several `SO_REUSEPORT` sockets resets the clients that wait in
 //! its queue. When only its listener's meaning changes, workers get a duplicate of the same socket.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,15 +15,17 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::bind::{self, BindError, Group};
 use crate::edge::LocalAddress;
+use crate::inherited::Inherited;
 
 /// The sockets as control's hooks, the drain and the owner of the edge reach them.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedSockets(Arc<Mutex<Sockets>>);
 
 impl SharedSockets {
-    /// No sockets yet; `workers` are told what to do, one channel each.
-    pub(crate) fn new(workers: Vec<UnboundedSender<WorkerOrder>>) -> Self {
-        Self(Arc::new(Mutex::new(Sockets { workers, open: Vec::new(), prepared: None, closed: Vec::new() })))
+    /// None is open yet; `workers` are told what to do, one channel each. What is `inherited` is not bound again.
+    pub(crate) fn new(workers: Vec<UnboundedSender<WorkerOrder>>, inherited: Inherited) -> Self {
+        let sockets = Sockets { workers, inherited, open: Vec::new(), prepared: None, closed: Vec::new() };
+        Self(Arc::new(Mutex::new(sockets)))
     }
 
     /// The hooks control applies a new config with.
@@ -42,6 +45,16 @@ impl SharedSockets {
         sockets.open.clear();
     }
 
+    /// Another process accepts on the same sockets from now on.
+    pub(crate) fn leave(&self) {
+        let mut sockets = self.lock();
+        for worker in &sockets.workers {
+            // One that is gone has left.
+            let _ = worker.send(WorkerOrder::Leave);
+        }
+        sockets.open.clear();
+    }
+
     /// For one change or one look.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Sockets> {
         // Every change leaves the list whole, so a panic elsewhere does not spoil it.
@@ -53,6 +66,7 @@ impl SharedSockets {
 #[derive(Debug)]
 pub(crate) struct Sockets {
     workers: Vec<UnboundedSender<WorkerOrder>>,
+    inherited: Inherited,
     open: Vec<Open>,
     prepared: Option<Prepared>,
     /// Closed a moment ago: workers may still hold their sockets.
@@ -90,9 +104,10 @@ impl Sockets {
         self.prepared = None;
         let mut next: Vec<Open> = Vec::new();
         let (mut problems, mut ways_out) = (Vec::new(), Vec::new());
+        let named: Vec<SocketAddr> = config.listeners.iter().flat_map(|listener| listener.addresses.clone()).collect();
         for listener in &config.listeners {
             for &declared in &listener.addresses {
-                match self.group_for(listener, declared, &next) {
+                match self.group_for(listener, declared, &named, &next) {
                     Ok(Some(group)) => next.push(Open { listener: Arc::clone(listener), declared, group }),
                     Ok(None) => {}
                     Err(error) => {
@@ -129,9 +144,10 @@ impl Sockets {
 
     /// The socket that serves this address already, or a new one; `None`: left out for want of IPv6.
     fn group_for(
-        &self,
+        &mut self,
         listener: &Listener,
         declared: SocketAddr,
+        named: &[SocketAddr],
         next: &[Open],
     ) -> Result<Option<Arc<Group>>, BindError> {
         let mut taken = self.open.iter().filter(|open| !next.iter().any(|n| Arc::ptr_eq(&n.group, &open.group)));
@@ -140,6 +156,10 @@ impl Sockets {
             .find(|open| open.declared == declared && (declared.port() != 0 || open.listener.name == listener.name))
         {
             return Ok(Some(Arc::clone(&open.group)));
+        }
+        let given = self.inherited.take(declared, |held| named.contains(&held));
+        if !given.is_empty() {
+            return bind::given(declared, given, self.workers.len()).map(|group| Some(Arc::new(group)));
         }
         let closing = self.closed.iter().filter(|(_, at)| at.elapsed() < CLOSING).map(|(address, _)| *address);
         let ours = self.open.iter().map(|open| open.group.local).chain(closing).any(|held| overlap(held, declared));
@@ -163,7 +183,7 @@ impl Sockets {
             }
         }
         for (open, handed) in next.iter().zip(handed) {
-            for (worker, socket) in self.workers.iter().zip(handed) {
+            for (worker, socket) in self.workers.iter().cycle().zip(handed) {
                 let _ = worker.send(WorkerOrder::Listen { socket, listener: Arc::clone(&open.listener) });
             }
         }
@@ -172,6 +192,12 @@ impl Sockets {
         self.closed.retain(|(_, at)| at.elapsed() < CLOSING);
         self.closed.extend(gone.map(|local| (local, Instant::now())));
         self.open = next;
+        self.inherited.close();
+    }
+
+    /// All sockets once more, to be given to another process.
+    pub(crate) fn copies(&self) -> io::Result<Vec<TcpListener>> {
+        self.open.iter().flat_map(|open| &open.group.sockets).map(TcpListener::try_clone).collect()
     }
 
     /// Drops what `prepare` bound.
@@ -246,7 +272,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let (orders, inboxes) = (0..2).map(|_| unbounded_channel()).unzip();
-            Self { sockets: SharedSockets::new(orders), inboxes }
+            Self { sockets: SharedSockets::new(orders, Inherited::default()), inboxes }
         }
 
         /// Applies a config with these listeners (name, address, more keys); gives what each worker was told.
@@ -271,6 +297,7 @@ mod tests {
                 format!("listen {} {} {:?}", listener.name, socket.local_addr().unwrap(), listener.redirect_to)
             }
             WorkerOrder::Close { listener, address } => format!("close {listener} {address}"),
+            WorkerOrder::Leave => "leave".to_owned(),
             WorkerOrder::Stop => "stop".to_owned(),
         }
     }

@@ -60,7 +60,7 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
     let spools = Spools::new(&plan.state_dir);
     let sticky_key: Arc<[u8]> = store.secret("sticky", STICKY_KEY).into();
     let (orders, inboxes): (Vec<_>, Vec<_>) = (0..workers(&config)).map(|_| mpsc::unbounded_channel()).unzip();
-    let sockets = SharedSockets::new(orders.clone());
+    let sockets = SharedSockets::new(orders.clone(), plan.inherited);
     let (events, reported) = mpsc::channel(EVENTS);
     let (changed, watched) = watch::channel(0);
     let (set_log_level, log_lines_dropped) = match plan.log {
@@ -83,6 +83,7 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
         anchor,
         listeners: sockets.hooks(),
         set_log_level,
+        upgrades: plan.upgrades,
         log_lines_dropped,
         most_probes: limits::probes(limits::open_files()),
         admin_socket: plan.admin_socket,
@@ -91,7 +92,7 @@ pub(crate) fn start(plan: Plan) -> Result<Edge, StartError> {
     sockets.lock().prepare(&config).map_err(StartError::Listeners)?;
     let max_connections = limits::connections(limits::open_files());
     let shared = Shared { snapshot, changed: watched, events, anchor, certs, sticky_key, spools, max_connections };
-    let edge = spawn(control, &Arc::new(shared), sockets, orders, inboxes)?;
+    let edge = spawn(control, &Arc::new(shared), Arc::clone(&store), sockets, orders, inboxes)?;
     edge.sockets.lock().commit();
     for at in edge.local_addresses() {
         tracing::info!(listener = at.listener, address = %at.address, "listening");
@@ -124,6 +125,7 @@ fn announce(plan: &Plan) {
 fn spawn(
     control: Control,
     shared: &Arc<Shared>,
+    store: Arc<Store>,
     sockets: SharedSockets,
     orders: Vec<UnboundedSender<WorkerOrder>>,
     inboxes: Vec<UnboundedReceiver<WorkerOrder>>,
@@ -134,6 +136,7 @@ fn spawn(
         life: Life::new(),
         handle: control.handle(),
         snapshot: Arc::clone(&shared.snapshot),
+        store,
         sockets,
         threads: Threads::default(),
     };

@@ -94,9 +94,14 @@ impl Inner {
         }
     }
 
+    /// Whether another process has the directory, or may.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.closing && self.closed
+    }
+
     /// How well it works, and why, as callers are told.
     pub(crate) fn told(&self) -> (Mode, &str) {
-        if self.closing && self.closed { (Mode::Memory, HANDED_OVER) } else { (self.mode, &self.detail) }
+        if self.is_handed_over() { (Mode::Memory, HANDED_OVER) } else { (self.mode, &self.detail) }
     }
 
     pub(crate) fn is_idle(&self) -> bool {

@@ -50,4 +50,6 @@ pub struct StoreState {
     pub is_failing: bool,
     /// A write has not come back for 5 s: the disk fails nothing, and does nothing.
     pub is_stuck: bool,
+    /// The directory was given to another process; see [`crate::Store::let_go`].
+    pub is_handed_over: bool,
 }

@@ -186,6 +186,7 @@ impl Store {
             failed_writes: inner.failed,
             is_failing: inner.files_failing,
             is_stuck: inner.writing_since.is_some_and(|since| since.elapsed() >= STUCK),
+            is_handed_over: inner.is_handed_over(),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::handle::{Handle, Refusal, RefusalKind};
 use crate::reload::Outcome;
 
 const ENDPOINTS: &str = "GET /status, GET /certificates, GET /metrics, GET or PUT /log-level, POST /admin, \
-    POST /reload, POST /stop, GET /explain, GET /history, GET, POST or DELETE /drill, \
+    POST /reload, POST /stop, POST /upgrade, GET /explain, GET /history, GET, POST or DELETE /drill, \
     GET /certs, POST /certs/renew, POST /certs/test, POST /certs/revoke, POST /certs/rollover, POST /certs/import";
 
 /// All endpoints.
@@ -28,6 +28,7 @@ pub(super) fn router(handle: Handle) -> Router {
         .route("/admin", post(admin))
         .route("/reload", post(reload))
         .route("/stop", post(stop))
+        .route("/upgrade", post(upgrade))
         .merge(super::contract::router())
         .merge(super::certs::router())
         .fallback(async || refuse(StatusCode::NOT_FOUND, "there is no such endpoint", ENDPOINTS))
@@ -134,6 +135,11 @@ async fn stop(State(handle): State<Handle>, peer: ConnectInfo<Peer>) -> Response
         Ok(()) => json(StatusCode::ACCEPTED, &serde_json::json!({ "stopping": true })),
         Err(refusal) => refused(&refusal),
     }
+}
+
+async fn upgrade(State(handle): State<Handle>, peer: ConnectInfo<Peer>) -> Response {
+    heard(peer.0, "upgrade", "");
+    answer(handle.upgrade().await.map(|pid| serde_json::json!({ "pid": pid })))
 }
 
 /// Orders leave a trace of who gave them.

@@ -7,7 +7,7 @@ mod contract;
 mod socket;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
@@ -17,8 +17,12 @@ use tokio::sync::{mpsc, watch};
 use crate::alarm::AlarmReport;
 use crate::handle::Handle;
 
-/// How often a socket that could not be made is tried again, and one that was made is looked for.
+/// How often a socket that was made is looked for.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often one that could not be made is tried again: the process that has it may be about to leave it to us.
+pub(crate) const AGAIN: Duration = Duration::from_millis(100);
+/// From when on it is trouble: by then that process has left it.
+pub(crate) const TROUBLE: Duration = Duration::from_secs(1);
 
 /// Who is at the other end, for the log.
 #[derive(Debug, Clone, Copy)]
@@ -43,14 +47,14 @@ pub(crate) async fn serve(
     alarms: mpsc::UnboundedSender<AlarmReport>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let mut ours = None;
+    let (mut ours, mut failing_since) = (None, None);
     loop {
         let trouble = match socket::open(&path).await {
             Ok(opened) => {
                 tell(&alarms, None);
                 let router = api::router(handle.clone()).into_make_service_with_connect_info::<Peer>();
                 let (mut ending, inode) = (closing.clone(), opened.inode);
-                ours = Some(inode);
+                (ours, failing_since) = (Some(inode), None);
                 let lost_path = path.clone();
                 let end = async move {
                     tokio::select! {
@@ -68,10 +72,12 @@ pub(crate) async fn serve(
             break;
         }
         if let Some(trouble) = trouble {
-            tell(&alarms, Some(trouble));
+            if failing_since.get_or_insert_with(Instant::now).elapsed() >= TROUBLE {
+                tell(&alarms, Some(trouble));
+            }
             tokio::select! {
                 _ = closing.wait_for(|closing| *closing) => break,
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(AGAIN) => {}
             }
         }
     }

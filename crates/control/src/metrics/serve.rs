@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -17,11 +17,10 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::TEXT_FORMAT;
+use crate::admin::{AGAIN, TROUBLE};
 use crate::alarm::AlarmReport;
 use crate::handle::Handle;
 
-/// How often an address that could not be had is tried again.
-const RETRY: Duration = Duration::from_secs(5);
 /// Longest wait for a request's head; also how long an idle connection is kept.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections at a time.
@@ -38,6 +37,7 @@ pub(crate) async fn serve(
         // Fails only when the loop is gone, and then nobody needs to know.
         let _ = alarms.send(AlarmReport { about: "metrics", trouble });
     };
+    let mut failing_since = None;
     loop {
         let wanted = *address.borrow_and_update();
         let work = async {
@@ -48,15 +48,18 @@ pub(crate) async fn serve(
             match TcpListener::bind(wanted).await {
                 Ok(listener) => {
                     tell(None);
+                    failing_since = None;
                     tracing::info!(address = %wanted, "metrics are served");
                     accept(listener, &handle).await;
                 }
                 Err(error) => {
                     let help = "free the address, or name another `[metrics] address`; it is tried again".to_string();
-                    tell(Some((format!("metrics cannot be served on {wanted}: {error}"), help)));
+                    if failing_since.get_or_insert_with(Instant::now).elapsed() >= TROUBLE {
+                        tell(Some((format!("metrics cannot be served on {wanted}: {error}"), help)));
+                    }
                 }
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(AGAIN).await;
         };
         tokio::select! {
             () = work => {}

@@ -110,6 +110,7 @@ impl Bench {
             }),
             log_lines_dropped: Some(Box::new(|| 3)),
             most_probes: 256,
+            upgrades: None,
             admin_socket: dir.path().join("run/admin.sock"),
         };
         let (mut control, snapshot) = Control::new(setup, anchor.at(Instant::now()));

@@ -30,8 +30,7 @@ const WORDS: &[(&str, &str)] = &[
 /// What is no command here.
 const SENTENCES: &[(&str, &str)] = &[
     ("fmt", "files are not rewritten; `relais check` says what one declares, and what is wrong with it"),
-    ("restart", "a changed file needs `relais reload` only; for another executable `relais stop`, then `relais run`"),
-    ("upgrade", "`relais stop`, then `relais run` with the new executable"),
+    ("restart", "a changed file needs `relais reload` only, another executable `relais upgrade`"),
     ("version", "that is `relais --version`"),
 ];
 

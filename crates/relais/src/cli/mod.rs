@@ -19,6 +19,7 @@ mod status;
 mod table;
 mod term;
 mod trust;
+mod upgrade;
 mod view;
 mod whom;
 
@@ -82,6 +83,8 @@ enum Command {
     Reload(order::ReloadOptions),
     /// Drain and stop a running edge
     Stop,
+    /// Have the executable that is installed now take the place of the one that runs, without a gap
+    Upgrade,
     /// Show or change the log level of a running edge
     LogLevel {
         /// error, warn, info, debug, trace, or a filter such as `info,relais_proxy=debug`
@@ -125,6 +128,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Enable(args) => order::admin(&args, order::Word::Enabled, whom),
         Command::Reload(options) => order::reload(&options, whom),
         Command::Stop => order::stop(whom),
+        Command::Upgrade => order::upgrade(whom),
         Command::LogLevel { level } => order::log_level(level.as_deref(), whom),
         Command::Trust(options) => trust::trust(&options, whom),
         Command::Demo(options) => demo::demo(&options),

@@ -1,7 +1,7 @@
-//! Orders to a running edge: drain, disable, enable, reload, stop, log-level.
+//! Orders to a running edge: drain, disable, enable, reload, stop, upgrade, log-level.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::de::DeserializeOwned;
@@ -12,6 +12,10 @@ use super::{Client, ClientError, EXIT_FAILED, EXIT_UNREACHABLE, Failure, OrderAr
 
 /// How often `--wait` looks.
 const LOOK: Duration = Duration::from_millis(200);
+/// Longer than the edge waits for its successor.
+const UPGRADE: Duration = Duration::from_secs(120);
+/// Longest wait for the admin socket of the successor.
+const CHANGING_HANDS: Duration = Duration::from_secs(5);
 
 /// The operator's word.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +134,21 @@ pub(crate) fn stop(whom: &Whom) -> Result<ExitCode, Failure> {
         }
     }
     say("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn upgrade(whom: &Whom) -> Result<ExitCode, Failure> {
+    let mut client = Client::new(whom)?;
+    let old = client.get("/status")?["process"]["pid"].clone();
+    let new = client.patient(UPGRADE).post("/upgrade", &Value::Null)?["pid"].clone();
+    // The admin socket changes hands, too: the next command is to find it.
+    let until = Instant::now() + CHANGING_HANDS;
+    while !Client::new(whom)?.get("/status").is_ok_and(|status| status["process"]["pid"] == new)
+        && Instant::now() < until
+    {
+        std::thread::sleep(LOOK);
+    }
+    say(format_args!("pid {new} serves; pid {old} accepts nothing any more and finishes what it has in flight"));
     Ok(ExitCode::SUCCESS)
 }
 

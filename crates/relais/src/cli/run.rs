@@ -1,5 +1,6 @@
 //! `relais run`: logger, limits, edge; then signals until the edge has ended.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -9,10 +10,12 @@ use clap::Args;
 use relais::control::{Handle, Outcome};
 use relais::core::config::Log;
 use relais::log::Logger;
-use relais::{Edge, EdgeBuilder, LogHooks, StartError};
+use relais::{Edge, EdgeBuilder, Inherited, LogHooks, StartError};
 use sd_notify::NotifyState;
+use tokio::sync::mpsc;
 
 use super::signals::{Asked, Signals};
+use super::upgrade::{self, Predecessor, Program, Reply, Successor};
 use super::{Client, EXIT_FAILED, Failure, Whom};
 
 #[derive(Debug, Args)]
@@ -28,7 +31,13 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let path = whom.file()?;
-    refuse_second(&whom.own_socket(options.state_dir.as_deref())?)?;
+    let (program, predecessor) = (
+        Program::of_this_process(Some(&path).filter(|_| !options.last_good).map(PathBuf::as_path)),
+        Predecessor::of_this_process(),
+    );
+    if predecessor.is_none() {
+        refuse_second(&whom.own_socket(options.state_dir.as_deref())?)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -46,9 +55,15 @@ pub(crate) fn run(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
     if let Some(socket) = &whom.socket {
         builder = builder.admin_socket(socket);
     }
+    let (orders, upgrades) = mpsc::unbounded_channel();
+    let builder = builder.inherited(Inherited::from_environment()).upgrades(orders);
     let edge = builder.start().map_err(|error| cannot_start(&error))?;
-    tell_systemd(&[NotifyState::Ready]);
-    runtime.block_on(serve(&edge, signals));
+    match predecessor {
+        // It tells systemd who the main process is from now on.
+        Some(predecessor) => predecessor.relieve(),
+        None => tell_systemd(&[NotifyState::Ready]),
+    }
+    runtime.block_on(serve(&edge, signals, upgrades, program));
     let ended = edge.wait();
     tracing::info!("stopped");
     ended.map_err(|crashed| Failure::new(EXIT_FAILED, crashed))?;
@@ -102,15 +117,37 @@ fn with_logger(builder: EdgeBuilder, place: &Arc<OnceLock<Logger>>) -> EdgeBuild
 const ECHO: Duration = Duration::from_millis(200);
 
 /// Does what signals ask until the edge has ended.
-async fn serve(edge: &Edge, mut signals: Signals) {
+async fn serve(
+    edge: &Edge,
+    mut signals: Signals,
+    mut upgrades: mpsc::UnboundedReceiver<Reply>,
+    program: io::Result<Program>,
+) {
     let mut ended = std::pin::pin!(edge.ended());
-    let mut stopping: Option<Instant> = None;
+    let (mut stopping, mut successor): (Option<Instant>, Option<Successor>) = (None, None);
     loop {
         let asked = tokio::select! {
             () = &mut ended => return,
             asked = signals.next() => asked,
+            Some(reply) = upgrades.recv() => {
+                begin_upgrade(edge, &program, &mut successor, stopping.is_some(), Some(reply)).await;
+                continue;
+            }
+            why = failed(&mut successor) => {
+                successor.take().into_iter().for_each(|successor| successor.give_up(edge, why.clone()));
+                continue;
+            }
         };
         match asked {
+            Asked::Upgrade => begin_upgrade(edge, &program, &mut successor, stopping.is_some(), None).await,
+            Asked::Succeeded => {
+                let Some(successor) = successor.take() else { continue };
+                tell_systemd(&[NotifyState::MainPid(successor.serves())]);
+                if let Err(error) = edge.yield_to_successor() {
+                    tracing::warn!("upgrade: the admin socket may be late: {error}");
+                }
+                stopping = Some(Instant::now());
+            }
             Asked::Reload => {
                 tokio::spawn(reload(edge.handle()));
             }
@@ -120,6 +157,9 @@ async fn serve(edge: &Edge, mut signals: Signals) {
             }
             Asked::Stop if stopping.is_some() => {}
             Asked::Stop => {
+                if let Some(successor) = successor.take() {
+                    successor.give_up(edge, "the edge is stopping".to_owned());
+                }
                 tracing::info!(
                     "stopping: nothing new is accepted, requests in flight may finish; a second signal cuts them"
                 );
@@ -128,6 +168,30 @@ async fn serve(edge: &Edge, mut signals: Signals) {
                 stopping = Some(Instant::now());
             }
         }
+    }
+}
+
+/// Starts a successor, unless there is one or this edge ends.
+async fn begin_upgrade(
+    edge: &Edge,
+    program: &io::Result<Program>,
+    successor: &mut Option<Successor>,
+    stopping: bool,
+    reply: Option<Reply>,
+) {
+    match program {
+        _ if stopping => upgrade::refuse(reply, "the edge is stopping".to_owned()),
+        _ if successor.is_some() => upgrade::refuse(reply, "one is under way".to_owned()),
+        Ok(program) => *successor = Successor::start(edge, program, reply).await,
+        Err(error) => upgrade::refuse(reply, format!("it is not known which executable this is: {error}")),
+    }
+}
+
+/// Never resolves where there is none.
+async fn failed(successor: &mut Option<Successor>) -> String {
+    match successor {
+        Some(successor) => successor.failed().await,
+        None => std::future::pending().await,
     }
 }
 

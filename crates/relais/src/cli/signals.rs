@@ -11,6 +11,10 @@ pub(crate) enum Asked {
     Stop,
     /// SIGHUP.
     Reload,
+    /// SIGUSR2, as other proxies have it.
+    Upgrade,
+    /// SIGUSR1: the successor that was started serves.
+    Succeeded,
 }
 
 /// Listens from its making on: a signal that comes before `next` is not lost and does not kill.
@@ -18,6 +22,8 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    upgrade: Signal,
+    succeeded: Signal,
 }
 
 impl Signals {
@@ -27,6 +33,8 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+            succeeded: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -36,6 +44,8 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Stop,
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hangup.recv() => Asked::Reload,
+            _ = self.upgrade.recv() => Asked::Upgrade,
+            _ = self.succeeded.recv() => Asked::Succeeded,
         }
     }
 }

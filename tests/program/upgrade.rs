@@ -1,0 +1,245 @@
+//! Another executable takes the place of the one that runs: nobody is refused, nothing in flight is lost, what was remembered
+//! goes on. And when it cannot, all is as before.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+use command_fds::{CommandFdExt, FdMapping};
+
+use crate::support::edge::{Edge, Setup, send_signal};
+use crate::support::raw::{Addressed, Plain, Raw};
+use crate::support::wire::{Conn, get, ok};
+use crate::support::{free_address, wait_for};
+
+/// Ends the process that took the place of the one that the test started.
+struct Successor(u32);
+
+impl Successor {
+    /// Waits until another process than the first answers the admin socket.
+    #[track_caller]
+    fn of(edge: &Edge, first: u32) -> Successor {
+        wait_for("the successor answers the admin socket", || pid(edge).is_some_and(|now| now != first));
+        Successor(pid(edge).unwrap())
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        send_signal("KILL", self.0);
+    }
+}
+
+/// The process that answers the admin socket; `None`: it is changing hands.
+fn pid(edge: &Edge) -> Option<u32> {
+    let (code, body) = edge.try_admin("GET", "/status", "").ok()?;
+    let status: serde_json::Value = serde_json::from_str(&body).ok().filter(|_| code == 200)?;
+    u32::try_from(status["process"]["pid"].as_u64()?).ok()
+}
+
+/// Clients that connect anew for each request until they are told to stop; each answer must be whole.
+struct Visitors {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Visitors {
+    fn of(address: SocketAddr) -> Visitors {
+        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let visit = |_| {
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            std::thread::spawn(move || {
+                while !stop.load(Relaxed) {
+                    assert_eq!(Conn::to(address).ask(get("/")).text(), "x");
+                    served.fetch_add(1, Relaxed);
+                }
+            })
+        };
+        let threads = (0..4).map(visit).collect();
+        Visitors { stop, served, threads }
+    }
+
+    /// Waits until so many more were served.
+    #[track_caller]
+    fn see(&self, more: usize) {
+        let goal = self.served.load(Relaxed) + more;
+        wait_for("visitors are served", || self.served.load(Relaxed) >= goal || self.gave_up());
+        assert!(!self.gave_up(), "a visitor was not served");
+    }
+
+    fn gave_up(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().expect("each answer whole"));
+    }
+}
+
+const PLAIN: &str = "protocol = \"http\"\nredirect = false\n";
+
+/// Fixed ports, as port 0 would be another one in another process; two services, one of them slow.
+fn two_services(quick: &Plain, slow: &Raw) -> (Setup, SocketAddr) {
+    let address = free_address();
+    let setup = Setup::services(&format!(
+        "[service.quick]\nhosts = [\"*\"]\nhealth = \"off\"\nbackends = [\"{}\", \"127.0.0.1:1\"]\n\
+         [service.slow]\nhosts = [\"*\"]\npaths = [\"/slow\"]\nhealth = \"off\"\nbackends = [\"{}\"]\n",
+        quick.address(),
+        slow.address()
+    ));
+    (setup.listening(&format!("[listener.http]\naddress = \"{address}\"\n{PLAIN}")), address)
+}
+
+#[test]
+fn an_upgrade_refuses_nobody_and_loses_nothing() {
+    let (quick, slow) = (Plain::saying("x"), Raw::new());
+    let (setup, address) = two_services(&quick, &slow);
+    let mut edge = setup.start();
+    edge.order("draining", "quick/127.0.0.1:1");
+    let first = edge.pid();
+    let visitors = Visitors::of(address);
+    let mut waiting = edge.connect();
+    waiting.send(get("/slow"));
+    let (mut upstream, _) = slow.request();
+    visitors.see(20);
+    let (code, said, wrong) = edge.cli(&["upgrade"]);
+    assert_eq!((code, wrong.as_str()), (Some(0), ""), "{said}");
+    assert!(said.contains(" serves; pid ") && said.contains(&first.to_string()), "{said}");
+    let second = Successor::of(&edge, first);
+    assert!(said.contains(&second.0.to_string()), "{said}");
+    visitors.see(200);
+    // What was asked before is answered by who was asked.
+    upstream.send(ok("late"));
+    let answer = waiting.answer();
+    assert_eq!((answer.text().as_str(), answer.get("connection")), ("late", Some("close")));
+    assert!(edge.ended().success());
+    visitors.see(200);
+    // And once more, from the one that took the place of the first.
+    let (code, said, wrong) = edge.cli(&["upgrade"]);
+    assert_eq!((code, wrong.as_str()), (Some(0), ""), "{said}");
+    let third = Successor::of(&edge, second.0);
+    std::mem::forget(second);
+    visitors.see(200);
+    visitors.stop();
+    assert_eq!(edge.backend(&"127.0.0.1:1".parse::<SocketAddr>().unwrap())["admin"], "draining", "the operator's word");
+    wait_for("the store works", || edge.status()["store"]["mode"] == "ok" && edge.status()["store"]["unsaved"] == 0);
+    assert_eq!(edge.status()["alarms"].as_array().map(Vec::len), Some(0), "{}", edge.status()["alarms"]);
+    drop(third);
+}
+
+#[test]
+fn a_file_that_is_refused_is_told_and_nothing_changes() {
+    let (quick, slow) = (Plain::saying("x"), Raw::new());
+    let (setup, _) = two_services(&quick, &slow);
+    let edge = setup.start();
+    let good = edge.text();
+    edge.save(&good.replace("hosts", "hots"));
+    let (code, _, wrong) = edge.cli(&["upgrade"]);
+    assert_eq!(code, Some(1));
+    assert!(wrong.contains("proxy.toml:") && wrong.contains("`hots`"), "{wrong}");
+    assert_eq!(pid(&edge), Some(edge.pid()));
+    assert_eq!(edge.connect().ask(get("/")).text(), "x");
+    assert_eq!(edge.status()["store"]["mode"], "ok");
+}
+
+#[test]
+fn a_successor_that_cannot_serve_leaves_everything_as_it_was() {
+    let (quick, slow) = (Plain::saying("x"), Raw::new());
+    let (setup, address) = two_services(&quick, &slow);
+    let mut edge = setup.start();
+    let visitors = Visitors::of(address);
+    // Nothing is wrong with the file, but somebody listens there.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = format!("[listener.more]\naddress = \"{}\"\n{PLAIN}", taken.local_addr().unwrap());
+    let good = edge.text();
+    edge.save(&format!("{good}{more}"));
+    let (code, _, wrong) = edge.cli(&["upgrade"]);
+    assert_eq!(code, Some(1));
+    assert!(wrong.contains("the successor ended"), "{wrong}");
+    assert_eq!(pid(&edge), Some(edge.pid()));
+    visitors.see(50);
+    visitors.stop();
+    // It remembers as before, also what is said only now.
+    let answer = edge.order("draining", "quick/127.0.0.1:1");
+    assert_eq!(answer["warnings"].as_array().map(Vec::len), Some(0), "{answer}");
+    edge.save(&good);
+    edge.crash_and_restart();
+    assert_eq!(edge.backend(&"127.0.0.1:1".parse::<SocketAddr>().unwrap())["admin"], "draining");
+}
+
+#[test]
+fn systemd_hears_which_process_is_the_main_one_and_of_no_stop() {
+    let backend = Plain::saying("x");
+    let setup = Setup::to(&[&backend]);
+    let listener = format!("[listener.http]\naddress = \"{}\"\n{PLAIN}", free_address());
+    let setup = setup.listening(&listener).under(r#"export NOTIFY_SOCKET="$HOME/notify"; exec "$@""#);
+    let systemd = UnixDatagram::bind(setup.dir().join("notify")).unwrap();
+    systemd.set_nonblocking(true).unwrap();
+    let mut told = String::new();
+    let hear = |told: &mut String| {
+        let mut bytes = [0; 4096];
+        while let Ok(len) = systemd.recv(&mut bytes) {
+            told.push_str(&String::from_utf8_lossy(&bytes[..len]));
+            told.push('\n');
+        }
+    };
+    let mut edge = setup.start();
+    wait_for("it is ready", || {
+        hear(&mut told);
+        told.contains("READY=1")
+    });
+    let first = edge.pid();
+    edge.signal("USR2");
+    let second = Successor::of(&edge, first);
+    assert!(edge.ended().success());
+    hear(&mut told);
+    assert!(told.contains(&format!("MAINPID={}", second.0)) && !told.contains("STOPPING=1"), "{told}");
+    send_signal("TERM", second.0);
+    wait_for("the stop of the successor is one of the unit", || {
+        hear(&mut told);
+        told.contains("STOPPING=1")
+    });
+    std::mem::forget(second);
+}
+
+/// Killed when it goes out of scope.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_socket_of_a_socket_unit_is_listened_on() {
+    let backend = Plain::saying("x");
+    let given = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = given.local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = format!(
+        "[edge]\nworkers = 2\n[metrics]\naddress = false\n[listener.http]\naddress = \"{address}\"\n{PLAIN}\
+         [service.web]\nhosts = [\"*\"]\nhealth = \"off\"\nbackends = [\"{}\"]\n",
+        backend.address()
+    );
+    std::fs::write(dir.path().join("proxy.toml"), file).unwrap();
+    // Who connects before it runs waits in the socket's queue.
+    let mut early = Conn::to(address);
+    early.send(get("/early"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relais"));
+    command.args(["run", "--config", "proxy.toml", "--state-dir", "state", "--socket", "admin.sock"]);
+    command.current_dir(dir.path()).env("LISTEN_FDS", "1").stdout(Stdio::null()).stderr(Stdio::null());
+    command.fd_mappings(vec![FdMapping { parent_fd: OwnedFd::from(given), child_fd: 3 }]).unwrap();
+    let _edge = Killed(command.spawn().unwrap());
+    assert_eq!(early.answer().text(), "x");
+    for _ in 0..20 {
+        assert_eq!(Conn::to(address).ask(get("/")).text(), "x");
+    }
+}
