@@ -164,9 +164,13 @@ impl Fleet {
         if fresh {
             loss.began = loss.began.min(began);
         }
-        loss.ended = now;
+        let answers = how == Left::Late && gray;
+        if !answers {
+            // What the second question took away, as answers come late, would have waited so long without a verdict too.
+            loss.ended = now;
+        }
         // What waited long before the cut was held up by it only since then.
-        let held = if how == Left::Late && gray { held } else { held.min(now.since(loss.began)) };
+        let held = if answers { held } else { held.min(now.since(loss.began)) };
         episode.slowest = episode.slowest.max(held);
         let close = (now + QUIET.max(contract)).min(loss.declared + contract * LONGEST);
         count(how, &mut episode.moved, &mut episode.rescued, &mut episode.told);

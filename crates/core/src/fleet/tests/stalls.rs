@@ -123,6 +123,23 @@ fn what_waited_too_long_at_one_that_is_left_for_its_errors_is_told_with_all_of_i
     }
 }
 
+/// By the second question, after one contract and a half: how fast the backend was left was told by then.
+#[test]
+fn what_leaves_late_one_that_is_left_for_its_errors_does_not_make_it_an_overrun() {
+    let mut rig = with_past(|_| {}, ms(20));
+    [A1, A2].iter().for_each(|address| rig.answers(address, 0, 200, ms(20)));
+    rig.until(ms(1_100), |rig| rig.fallen() == [A1, A2]);
+    let (asked, declared) = (rig.now - ms(1), rig.now);
+    for later in [900, 600] {
+        rig.run(ms(later));
+        rig.moved(A1, asked, Left::Late);
+    }
+    rig.run(ms(3_000));
+    let [record] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
+    assert_eq!((record.moved, record.ended), (2, declared), "{record:?}");
+    assert!(!record.overran() && record.slowest_micros >= 1_500_000, "{record:?}");
+}
+
 /// What left before the last answer belongs to another trouble.
 #[test]
 fn a_stall_is_not_timed_by_what_an_earlier_trouble_left_unanswered() {
