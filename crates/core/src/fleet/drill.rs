@@ -217,7 +217,9 @@ impl Fleet {
         }
         service.moved += 1;
         service.rescued += u64::from(how == Left::Rescued);
-        service.slow += u64::from(micros(now.since(began.max(since))) > service.contract_micros);
+        // Answers that come late are no part of it.
+        let held = micros(now.since(began.max(since)));
+        service.slow += u64::from(how != Left::Late && held > service.contract_micros);
     }
 
     /// Looks at the drill under way: ends it when it must end, judges it when the site is back.

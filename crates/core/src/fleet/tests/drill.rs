@@ -71,6 +71,18 @@ fn a_good_drill_cuts_the_site_brings_it_back_and_is_kept() {
 }
 
 #[test]
+fn what_leaves_as_its_answer_comes_late_is_not_slow_to_leave() {
+    let mut rig = started(two_sites());
+    rig.drill(&DrillOrder { shape: Shape::Slow, ..order("a") }).unwrap();
+    let asked = rig.now;
+    rig.attend(ms(1_500));
+    for (how, slow) in [(Left::Late, 0), (Left::Failed, 1)] {
+        rig.moved(A1, asked, how);
+        assert_eq!(rig.fleet.drill_record().unwrap().services[0].slow, slow, "{how:?}");
+    }
+}
+
+#[test]
 fn every_refusal_says_why_and_what_to_do() {
     let mut rig = started(two_sites());
     assert_eq!(rig.refusal(&order("dijn")), "there is no site `dijn` (sites: a, b)");
