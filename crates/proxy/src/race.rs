@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use relais_core::config::Forward;
 use relais_core::{Choice, Fault, InFlight, Left, Member};
@@ -80,14 +80,16 @@ pub(crate) async fn connect(
     reuse: Reuse,
     ticket: &mut Ticket,
 ) -> Result<Connected, Fault> {
-    // Of the one that was asked last: how far away another is, is no reason to wait for this one.
-    let mut reach = exchange.pool.timers.reach(forward, first.away);
     let mut runners = Runners { list: Vec::new(), ticket };
     if let Some(connected) = start(exchange, forward, first, reuse, &mut runners.list) {
         return Ok(connected);
     }
     let mut asked = false;
     loop {
+        // Of the one that was asked last: how far away another is, is no reason to wait for this one.
+        let last = runners.list.iter().max_by_key(|runner| runner.since);
+        let away = last.map_or(Duration::ZERO, |runner| runner.member.away);
+        let reach = exchange.pool.timers.reach(forward, away);
         let overdue = reach.overdue();
         let patience = if asked { reach.stagger.saturating_sub(overdue) } else { overdue };
         let finished = tokio::time::timeout(patience, next(&mut runners.list)).await;
@@ -124,9 +126,6 @@ pub(crate) async fn connect(
                 if let Some(connected) = start_beside(exchange, forward, reuse, &mut runners.list) {
                     overtaken(exchange, &runners.list, Instant::now());
                     return Ok(connected);
-                }
-                if let Some(last) = runners.list.last() {
-                    reach = exchange.pool.timers.reach(forward, last.member.away);
                 }
             }
             Err(_) => {}
