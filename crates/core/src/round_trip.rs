@@ -109,14 +109,16 @@ impl Timers {
     #[must_use]
     pub fn trouble(&self, forward: &Forward, site: &str, round_trip: Duration) -> Option<String> {
         let away = format!("site {site} is {} away (measured)", short(round_trip));
-        let takes = round_trip * round_trips(forward, site);
-        if let Some(connect) = forward.timeout.connect.filter(|connect| *connect < takes) {
-            return Some(format!(
-                "{away}: timeout.connect = {} is less than the {} that a connect there takes, living backends look dead; \
-                 take timeout.connect out or make it longer",
-                short(connect),
-                short(takes)
-            ));
+        if let Some(connect) = forward.timeout.connect {
+            let takes = round_trip * round_trips(forward, site);
+            if connect < takes {
+                return Some(format!(
+                    "{away}: timeout.connect = {} is less than the {} that a connect there takes, living backends look \
+                     dead; take timeout.connect out or make it longer",
+                    short(connect),
+                    short(takes)
+                ));
+            }
         }
         if !self.checked || round_trip.is_zero() {
             return None;
