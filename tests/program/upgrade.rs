@@ -1,8 +1,10 @@
 //! Another executable takes the place of the one that runs: nobody is refused, nothing in flight is lost, what was remembered
 //! goes on. And when it cannot, all is as before.
 
-use std::net::{SocketAddr, TcpListener};
+use std::fs::Permissions;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,7 +16,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use crate::support::edge::{Edge, Setup, send_signal};
 use crate::support::raw::{Addressed, Plain, Raw};
 use crate::support::wire::{Conn, get, ok};
-use crate::support::{free_address, wait_for};
+use crate::support::{free_address, until, wait_for};
 
 /// Ends the process that took the place of the one that the test started.
 struct Successor(u32);
@@ -114,7 +116,8 @@ fn an_upgrade_refuses_nobody_and_loses_nothing() {
     let second = Successor::of(&edge, first);
     assert!(said.contains(&second.0.to_string()), "{said}");
     visitors.see(200);
-    // What was asked before is answered by who was asked.
+    // What was asked before is answered by who was asked, also when all processes of the unit are told to stop meanwhile.
+    send_signal("TERM", first);
     upstream.send(ok("late"));
     let answer = waiting.answer();
     assert_eq!((answer.text().as_str(), answer.get("connection")), ("late", Some("close")));
@@ -208,6 +211,50 @@ fn systemd_hears_which_process_is_the_main_one_and_of_no_stop() {
     std::mem::forget(second);
 }
 
+#[test]
+fn a_successor_that_dies_before_its_predecessor_has_ended_is_a_failure_that_is_started_again() {
+    let (quick, slow) = (Plain::saying("x"), Raw::new());
+    let (setup, _) = two_services(&quick, &slow);
+    let mut edge = setup.start();
+    let first = edge.pid();
+    let mut waiting = edge.connect();
+    waiting.send(get("/slow"));
+    let _upstream = slow.request();
+    assert_eq!(edge.cli(&["upgrade"]).0, Some(0));
+    drop(Successor::of(&edge, first));
+    assert_eq!(edge.ended().code(), Some(1));
+    assert!(edge.log().contains("the successor has ended"), "{}", edge.log());
+}
+
+/// The executable is a link, which leads to one by then that looks at the file and never serves.
+#[test]
+fn a_stop_while_a_successor_starts_ends_both() {
+    let (quick, slow) = (Plain::saying("x"), Raw::new());
+    let (setup, address) = two_services(&quick, &slow);
+    let link = r#"ln -s "$1" "$HOME/relais"; shift; exec "$HOME/relais" "$@""#;
+    let mut edge = setup.under(link).start();
+    let (executable, other) = (edge.dir().join("relais"), edge.dir().join("other"));
+    std::fs::write(&other, "#!/bin/sh\nif [ \"$1\" = run ]; then exec sleep 600; fi\n").unwrap();
+    std::fs::set_permissions(&other, Permissions::from_mode(0o755)).unwrap();
+    std::fs::remove_file(&executable).unwrap();
+    std::os::unix::fs::symlink(&other, &executable).unwrap();
+    edge.signal("USR2");
+    let started = edge.line("the successor is started", |line| {
+        line["message"].as_str().is_some_and(|said| said.ends_with("the successor is started"))
+    });
+    // What is said now it would not know.
+    let order = r#"{"target": "quick/127.0.0.1:1", "word": "draining"}"#;
+    let (code, said) = edge.admin("POST", "/admin", order);
+    assert!(code == 409 && said.contains("an upgrade is under way"), "{code} {said}");
+    assert_eq!(edge.connect().ask(get("/")).text(), "x");
+    assert_eq!(edge.admin("POST", "/stop", "").0, 202);
+    assert!(edge.ended().success());
+    let process = format!("/proc/{}/stat", started["pid"]);
+    let lives = || std::fs::read_to_string(&process).is_ok_and(|stat| !stat.contains(") Z "));
+    wait_for("it ends with the one that started it", || !lives());
+    assert!(TcpStream::connect(address).is_err(), "somebody listens");
+}
+
 /// Killed when it goes out of scope.
 struct Killed(Child);
 
@@ -233,13 +280,23 @@ fn a_socket_of_a_socket_unit_is_listened_on() {
     // Who connects before it runs waits in the socket's queue.
     let mut early = Conn::to(address);
     early.send(get("/early"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_relais"));
-    command.args(["run", "--config", "proxy.toml", "--state-dir", "state", "--socket", "admin.sock"]);
-    command.current_dir(dir.path()).env("LISTEN_FDS", "1").stdout(Stdio::null()).stderr(Stdio::null());
-    command.fd_mappings(vec![FdMapping { parent_fd: OwnedFd::from(given), child_fd: 3 }]).unwrap();
-    let _edge = Killed(command.spawn().unwrap());
-    assert_eq!(early.answer().text(), "x");
-    for _ in 0..20 {
-        assert_eq!(Conn::to(address).ask(get("/")).text(), "x");
+    // A second process gets it when the first has stopped: what that one did with it is over.
+    for early in [Some(early), None] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relais"));
+        command.args(["run", "--config", "proxy.toml", "--state-dir", "state", "--socket", "admin.sock"]);
+        command.current_dir(dir.path()).env("LISTEN_FDS", "1").stdout(Stdio::null()).stderr(Stdio::null());
+        let parent_fd = OwnedFd::from(given.try_clone().unwrap());
+        command.fd_mappings(vec![FdMapping { parent_fd, child_fd: 3 }]).unwrap();
+        let mut edge = Killed(command.spawn().unwrap());
+        drop(command);
+        if let Some(mut early) = early {
+            assert_eq!(early.answer().text(), "x");
+        }
+        for _ in 0..20 {
+            assert_eq!(Conn::to(address).ask(get("/")).text(), "x");
+        }
+        send_signal("TERM", edge.0.id());
+        let ended = until("it ends", || edge.0.try_wait().unwrap());
+        assert!(ended.success());
     }
 }

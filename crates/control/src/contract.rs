@@ -54,6 +54,9 @@ impl Control {
         if self.stopping {
             return Err(conflict("the edge is stopping", "start it again with `relais run`"));
         }
+        if self.store.state().is_handed_over {
+            return Err(crate::requests::under_way());
+        }
         let now = self.now();
         let begun = self.fleet.begin_drill(order, now);
         self.flush();

@@ -24,6 +24,15 @@ const EMBEDDED: &str = "the edge is part of another program: restart that";
 
 const NOT_KEPT: &str = "it is in force, but not on the disk of the state directory: a restart would forget it";
 
+/// What is said while a successor starts would be forgotten: it has read what there was.
+pub(crate) fn under_way() -> Refusal {
+    Refusal {
+        error: "an upgrade is under way".to_owned(),
+        help: "say it again in a moment, to the one that serves then".to_owned(),
+        kind: RefusalKind::Conflict,
+    }
+}
+
 /// Answers; that nobody waits any more is no fault.
 fn reply<T>(to: oneshot::Sender<T>, answer: T) {
     let _ = to.send(answer);
@@ -83,12 +92,22 @@ impl Control {
 
     /// The program does it: only it knows how it was started.
     fn upgrade(&self, to: oneshot::Sender<Result<u32, String>>) {
-        let Some(orders) = self.upgrades.as_ref().filter(|_| !self.stopping) else {
-            let why = if self.stopping { "the edge is stopping" } else { EMBEDDED };
-            return reply(to, Err(why.to_owned()));
+        let refused = match &self.upgrades {
+            _ if self.stopping => "the edge is stopping",
+            None => EMBEDDED,
+            Some(_) if self.fleet.drill_record().is_some_and(|drill| drill.ended.is_none()) => {
+                "a drill is under way: wait for its end, or end it"
+            }
+            Some(_) if self.acme.is_busy() => {
+                "a CA is being asked for a certificate, and would look for the answers here: `relais certs` shows when it is done"
+            }
+            Some(orders) => {
+                // Who cannot be asked any more is ending, and drops the question with it.
+                let _ = orders.send(to);
+                return;
+            }
         };
-        // Who cannot be asked any more is ending, and drops the question with it.
-        let _ = orders.send(to);
+        reply(to, Err(refused.to_owned()));
     }
 
     /// Who was told that a site is drained must find it drained after a crash, too.
@@ -105,6 +124,9 @@ impl Control {
     }
 
     fn admin(&mut self, words: &str, word: Admin, reason: Option<String>) -> Result<AdminReply, Refusal> {
+        if self.store.state().is_handed_over && !self.stopping {
+            return Err(under_way());
+        }
         let target = self.fleet.target(words).map_err(|error| Refusal {
             error,
             help: "name a SITE, or a backend as SERVICE/ADDRESS; `relais status` lists them".to_string(),

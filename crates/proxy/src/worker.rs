@@ -336,7 +336,16 @@ pub async fn run_worker(shared: Arc<Shared>, index: usize, mut orders: mpsc::Unb
     tokio::select! {
         () = all_gone(&worker) => {}
         () = tokio::time::sleep(limit) => tracing::warn!(left = worker.live.load(Relaxed), "drain time is over: closing what is left"),
-        _ = orders.recv() => {}
+        () = told_again(&mut orders) => {}
+    }
+}
+
+/// Until a second [`WorkerOrder::Stop`] comes, or nobody is left to give one.
+async fn told_again(orders: &mut tokio::sync::mpsc::UnboundedReceiver<WorkerOrder>) {
+    while let Some(order) = orders.recv().await {
+        if matches!(order, WorkerOrder::Stop) {
+            return;
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// Connections the kernel may hold for us while every worker is busy. The kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -56,6 +56,10 @@ pub(crate) fn group(address: SocketAddr, workers: usize, ours: bool) -> Result<G
 /// # Errors
 /// When the limit of open files is reached.
 pub(crate) fn given(address: SocketAddr, mut sockets: Vec<TcpListener>, workers: usize) -> Result<Group, BindError> {
+    for socket in &sockets {
+        // What a process let nothing in with while it stopped belongs to the socket and not to it. Mostly there is none.
+        let _ = SockRef::from(socket).detach_filter();
+    }
     let there = sockets.len();
     for more in there..workers {
         let same = sockets[more % there].try_clone().map_err(|error| BindError { address, error })?;

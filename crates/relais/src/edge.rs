@@ -127,11 +127,16 @@ impl Edge {
     }
 
     /// Gets ready for a successor: another process that accepts on the same sockets, which are given here, and remembers in the
-    /// same state directory, which this one lets go of. It serves on all the same, and remembers in memory.
+    /// same state directory, which this one lets go of. It serves on all the same, and remembers in memory. Waits for the disk, up
+    /// to 20 s.
     ///
     /// # Errors
-    /// When the limit of open files is reached, or the disk holds the state directory: nothing has changed then.
+    /// When the edge is stopping, the limit of open files is reached, or the disk holds the state directory: nothing has changed
+    /// then.
     pub fn prepare_successor(&self) -> io::Result<Vec<TcpListener>> {
+        if self.life.is_at(Phase::Draining) {
+            return Err(io::Error::other("the edge is stopping"));
+        }
         let sockets = self.sockets.lock().copies()?;
         if self.store.let_go() {
             return Ok(sockets);
@@ -140,20 +145,27 @@ impl Edge {
         Err(io::Error::other("the disk of the state directory does not answer"))
     }
 
-    /// There is no successor after all: the state directory is this edge's again. `false`: it is not, and the log says why.
+    /// There is no successor after all: the state directory is this edge's again. `false`: it is not, and the log says why. Not
+    /// to be called once it serves.
     pub fn succeed_myself(&self) -> bool {
         self.store.take_again()
     }
 
-    /// A successor serves: leaves the admin socket and the metrics listener to it, and begins to drain. Returns at once.
+    /// A successor serves: begins to drain, and leaves the listening sockets, the admin socket and the metrics listener to it.
     ///
     /// # Errors
     /// When the edge has ended.
     pub fn yield_to_successor(&self) -> Result<(), Refusal> {
-        self.sockets.leave();
-        let left = block_on(self.handle.make_way());
+        if !self.life.is_at(Phase::Draining) {
+            self.sockets.leave();
+        }
         self.begin_stop();
-        left
+        block_on(self.handle.make_way())
+    }
+
+    /// Resolves when the edge begins to stop, for whatever reason.
+    pub fn stopping(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.life.reached(Phase::Draining)
     }
 
     /// Begins to drain: nothing new is accepted, what is in flight may finish within `[edge] drain`. Returns at once.

@@ -47,7 +47,6 @@ impl Life {
     }
 
     /// Whether `phase` or a later one is reached.
-    #[cfg(test)]
     pub(crate) fn is_at(&self, phase: Phase) -> bool {
         *self.phase.borrow() >= phase
     }

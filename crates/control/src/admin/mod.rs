@@ -17,9 +17,9 @@ use tokio::sync::{mpsc, watch};
 use crate::alarm::AlarmReport;
 use crate::handle::Handle;
 
-/// How often a socket that was made is looked for.
-const LOOK: Duration = Duration::from_secs(5);
-/// How often one that could not be made is tried again: the process that has it may be about to leave it to us.
+/// How often a socket that was made is looked for, and one that could not be made for long is tried again.
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
+/// How often it is tried again at first: the process that has it may be about to leave it to us.
 pub(crate) const AGAIN: Duration = Duration::from_millis(100);
 /// From when on it is trouble: by then that process has left it.
 pub(crate) const TROUBLE: Duration = Duration::from_secs(1);
@@ -72,12 +72,13 @@ pub(crate) async fn serve(
             break;
         }
         if let Some(trouble) = trouble {
-            if failing_since.get_or_insert_with(Instant::now).elapsed() >= TROUBLE {
+            let is_trouble = failing_since.get_or_insert_with(Instant::now).elapsed() >= TROUBLE;
+            if is_trouble {
                 tell(&alarms, Some(trouble));
             }
             tokio::select! {
                 _ = closing.wait_for(|closing| *closing) => break,
-                () = tokio::time::sleep(AGAIN) => {}
+                () = tokio::time::sleep(if is_trouble { LOOK } else { AGAIN }) => {}
             }
         }
     }

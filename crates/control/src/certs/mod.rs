@@ -99,6 +99,11 @@ impl Certs {
         self.running.spawn(async move { Done::Event(work.await) });
     }
 
+    /// Whether something is under way that only this process can end well: a CA looks for its answers here.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     pub(crate) fn ask_renewal(&mut self, question: RenewalQuestion) {
         self.running.spawn(async move { Done::Event(order::renewal_info(question).await) });
     }

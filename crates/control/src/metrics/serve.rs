@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::TEXT_FORMAT;
-use crate::admin::{AGAIN, TROUBLE};
+use crate::admin::{AGAIN, LOOK, TROUBLE};
 use crate::alarm::AlarmReport;
 use crate::handle::Handle;
 
@@ -54,12 +54,13 @@ pub(crate) async fn serve(
                 }
                 Err(error) => {
                     let help = "free the address, or name another `[metrics] address`; it is tried again".to_string();
-                    if failing_since.get_or_insert_with(Instant::now).elapsed() >= TROUBLE {
-                        tell(Some((format!("metrics cannot be served on {wanted}: {error}"), help)));
+                    if failing_since.get_or_insert_with(Instant::now).elapsed() < TROUBLE {
+                        return tokio::time::sleep(AGAIN).await;
                     }
+                    tell(Some((format!("metrics cannot be served on {wanted}: {error}"), help)));
                 }
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(LOOK).await;
         };
         tokio::select! {
             () = work => {}

@@ -15,7 +15,7 @@ use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 
 use super::signals::{Asked, Signals};
-use super::upgrade::{self, Predecessor, Program, Reply, Successor};
+use super::upgrade::{Predecessor, Program, Reply, Step, Upgrading};
 use super::{Client, EXIT_FAILED, Failure, Whom};
 
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let path = whom.file()?;
     let (program, predecessor) = (
-        Program::of_this_process(Some(&path).filter(|_| !options.last_good).map(PathBuf::as_path)),
+        Program::of_this_process(Some(&path).filter(|_| !options.last_good).map(PathBuf::as_path)).map(Arc::new),
         Predecessor::of_this_process(),
     );
     if predecessor.is_none() {
@@ -58,15 +58,20 @@ pub(crate) fn run(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let (orders, upgrades) = mpsc::unbounded_channel();
     let builder = builder.inherited(Inherited::from_environment()).upgrades(orders);
     let edge = builder.start().map_err(|error| cannot_start(&error))?;
-    match predecessor {
-        // It tells systemd who the main process is from now on.
-        Some(predecessor) => predecessor.relieve(),
-        None => tell_systemd(&[NotifyState::Ready]),
+    // What took the place of another process is the main one only when that one has ended, which tells systemd so.
+    if !predecessor.is_some_and(|predecessor| predecessor.relieve()) {
+        tell_systemd(&[NotifyState::Ready]);
     }
-    runtime.block_on(serve(&edge, signals, upgrades, program));
+    let heir = runtime.block_on(serve(&edge, signals, upgrades, program)).heir();
     let ended = edge.wait();
     tracing::info!("stopped");
     ended.map_err(|crashed| Failure::new(EXIT_FAILED, crashed))?;
+    match heir {
+        None => {}
+        Some(Ok(pid)) => tell_systemd(&[NotifyState::MainPid(pid)]),
+        // Who watches this process is to start it again.
+        Some(Err(())) => return Err(Failure::new(EXIT_FAILED, "the successor has ended: nobody serves")),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -116,82 +121,89 @@ fn with_logger(builder: EdgeBuilder, place: &Arc<OnceLock<Logger>>) -> EdgeBuild
 /// A signal this soon after the first is the same one: `timeout` and others send to the process and to its group.
 const ECHO: Duration = Duration::from_millis(200);
 
-/// Does what signals ask until the edge has ended.
+/// Does what signals ask until the edge has ended. The upgrade it ended with, if there was one.
 async fn serve(
     edge: &Edge,
     mut signals: Signals,
     mut upgrades: mpsc::UnboundedReceiver<Reply>,
-    program: io::Result<Program>,
-) {
-    let mut ended = std::pin::pin!(edge.ended());
-    let (mut stopping, mut successor): (Option<Instant>, Option<Successor>) = (None, None);
+    program: io::Result<Arc<Program>>,
+) -> Upgrading {
+    let (mut ended, mut draining) = (std::pin::pin!(edge.ended()), std::pin::pin!(edge.stopping()));
+    let (mut upgrading, mut is_stopping, mut asked_to_stop) = (Upgrading::No, false, None::<Instant>);
     loop {
         let asked = tokio::select! {
-            () = &mut ended => return,
-            asked = signals.next() => asked,
+            () = &mut ended => {
+                upgrading.give_up(edge, "the edge has ended");
+                return upgrading;
+            }
+            () = &mut draining, if !is_stopping => {
+                is_stopping = true;
+                upgrading.give_up(edge, "the edge is stopping");
+                continue;
+            }
             Some(reply) = upgrades.recv() => {
-                begin_upgrade(edge, &program, &mut successor, stopping.is_some(), Some(reply)).await;
+                upgrading.begin(&program, is_stopping, Some(reply));
                 continue;
             }
-            why = failed(&mut successor) => {
-                successor.take().into_iter().for_each(|successor| successor.give_up(edge, why.clone()));
+            step = upgrading.step() => {
+                take(step, &mut upgrading, edge, &program);
                 continue;
             }
+            asked = signals.next() => asked,
         };
         match asked {
-            Asked::Upgrade => begin_upgrade(edge, &program, &mut successor, stopping.is_some(), None).await,
-            Asked::Succeeded => {
-                let Some(successor) = successor.take() else { continue };
-                tell_systemd(&[NotifyState::MainPid(successor.serves())]);
+            Asked::Upgrade => {
+                tokio::spawn(ask_for_upgrade(edge.handle()));
+            }
+            Asked::Succeeded if upgrading.served() => {
+                is_stopping = true;
                 if let Err(error) = edge.yield_to_successor() {
                     tracing::warn!("upgrade: the admin socket may be late: {error}");
                 }
-                stopping = Some(Instant::now());
             }
+            Asked::Succeeded => tracing::warn!("SIGUSR1, but no successor is about to serve"),
             Asked::Reload => {
                 tokio::spawn(reload(edge.handle()));
             }
-            Asked::Stop if stopping.is_some_and(|since| since.elapsed() > ECHO) => {
+            Asked::Stop if asked_to_stop.is_some_and(|since| since.elapsed() > ECHO) => {
                 tracing::warn!("second signal: cutting what is in flight");
                 edge.cut();
             }
-            Asked::Stop if stopping.is_some() => {}
+            Asked::Stop if asked_to_stop.is_some() => {}
             Asked::Stop => {
-                if let Some(successor) = successor.take() {
-                    successor.give_up(edge, "the edge is stopping".to_owned());
-                }
+                asked_to_stop = Some(Instant::now());
+                upgrading.give_up(edge, "the edge is stopping");
                 tracing::info!(
                     "stopping: nothing new is accepted, requests in flight may finish; a second signal cuts them"
                 );
-                tell_systemd(&[NotifyState::Stopping]);
+                if !matches!(upgrading, Upgrading::Served(_)) {
+                    tell_systemd(&[NotifyState::Stopping]);
+                }
+                is_stopping = true;
                 edge.begin_stop();
-                stopping = Some(Instant::now());
             }
         }
     }
 }
 
-/// Starts a successor, unless there is one or this edge ends.
-async fn begin_upgrade(
-    edge: &Edge,
-    program: &io::Result<Program>,
-    successor: &mut Option<Successor>,
-    stopping: bool,
-    reply: Option<Reply>,
-) {
-    match program {
-        _ if stopping => upgrade::refuse(reply, "the edge is stopping".to_owned()),
-        _ if successor.is_some() => upgrade::refuse(reply, "one is under way".to_owned()),
-        Ok(program) => *successor = Successor::start(edge, program, reply).await,
-        Err(error) => upgrade::refuse(reply, format!("it is not known which executable this is: {error}")),
+/// Takes an upgrade one step further.
+fn take(step: Step, upgrading: &mut Upgrading, edge: &Edge, program: &io::Result<Arc<Program>>) {
+    match (step, program) {
+        (Step::Checked(Ok(())), Ok(program)) => upgrading.start(edge, program),
+        (Step::Checked(Ok(())), Err(error)) => upgrading.give_up(edge, &error.to_string()),
+        (Step::Checked(Err(why)) | Step::Failed(why), _) => upgrading.give_up(edge, &why),
+        (Step::Died, _) => {
+            tracing::error!("the successor has ended, and nobody else accepts: ending at once, to be started again");
+            *upgrading = Upgrading::Died;
+            edge.cut();
+        }
     }
 }
 
-/// Never resolves where there is none.
-async fn failed(successor: &mut Option<Successor>) -> String {
-    match successor {
-        Some(successor) => successor.failed().await,
-        None => std::future::pending().await,
+/// As `relais upgrade` does; what comes of it is in the log.
+async fn ask_for_upgrade(handle: Handle) {
+    if let Err(refusal) = handle.upgrade().await {
+        tracing::warn!("SIGUSR2: {refusal}");
     }
 }
 

@@ -6,7 +6,9 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -39,15 +41,18 @@ pub(super) struct Program {
 impl Program {
     /// To be asked at the start: later the executable may be another one, and the system calls this one deleted.
     pub(super) fn of_this_process(file: Option<&Path>) -> std::io::Result<Self> {
-        Ok(Self {
-            executable: std::env::current_exe()?,
-            arguments: std::env::args_os().skip(1).collect(),
-            file: file.map(Path::to_path_buf),
-        })
+        let mut arguments = std::env::args_os();
+        // As it was typed: a link may lead to another version by then.
+        let typed = arguments.next().map(PathBuf::from).filter(|typed| typed.components().count() > 1);
+        let executable = match typed {
+            Some(typed) => std::path::absolute(typed)?,
+            None => std::env::current_exe()?,
+        };
+        Ok(Self { executable, arguments: arguments.collect(), file: file.map(Path::to_path_buf) })
     }
 
     /// Whether the executable that is there now runs at all, and takes the config file.
-    async fn check(&self) -> Result<(), String> {
+    async fn check(self: Arc<Self>) -> Result<(), String> {
         let executable = self.executable.display();
         let mut look = tokio::process::Command::new(&self.executable);
         match &self.file {
@@ -67,6 +72,112 @@ impl Program {
     }
 }
 
+/// How far an upgrade has come.
+pub(super) enum Upgrading {
+    /// There is none.
+    No,
+    /// The new executable looks at the config file.
+    Checking(Pin<Box<dyn Future<Output = Result<(), String>>>>, Option<Reply>),
+    /// It is started.
+    Starting(Successor),
+    /// It serves, and this edge drains.
+    Served(Child),
+    /// It served, and has ended before this edge had.
+    Died,
+}
+
+/// What happened to one.
+pub(super) enum Step {
+    /// The new executable runs, and takes the config file; or why not.
+    Checked(Result<(), String>),
+    /// The successor will never serve.
+    Failed(String),
+    /// It served, and has ended.
+    Died,
+}
+
+impl Upgrading {
+    /// Begins one, unless there is one or this edge ends.
+    pub(super) fn begin(&mut self, program: &std::io::Result<Arc<Program>>, is_stopping: bool, reply: Option<Reply>) {
+        match (program, &self) {
+            _ if is_stopping => refuse(reply, "the edge is stopping"),
+            (Ok(program), Self::No) => *self = Self::Checking(Box::pin(Arc::clone(program).check()), reply),
+            (Ok(_), _) => refuse(reply, "one is under way"),
+            (Err(error), _) => refuse(reply, &format!("it is not known which executable this is: {error}")),
+        }
+    }
+
+    /// The next step; never, where there is none. Dropping the wait loses nothing.
+    pub(super) async fn step(&mut self) -> Step {
+        match self {
+            Self::No | Self::Died => std::future::pending().await,
+            Self::Checking(check, _) => Step::Checked(check.await),
+            Self::Starting(successor) => Step::Failed(successor.failed().await),
+            Self::Served(child) => match child.wait().await {
+                Ok(_) => Step::Died,
+                // It is alive, as far as anybody can tell.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    /// The new executable may take the place of this one: starts it.
+    pub(super) fn start(&mut self, edge: &Edge, program: &Program) {
+        let Self::Checking(_, reply) = std::mem::replace(self, Self::No) else { return };
+        match spawned(edge, program) {
+            Ok((child, pid)) => {
+                tracing::info!(pid, "upgrade: the successor is started");
+                *self = Self::Starting(Successor { child, pid, until: Instant::now() + PATIENCE, reply });
+            }
+            Err(why) => refuse(reply, &why),
+        }
+    }
+
+    /// It comes to nothing: everything is as before.
+    pub(super) fn give_up(&mut self, edge: &Edge, why: &str) {
+        match std::mem::replace(self, Self::No) {
+            Self::Checking(_, reply) => refuse(reply, why),
+            Self::Starting(mut successor) => {
+                // Where it has ended already there is nothing to end.
+                let _ = successor.child.start_kill();
+                let lost = if edge.succeed_myself() { "" } else { "; the state directory could not be taken again" };
+                refuse(successor.reply, &format!("{why}{lost}"));
+            }
+            kept @ (Self::No | Self::Served(_) | Self::Died) => *self = kept,
+        }
+    }
+
+    /// The successor says that it serves: answers who asked. `false`: nobody does.
+    pub(super) fn served(&mut self) -> bool {
+        let Self::Starting(successor) = self else { return false };
+        if successor.is_over() {
+            return false;
+        }
+        let Self::Starting(Successor { child, pid, reply, .. }) = std::mem::replace(self, Self::No) else {
+            return false;
+        };
+        tracing::info!(pid, "upgrade: the successor serves; what is in flight here may finish");
+        if let Some(reply) = reply {
+            // Whoever asked may have hung up.
+            let _ = reply.send(Ok(pid));
+        }
+        *self = Self::Served(child);
+        true
+    }
+
+    /// Whose process is the main one when this one has ended: `None`, nobody's but this one's. `Err`: it has ended, too.
+    pub(super) fn heir(self) -> Option<Result<u32, ()>> {
+        match self {
+            Self::Served(mut child) => {
+                let alive = matches!(child.try_wait(), Ok(None));
+                Some(child.id().filter(|_| alive).ok_or(()))
+            }
+            Self::Died => Some(Err(())),
+            Self::No | Self::Checking(..) | Self::Starting(_) => None,
+        }
+    }
+}
+
 /// A successor that was started and does not serve yet.
 pub(super) struct Successor {
     child: Child,
@@ -76,68 +187,38 @@ pub(super) struct Successor {
 }
 
 impl Successor {
-    /// Starts it. Without one everything is as before, and who asked has been told.
-    pub(super) async fn start(edge: &Edge, program: &Program, reply: Option<Reply>) -> Option<Self> {
-        match spawned(edge, program).await {
-            Ok((child, pid)) => {
-                tracing::info!(pid, "upgrade: the successor is started");
-                Some(Self { child, pid, until: Instant::now() + PATIENCE, reply })
-            }
-            Err(why) => {
-                refuse(reply, why);
-                None
-            }
-        }
-    }
-
     /// Resolves, with the reason, when it will never serve. Dropping the wait loses nothing.
-    pub(super) async fn failed(&mut self) -> String {
+    async fn failed(&mut self) -> String {
         tokio::select! {
             ended = self.child.wait() => match ended {
                 Ok(status) => format!("the successor ended ({status}); its last words are in the log"),
                 Err(error) => format!("the successor is lost: {error}"),
             },
             () = sleep_until(self.until) => {
-                // It may have ended by itself just now.
-                let _ = self.child.kill().await;
-                format!("the successor did not serve within {} s and was stopped", PATIENCE.as_secs())
+                format!("the successor did not serve within {} s and is stopped", PATIENCE.as_secs())
             }
         }
     }
 
-    /// It will not serve: everything is as before.
-    pub(super) fn give_up(mut self, edge: &Edge, why: String) {
-        // Where it has ended already there is nothing to end.
-        let _ = self.child.start_kill();
-        edge.succeed_myself();
-        refuse(self.reply, why);
-    }
-
-    /// It serves: answers who asked. The process id.
-    pub(super) fn serves(self) -> u32 {
-        tracing::info!(pid = self.pid, "upgrade: the successor serves; what is in flight here may finish");
-        if let Some(reply) = self.reply {
-            // Whoever asked may have hung up.
-            let _ = reply.send(Ok(self.pid));
-        }
-        self.pid
+    /// Whether it has ended, or its time has.
+    fn is_over(&mut self) -> bool {
+        Instant::now() >= self.until || !matches!(self.child.try_wait(), Ok(None))
     }
 }
 
 /// No upgrade: says so to who asked, and to the log.
-pub(super) fn refuse(reply: Option<Reply>, why: String) {
+fn refuse(reply: Option<Reply>, why: &str) {
     tracing::error!("no upgrade: {why}");
     if let Some(reply) = reply {
-        let _ = reply.send(Err(why));
+        let _ = reply.send(Err(why.to_owned()));
     }
 }
 
-async fn spawned(edge: &Edge, program: &Program) -> Result<(Child, u32), String> {
+fn spawned(edge: &Edge, program: &Program) -> Result<(Child, u32), String> {
     let own = std::process::id();
     if own == 1 {
         return Err("relais is the first process of a container, which ends with it: replace the container".to_owned());
     }
-    program.check().await?;
     let sockets = edge.prepare_successor().map_err(|error| format!("nothing can be handed over: {error}"))?;
     let started = spawn(program, sockets.into_iter().map(OwnedFd::from).collect(), own);
     if started.is_err() {
@@ -150,7 +231,7 @@ fn spawn(program: &Program, sockets: Vec<OwnedFd>, own: u32) -> Result<(Child, u
     let cannot = |error: &dyn std::fmt::Display| format!("{} cannot be started: {error}", program.executable.display());
     let mut command = Command::new(&program.executable);
     command.args(&program.arguments).env(PREDECESSOR, own.to_string());
-    command.env("LISTEN_FDS", sockets.len().to_string()).env_remove("LISTEN_PID");
+    command.env("LISTEN_FDS", sockets.len().to_string()).env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
     let numbered = (FIRST..).zip(sockets);
     let mappings = numbered.map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
     command.fd_mappings(mappings).map_err(|error| cannot(&error))?;
@@ -171,9 +252,9 @@ impl Predecessor {
     }
 
     /// This one serves: that one may leave.
-    pub(super) fn relieve(&self) {
-        if let Err(error) = kill_process(self.0, Signal::USR1) {
-            tracing::warn!("upgrade: the predecessor cannot be told: {error}");
-        }
+    /// `false`: it is gone.
+    pub(super) fn relieve(&self) -> bool {
+        // Its number may be another process's by now.
+        getppid() == Some(self.0) && kill_process(self.0, Signal::USR1).is_ok()
     }
 }
