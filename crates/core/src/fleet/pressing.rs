@@ -89,7 +89,9 @@ impl Fleet {
         let Some(entry) = self.entries.get(&slot) else { return };
         let others = self.services[entry.service].members.iter().filter_map(|slot| self.entries.get(slot));
         let able = others.filter(|other| other.slot() != slot && other.usable() && !other.counters.in_doubt());
-        let best = able.max_by_key(|other| (other.site != entry.site, other.last_good));
+        // Who is late itself may hang too.
+        let prompt = |other: &Entry| other.probe.is_none_or(|probe| now < self.unusual(other, probe));
+        let best = able.max_by_key(|other| (prompt(other), other.site != entry.site, other.last_good));
         if let Some(best) = best.map(Entry::slot) {
             self.hurry(best, now);
         }

@@ -646,6 +646,24 @@ fn one_that_hangs_is_down_within_the_contract_without_any_request() {
     }
 }
 
+/// One at each site, so that the one most likely to do better is the other that hangs.
+#[test]
+fn two_that_hang_are_down_within_the_contract_without_any_request() {
+    let mut took: Vec<(Duration, u64)> = (0..400)
+        .map(|seed| {
+            let backends = vec![backend("a", A1, 1), backend("a", A2, 1), backend("b", B1, 1)];
+            let config = config(vec![service("api", backends, |_| {})]);
+            let mut rig = Rig::seeded(seed, START, config, Saved::default());
+            rig.run(ms(2_000));
+            [A1, B1].iter().for_each(|address| rig.set(address, Err(Fault::ResponseTimeout)));
+            let down = |rig: &Rig| [A1, B1].iter().all(|address| rig.health(address) == Health::Down);
+            (rig.until(ms(5_000), down), seed)
+        })
+        .collect();
+    took.sort_unstable();
+    assert!(took[399].0 <= ms(1_000), "{:?} of {}", &took[390..], took.partition_point(|one| one.0 <= ms(1_000)));
+}
+
 /// A check that happens to be under way has more time than is needed to tell silence.
 #[test]
 fn a_cut_that_requests_meet_is_doubted_soon_whatever_checks_are_under_way() {
