@@ -5,6 +5,7 @@ use relais_config::CheckKind;
 
 use super::Fleet;
 use super::agenda::Alarm;
+use super::probing::left_to_us;
 use super::state::{Entry, Outstanding};
 use crate::fault::Fault;
 use crate::health::Health;
@@ -65,10 +66,7 @@ impl Fleet {
     /// next late answer of this one would be waited for as long as a contract.
     pub(super) fn compare_late(&mut self, slot: u32, probe: Outstanding, now: Instant) {
         let Some(entry) = self.entries.get(&slot).filter(|entry| entry.health() == Health::Up) else { return };
-        let forward = self.services[entry.service].forward.as_ref();
-        // Set by hand it is what it is.
-        let derived = forward.is_some_and(|forward| forward.health.timeout.is_none());
-        if derived && !self.sibling_passed(entry, probe.sent) {
+        if left_to_us(&self.services[entry.service]) && !self.sibling_passed(entry, probe.sent) {
             self.ask_better(slot, now);
         }
     }

@@ -279,12 +279,17 @@ fn arrived(fault: Fault) -> bool {
     !fault.is_silence() && !matches!(fault, Fault::ResponseTimeout | Fault::BodyMismatch | Fault::Unwatched)
 }
 
-/// A service has nobody, and how its checks go was left to us: a program to run, or a pace set by hand, is not hurried.
+/// A service has nobody, and its checks may be hurried.
 fn urgent(service: &ServiceState) -> bool {
+    service.available == Some(false) && left_to_us(service)
+}
+
+/// How the checks of a service go was left to us: a program to run, or a pace set by hand, is not hurried.
+pub(super) fn left_to_us(service: &ServiceState) -> bool {
     let ours = |health: &HealthCheck| {
         health.interval.is_none() && health.timeout.is_none() && !matches!(health.kind, CheckKind::Exec(_))
     };
-    service.available == Some(false) && service.forward.as_ref().is_some_and(|forward| ours(&forward.health))
+    service.forward.as_ref().is_some_and(|forward| ours(&forward.health))
 }
 
 /// How long a connect to a backend is waited for while nobody is left. The addresses of a name share it.

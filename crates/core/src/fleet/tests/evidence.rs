@@ -664,6 +664,30 @@ fn two_that_hang_are_down_within_the_contract_without_any_request() {
     assert!(took[399].0 <= ms(1_000), "{:?} of {}", &took[390..], took.partition_point(|one| one.0 <= ms(1_000)));
 }
 
+/// Nor is a program to run.
+#[test]
+fn a_pace_set_by_hand_is_not_hurried_for_another_that_is_late() {
+    for by_hand in [false, true] {
+        let mut hurried = 0;
+        for seed in 0..50 {
+            let interval = by_hand.then_some(ms(250));
+            let config = pair(|forward| forward.health.interval = interval);
+            let mut rig = Rig::seeded(seed, START, config, Saved::default());
+            rig.run(ms(2_000));
+            rig.set(A1, Err(Fault::ResponseTimeout));
+            rig.run(ms(400));
+            let asked =
+                rig.probes.iter().filter(|(at, order)| at.since(START) > ms(1_000) && *order.backend.id.address == *B1);
+            let asked: Vec<Instant> = asked.map(|(at, _)| *at).collect();
+            hurried += asked
+                .windows(2)
+                .filter(|pair| pair[1].since(pair[0]) < rig.snapshot.pools[0].timers.interval / 2)
+                .count();
+        }
+        assert_eq!(hurried == 0, by_hand, "{hurried}");
+    }
+}
+
 /// A check that happens to be under way has more time than is needed to tell silence.
 #[test]
 fn a_cut_that_requests_meet_is_doubted_soon_whatever_checks_are_under_way() {
