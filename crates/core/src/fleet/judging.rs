@@ -67,6 +67,9 @@ impl Fleet {
         let probe = if let Source::Probe(probe) = from { Some(probe) } else { None };
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         observe(entry, evidence, probe.map(|probe| probe.sent), now);
+        if matches!(evidence, Evidence::Probe(Ok(()))) {
+            self.services[entry.service].comparing.pass(slot, now);
+        }
         if entry.trial.is_some_and(|_| !entry.answers_wrongly()) {
             entry.trial = None;
             self.changes.services.insert(entry.service);
@@ -277,14 +280,6 @@ impl Fleet {
         let broken = entry.is_surely_broken() && self.anyone_usable(entry.service, Some(entry.slot()));
         let failing = (failing && entry.backend.fails()) || broken;
         !failing && (self.disproved(entry) || (serving && !self.sibling_passed(entry, bad_since)))
-    }
-
-    /// Whether the check of another usable backend of the service has passed since then.
-    pub(super) fn sibling_passed(&self, entry: &Entry, since: Instant) -> bool {
-        let members = self.services[entry.service].members.iter().filter_map(|slot| self.entries.get(slot));
-        members
-            .filter(|other| other.slot() != entry.slot() && other.usable())
-            .any(|other| other.last_good.is_some_and(|at| at > since))
     }
 
     /// Whether a service keeps at least one other backend, and half of its enabled ones, without this one.

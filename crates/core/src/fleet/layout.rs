@@ -10,6 +10,7 @@ use relais_config::{Action, BackendDecl, CheckKind, Config, Forward, Service};
 use super::Fleet;
 use super::agenda::Alarm;
 use super::outliers::Recently;
+use super::pressing::Comparing;
 use super::state::{Entry, ServiceState, SiteState, id_of};
 use super::trials::Trials;
 use crate::backend::{Backend, BackendId};
@@ -262,6 +263,7 @@ fn service_state(config: &Config, service: &Arc<Service>, old: Option<ServiceSta
             pool: None,
             available: None,
             trials: Trials::default(),
+            comparing: Comparing::default(),
             still: false,
         },
     }

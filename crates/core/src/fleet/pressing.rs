@@ -11,6 +11,26 @@ use crate::fault::Fault;
 use crate::health::Health;
 use crate::time::Instant;
 
+/// What a service knows of its checks, so that who is late need not look at all the others.
+#[derive(Debug, Default)]
+pub(super) struct Comparing {
+    /// The two whose checks passed last, and when, latest first.
+    passed: [Option<(u32, Instant)>; 2],
+    /// When another was last asked as one was late, and which.
+    asked: Option<(Instant, Option<u32>)>,
+}
+
+impl Comparing {
+    /// A check passed.
+    pub(super) fn pass(&mut self, slot: u32, now: Instant) {
+        let [last, before] = &mut self.passed;
+        if last.is_none_or(|(known, _)| known != slot) {
+            *before = *last;
+        }
+        *last = Some((slot, now));
+    }
+}
+
 impl Fleet {
     /// A worker waits there longer than usual: asks at once whether anything answers.
     pub(super) fn press(&mut self, slot: u32, now: Instant) {
@@ -66,9 +86,33 @@ impl Fleet {
     /// next late answer of this one would be waited for as long as a contract.
     pub(super) fn compare_late(&mut self, slot: u32, probe: Outstanding, now: Instant) {
         let Some(entry) = self.entries.get(&slot).filter(|entry| entry.health() == Health::Up) else { return };
-        if left_to_us(&self.services[entry.service]) && !self.sibling_passed(entry, probe.sent) {
-            self.ask_better(slot, now);
+        let index = entry.service;
+        let service = &self.services[index];
+        // When many are late at once one question is for all, but for whom it was asked.
+        let asked = service.comparing.asked.filter(|(at, _)| now.since(*at) < service.timers.fast_interval);
+        let known = asked.is_some_and(|(_, other)| other != Some(slot));
+        if !known && left_to_us(service) && !self.sibling_passed(entry, probe.sent) {
+            let other = self.ask_better(slot, now);
+            self.services[index].comparing.asked = Some((now, other));
         }
+    }
+
+    /// Whether the check of another usable backend of the service has passed since then.
+    pub(super) fn sibling_passed(&self, entry: &Entry, since: Instant) -> bool {
+        let service = &self.services[entry.service];
+        let others = service.comparing.passed.iter().flatten().filter(|(slot, _)| *slot != entry.slot());
+        for (slot, at) in others {
+            if *at <= since {
+                return false;
+            }
+            if self.entries.get(slot).is_some_and(|other| other.usable() && other.last_good == Some(*at)) {
+                return true;
+            }
+        }
+        let members = service.members.iter().filter_map(|slot| self.entries.get(slot));
+        members
+            .filter(|other| other.slot() != entry.slot() && other.usable())
+            .any(|other| other.last_good.is_some_and(|at| at > since))
     }
 
     /// Asks anew, with the short deadline, before the answer to a probe that takes unusually long; it still counts when it
@@ -82,17 +126,17 @@ impl Fleet {
     }
 
     /// Asks another backend of the service, the one most likely to answer: only when one does, the next late answer of
-    /// this one need not be waited for as long as a contract.
-    pub(super) fn ask_better(&mut self, slot: u32, now: Instant) {
-        let Some(entry) = self.entries.get(&slot) else { return };
+    /// this one need not be waited for as long as a contract. Says which.
+    pub(super) fn ask_better(&mut self, slot: u32, now: Instant) -> Option<u32> {
+        let entry = self.entries.get(&slot)?;
         let others = self.services[entry.service].members.iter().filter_map(|slot| self.entries.get(slot));
         let able = others.filter(|other| other.slot() != slot && other.usable() && !other.counters.in_doubt());
         // Who is late itself may hang too.
         let prompt = |other: &Entry| other.probe.is_none_or(|probe| now < self.unusual(other, probe));
         let best = able.max_by_key(|other| (prompt(other), other.site != entry.site, other.last_good));
-        if let Some(best) = best.map(Entry::slot) {
-            self.hurry(best, now);
-        }
+        let best = best.map(Entry::slot)?;
+        self.hurry(best, now);
+        Some(best)
     }
 
     /// A shorter probe was answered, or late: the one that it took the place of is waited for alone. Where nothing lives, or the

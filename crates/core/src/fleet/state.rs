@@ -11,6 +11,7 @@ use super::agents::AgentState;
 use super::failover::{Episode, Leaving};
 use super::outliers::Recently;
 use super::paths::Path;
+use super::pressing::Comparing;
 use super::stalls::Stall;
 use super::trials::{Trials, Wrong};
 use super::tunnels::TunnelState;
@@ -372,6 +373,7 @@ pub(super) struct ServiceState {
     /// Whether any backend can be picked; `None`: not known yet.
     pub(super) available: Option<bool>,
     pub(super) trials: Trials,
+    pub(super) comparing: Comparing,
     /// All that can take requests have stopped to answer.
     pub(super) still: bool,
 }
