@@ -116,8 +116,7 @@ fn an_upgrade_refuses_nobody_and_loses_nothing() {
     let second = Successor::of(&edge, first);
     assert!(said.contains(&second.0.to_string()), "{said}");
     visitors.see(200);
-    // What was asked before is answered by who was asked, also when all processes of the unit are told to stop meanwhile.
-    send_signal("TERM", first);
+    // What was asked before is answered by who was asked.
     upstream.send(ok("late"));
     let answer = waiting.answer();
     assert_eq!((answer.text().as_str(), answer.get("connection")), ("late", Some("close")));
@@ -227,6 +226,37 @@ fn a_successor_that_dies_before_its_predecessor_has_ended_is_a_failure_that_is_s
 }
 
 /// The executable is a link, which leads to one by then that looks at the file and never serves.
+/// By the command, which only the successor hears, or by systemd, which tells all processes of the unit.
+#[test]
+fn a_stop_after_an_upgrade_is_a_stop_of_both_and_what_is_in_flight_finishes() {
+    for by_systemd in [false, true] {
+        let (quick, slow) = (Plain::saying("x"), Raw::new());
+        let (setup, _) = two_services(&quick, &slow);
+        let mut edge = setup.start();
+        let first = edge.pid();
+        let mut waiting = edge.connect();
+        waiting.send(get("/slow"));
+        let (mut upstream, _) = slow.request();
+        assert_eq!(edge.cli(&["upgrade"]).0, Some(0));
+        let second = Successor::of(&edge, first);
+        let (code, _, wrong) = edge.cli(&["upgrade"]);
+        assert!(code == Some(1) && wrong.contains("the process before this one still finishes"), "{wrong}");
+        if by_systemd {
+            send_signal("TERM", first);
+            send_signal("TERM", second.0);
+        } else {
+            assert_eq!(edge.cli(&["stop"]).0, Some(0));
+        }
+        edge.line("the first hears of it", |line| {
+            line["message"].as_str().is_some_and(|said| said.starts_with("the successor was stopped"))
+        });
+        std::mem::forget(second);
+        upstream.send(ok("late"));
+        assert_eq!(waiting.answer().text(), "late");
+        assert!(edge.ended().success());
+    }
+}
+
 #[test]
 fn a_stop_while_a_successor_starts_ends_both() {
     let (quick, slow) = (Plain::saying("x"), Raw::new());

@@ -35,8 +35,6 @@ impl Control {
                 Effect::Resolve(order) => self.errands.resolve(order),
                 Effect::Agent(order) => self.errands.ask(order),
                 Effect::Measure(order) => self.errands.measure(order),
-                // Where a successor is about to serve the CA would look for the answers there.
-                Effect::Order(_) if self.store.state().is_handed_over => {}
                 Effect::Order(order) => {
                     let config = Arc::clone(&self.snapshot.load().config);
                     self.acme.order(*order, &config);

@@ -42,11 +42,15 @@ pub use wish::{FoundPair, Import, Imported, Tried, import_into};
 const LOOK: Duration = Duration::from_secs(60);
 /// How often it is told which on-demand certificates clients use, and old ones are cleared away.
 const HOUSEKEEPING: Duration = Duration::from_secs(3600);
+/// How often an order that must wait looks whether it must.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// What is under way about certificates. Dropping it stops all of it.
 pub(crate) struct Certs {
     pub(super) desk: Desk,
     running: JoinSet<Done>,
+    /// Held by each order and each wish under way.
+    orders: Arc<()>,
     demands: Demands,
     staples: Staples,
     asked: Option<mpsc::Receiver<Demand>>,
@@ -79,6 +83,7 @@ impl Certs {
                 first: HashMap::new(),
             },
             running: JoinSet::new(),
+            orders: Arc::default(),
             demands: Demands::default(),
             staples: Staples::recall(store, certs),
             asked: certs.demands(),
@@ -95,13 +100,29 @@ impl Certs {
     }
 
     pub(crate) fn order(&mut self, order: CertOrder, config: &Arc<Config>) {
-        let work = self.desk.order(order, Arc::clone(config));
-        self.running.spawn(async move { Done::Event(work.await) });
+        let (work, store) = (self.desk.order(order, Arc::clone(config)), Arc::clone(&self.desk.store));
+        self.spawn(async move {
+            // Where a successor may be about to serve, the CA would look for the answers there.
+            while store.state().is_handed_over {
+                tokio::time::sleep(AGAIN).await;
+            }
+            Done::Event(work.await)
+        });
     }
 
-    /// Whether something is under way that only this process can end well: a CA looks for its answers here.
+    /// Does what no other process can go on with: see [`Certs::is_busy`].
+    fn spawn(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+        let order = Arc::clone(&self.orders);
+        self.running.spawn(async move {
+            let done = work.await;
+            drop(order);
+            done
+        });
+    }
+
+    /// Whether an order or a wish is under way, which only this process can end well: the CA looks for its answers here.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.running.is_empty()
+        Arc::strong_count(&self.orders) > 1
     }
 
     pub(crate) fn ask_renewal(&mut self, question: RenewalQuestion) {

@@ -71,6 +71,18 @@ pub(crate) enum CertWish {
     Import { import: Import, reply: oneshot::Sender<Result<Imported, Refusal>> },
 }
 
+impl CertWish {
+    fn refuse(self, why: Refusal) {
+        // That nobody waits any more is no fault.
+        let _ = match self {
+            CertWish::Renew { reply, .. } | CertWish::Revoke { reply, .. } => reply.send(Err(why)).is_ok(),
+            CertWish::Try { reply, .. } => reply.send(Err(why)).is_ok(),
+            CertWish::Rollover { reply, .. } => reply.send(Err(why)).is_ok(),
+            CertWish::Import { reply, .. } => reply.send(Err(why)).is_ok(),
+        };
+    }
+}
+
 fn refusal(kind: RefusalKind, error: impl Into<String>, help: impl Into<String>) -> Refusal {
     Refusal { error: error.into(), help: help.into(), kind }
 }
@@ -88,6 +100,9 @@ fn by_ca(fault: OrderFault) -> Refusal {
 
 impl Control {
     pub(crate) fn certificate_wish(&mut self, wish: CertWish) {
+        if self.store.state().is_handed_over {
+            return wish.refuse(crate::requests::under_way());
+        }
         match wish {
             CertWish::Renew { name, reply } => {
                 // That nobody waits any more is no fault, here and below.
@@ -139,7 +154,7 @@ impl Control {
             return;
         };
         let (board, keeper) = (Arc::clone(self.certs.board()), self.keeper(&authority.name));
-        self.acme.running.spawn(async move {
+        self.acme.spawn(async move {
             let _ = reply.send(tried(&config, &authority, &name, &board, keeper).await);
             Done::Wish(None)
         });
@@ -149,7 +164,7 @@ impl Control {
     fn revoke(&mut self, name: String, reason: Reason, reply: oneshot::Sender<Result<String, Refusal>>) {
         let config = Arc::clone(&self.snapshot.load().config);
         let keeper = self.keeper("");
-        self.acme.running.spawn(async move {
+        self.acme.spawn(async move {
             let revoked = revoked(&config, keeper, &name, reason).await;
             let event = revoked.is_ok().then(|| Event::RenewNow { name: name.as_str().into() });
             let _ = reply.send(revoked.map(|()| "revoked; another one is ordered".to_owned()));
@@ -164,7 +179,7 @@ impl Control {
         let wanted: Vec<Arc<Authority>> =
             wanted.filter(|one| store.account(&one.name).is_some()).map(Arc::clone).collect();
         let keeper = self.keeper("");
-        self.acme.running.spawn(async move {
+        self.acme.spawn(async move {
             let _ = reply.send(rolled_over(&config, keeper, wanted).await);
             Done::Wish(None)
         });
@@ -173,7 +188,7 @@ impl Control {
     fn import(&mut self, import: Import, reply: oneshot::Sender<Result<Imported, Refusal>>) {
         let config = Arc::clone(&self.snapshot.load().config);
         let (store, certs) = (Arc::clone(&self.store), Arc::clone(&self.certs));
-        self.acme.running.spawn(async move {
+        self.acme.spawn(async move {
             let covered = certs.covered();
             let work = tokio::task::spawn_blocking(move || {
                 let imported = take_over(&config, &store, import);

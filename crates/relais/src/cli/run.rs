@@ -15,7 +15,7 @@ use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 
 use super::signals::{Asked, Signals};
-use super::upgrade::{Predecessor, Program, Reply, Step, Upgrading};
+use super::upgrade::{Place, Predecessor, Program, Reply, Step, Upgrading};
 use super::{Client, EXIT_FAILED, Failure, Whom};
 
 #[derive(Debug, Args)]
@@ -59,18 +59,21 @@ pub(crate) fn run(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
     let builder = builder.inherited(Inherited::from_environment()).upgrades(orders);
     let edge = builder.start().map_err(|error| cannot_start(&error))?;
     // What took the place of another process is the main one only when that one has ended, which tells systemd so.
-    if !predecessor.is_some_and(|predecessor| predecessor.relieve()) {
+    if !predecessor.as_ref().is_some_and(Predecessor::relieve) {
         tell_systemd(&[NotifyState::Ready]);
     }
-    let heir = runtime.block_on(serve(&edge, signals, upgrades, program)).heir();
+    let place = Place { predecessor, is_stopping: false };
+    let heir = runtime.block_on(serve(&edge, signals, upgrades, program, place)).heir();
     let ended = edge.wait();
     tracing::info!("stopped");
+    if let Some(Ok(pid)) = heir {
+        // Before all else: systemd ends the others when its main process fails.
+        tell_systemd(&[NotifyState::MainPid(pid)]);
+    }
     ended.map_err(|crashed| Failure::new(EXIT_FAILED, crashed))?;
-    match heir {
-        None => {}
-        Some(Ok(pid)) => tell_systemd(&[NotifyState::MainPid(pid)]),
+    if heir == Some(Err(())) {
         // Who watches this process is to start it again.
-        Some(Err(())) => return Err(Failure::new(EXIT_FAILED, "the successor has ended: nobody serves")),
+        return Err(Failure::new(EXIT_FAILED, "the successor has ended: nobody serves"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -127,26 +130,29 @@ async fn serve(
     mut signals: Signals,
     mut upgrades: mpsc::UnboundedReceiver<Reply>,
     program: io::Result<Arc<Program>>,
+    mut place: Place,
 ) -> Upgrading {
     let (mut ended, mut draining) = (std::pin::pin!(edge.ended()), std::pin::pin!(edge.stopping()));
-    let (mut upgrading, mut is_stopping, mut asked_to_stop) = (Upgrading::No, false, None::<Instant>);
+    let (mut upgrading, mut asked_to_stop) = (Upgrading::No, None::<Instant>);
     loop {
         let asked = tokio::select! {
+            // A stop counts before what a successor says.
+            biased;
             () = &mut ended => {
                 upgrading.give_up(edge, "the edge has ended");
                 return upgrading;
             }
-            () = &mut draining, if !is_stopping => {
-                is_stopping = true;
+            () = &mut draining, if !place.is_stopping => {
+                place.is_stopping = true;
                 upgrading.give_up(edge, "the edge is stopping");
                 continue;
             }
             Some(reply) = upgrades.recv() => {
-                upgrading.begin(&program, is_stopping, Some(reply));
+                upgrading.begin(&program, &place, Some(reply));
                 continue;
             }
             step = upgrading.step() => {
-                take(step, &mut upgrading, edge, &program);
+                take(step, &mut upgrading, edge, &program, asked_to_stop.is_some());
                 continue;
             }
             asked = signals.next() => asked,
@@ -156,7 +162,7 @@ async fn serve(
                 tokio::spawn(ask_for_upgrade(edge.handle()));
             }
             Asked::Succeeded if upgrading.served() => {
-                is_stopping = true;
+                place.is_stopping = true;
                 if let Err(error) = edge.yield_to_successor() {
                     tracing::warn!("upgrade: the admin socket may be late: {error}");
                 }
@@ -179,7 +185,7 @@ async fn serve(
                 if !matches!(upgrading, Upgrading::Served(_)) {
                     tell_systemd(&[NotifyState::Stopping]);
                 }
-                is_stopping = true;
+                place.is_stopping = true;
                 edge.begin_stop();
             }
         }
@@ -187,12 +193,16 @@ async fn serve(
 }
 
 /// Takes an upgrade one step further.
-fn take(step: Step, upgrading: &mut Upgrading, edge: &Edge, program: &io::Result<Arc<Program>>) {
+fn take(step: Step, upgrading: &mut Upgrading, edge: &Edge, program: &io::Result<Arc<Program>>, asked_to_stop: bool) {
     match (step, program) {
         (Step::Checked(Ok(())), Ok(program)) => upgrading.start(edge, program),
         (Step::Checked(Ok(())), Err(error)) => upgrading.give_up(edge, &error.to_string()),
         (Step::Checked(Err(why)) | Step::Failed(why), _) => upgrading.give_up(edge, &why),
-        (Step::Died, _) => {
+        (Step::Ended { well }, _) if well || asked_to_stop => {
+            tracing::info!("the successor was stopped; what is in flight here may finish");
+            *upgrading = Upgrading::No;
+        }
+        (Step::Ended { .. }, _) => {
             tracing::error!("the successor has ended, and nobody else accepts: ending at once, to be started again");
             *upgrading = Upgrading::Died;
             edge.cut();

@@ -72,6 +72,12 @@ impl Program {
     }
 }
 
+/// Where this process stands among those that follow one another.
+pub(super) struct Place {
+    pub(super) predecessor: Option<Predecessor>,
+    pub(super) is_stopping: bool,
+}
+
 /// How far an upgrade has come.
 pub(super) enum Upgrading {
     /// There is none.
@@ -92,15 +98,22 @@ pub(super) enum Step {
     Checked(Result<(), String>),
     /// The successor will never serve.
     Failed(String),
-    /// It served, and has ended.
-    Died,
+    /// It served, and has ended; whether as one that was told to.
+    Ended { well: bool },
 }
 
 impl Upgrading {
     /// Begins one, unless there is one or this edge ends.
-    pub(super) fn begin(&mut self, program: &std::io::Result<Arc<Program>>, is_stopping: bool, reply: Option<Reply>) {
+    pub(super) fn begin(&mut self, program: &std::io::Result<Arc<Program>>, place: &Place, reply: Option<Reply>) {
         match (program, &self) {
-            _ if is_stopping => refuse(reply, "the edge is stopping"),
+            _ if place.is_stopping => refuse(reply, "the edge is stopping"),
+            // Two at once could not both tell systemd who is the main one.
+            _ if place.predecessor.as_ref().is_some_and(Predecessor::is_there) => {
+                refuse(
+                    reply,
+                    "the process before this one still finishes what it has in flight: try again when it has ended",
+                );
+            }
             (Ok(program), Self::No) => *self = Self::Checking(Box::pin(Arc::clone(program).check()), reply),
             (Ok(_), _) => refuse(reply, "one is under way"),
             (Err(error), _) => refuse(reply, &format!("it is not known which executable this is: {error}")),
@@ -114,7 +127,7 @@ impl Upgrading {
             Self::Checking(check, _) => Step::Checked(check.await),
             Self::Starting(successor) => Step::Failed(successor.failed().await),
             Self::Served(child) => match child.wait().await {
-                Ok(_) => Step::Died,
+                Ok(status) => Step::Ended { well: status.success() },
                 // It is alive, as far as anybody can tell.
                 Err(_) => std::future::pending().await,
             },
@@ -168,10 +181,11 @@ impl Upgrading {
     /// Whose process is the main one when this one has ended: `None`, nobody's but this one's. `Err`: it has ended, too.
     pub(super) fn heir(self) -> Option<Result<u32, ()>> {
         match self {
-            Self::Served(mut child) => {
-                let alive = matches!(child.try_wait(), Ok(None));
-                Some(child.id().filter(|_| alive).ok_or(()))
-            }
+            Self::Served(mut child) => match child.try_wait() {
+                Ok(None) => Some(child.id().ok_or(())),
+                Ok(Some(status)) if status.success() => None,
+                Ok(Some(_)) | Err(_) => Some(Err(())),
+            },
             Self::Died => Some(Err(())),
             Self::No | Self::Checking(..) | Self::Starting(_) => None,
         }
@@ -255,6 +269,11 @@ impl Predecessor {
     /// `false`: it is gone.
     pub(super) fn relieve(&self) -> bool {
         // Its number may be another process's by now.
-        getppid() == Some(self.0) && kill_process(self.0, Signal::USR1).is_ok()
+        self.is_there() && kill_process(self.0, Signal::USR1).is_ok()
+    }
+
+    /// Whether it has not ended yet.
+    fn is_there(&self) -> bool {
+        getppid() == Some(self.0)
     }
 }
