@@ -225,7 +225,6 @@ fn a_successor_that_dies_before_its_predecessor_has_ended_is_a_failure_that_is_s
     assert!(edge.log().contains("the successor has ended"), "{}", edge.log());
 }
 
-/// The executable is a link, which leads to one by then that looks at the file and never serves.
 /// By the command, which only the successor hears, or by systemd, which tells all processes of the unit.
 #[test]
 fn a_stop_after_an_upgrade_is_a_stop_of_both_and_what_is_in_flight_finishes() {
@@ -257,6 +256,7 @@ fn a_stop_after_an_upgrade_is_a_stop_of_both_and_what_is_in_flight_finishes() {
     }
 }
 
+/// The executable is a link, which leads to one by then that looks at the file and never serves.
 #[test]
 fn a_stop_while_a_successor_starts_ends_both() {
     let (quick, slow) = (Plain::saying("x"), Raw::new());

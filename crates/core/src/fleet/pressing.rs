@@ -5,7 +5,6 @@ use relais_config::CheckKind;
 
 use super::Fleet;
 use super::agenda::Alarm;
-use super::probing::left_to_us;
 use super::state::{Entry, Outstanding};
 use crate::fault::Fault;
 use crate::health::Health;
@@ -91,7 +90,11 @@ impl Fleet {
         // When many are late at once one question is for all, but for whom it was asked.
         let asked = service.comparing.asked.filter(|(at, _)| now.since(*at) < service.timers.fast_interval);
         let known = asked.is_some_and(|(_, other)| other != Some(slot));
-        if !known && left_to_us(service) && !self.sibling_passed(entry, probe.sent) {
+        // A program is not run out of turn; a timeout by hand is no longer than it says, whoever does better.
+        let may_ask = service.forward.as_ref().is_some_and(|forward| {
+            forward.health.timeout.is_none() && !matches!(forward.health.kind, CheckKind::Exec(_))
+        });
+        if !known && may_ask && !self.sibling_passed(entry, probe.sent) {
             let other = self.ask_better(slot, now);
             self.services[index].comparing.asked = Some((now, other));
         }

@@ -285,7 +285,7 @@ fn urgent(service: &ServiceState) -> bool {
 }
 
 /// How the checks of a service go was left to us: a program to run, or a pace set by hand, is not hurried.
-pub(super) fn left_to_us(service: &ServiceState) -> bool {
+fn left_to_us(service: &ServiceState) -> bool {
     let ours = |health: &HealthCheck| {
         health.interval.is_none() && health.timeout.is_none() && !matches!(health.kind, CheckKind::Exec(_))
     };

@@ -136,7 +136,7 @@ async fn serve(
     let (mut upgrading, mut asked_to_stop) = (Upgrading::No, None::<Instant>);
     loop {
         let asked = tokio::select! {
-            // A stop counts before what a successor says.
+            // A stop counts before what becomes of a successor.
             biased;
             () = &mut ended => {
                 upgrading.give_up(edge, "the edge has ended");
@@ -151,11 +151,11 @@ async fn serve(
                 upgrading.begin(&program, &place, Some(reply));
                 continue;
             }
+            asked = signals.next() => asked,
             step = upgrading.step() => {
                 take(step, &mut upgrading, edge, &program, asked_to_stop.is_some());
                 continue;
             }
-            asked = signals.next() => asked,
         };
         match asked {
             Asked::Upgrade => {

@@ -631,10 +631,10 @@ fn one_that_hangs_is_down_within_the_contract_however_often_workers_press() {
 /// However its checks fall between those of the other: that one does better must be known by when it is late.
 #[test]
 fn one_that_hangs_is_down_within_the_contract_without_any_request() {
-    for fail_open in [false, true] {
+    for (fail_open, interval) in [(false, None), (true, None), (false, Some(ms(300)))] {
         let mut took: Vec<(Duration, u64)> = (0..200)
             .map(|seed| {
-                let config = pair(|forward| forward.fail_open = fail_open);
+                let config = pair(|forward| (forward.fail_open, forward.health.interval) = (fail_open, interval));
                 let mut rig = Rig::seeded(seed, START, config, Saved::default());
                 rig.run(ms(2_000));
                 rig.set(A1, Err(Fault::ResponseTimeout));
@@ -666,12 +666,12 @@ fn two_that_hang_are_down_within_the_contract_without_any_request() {
 
 /// Nor is a program to run.
 #[test]
-fn a_pace_set_by_hand_is_not_hurried_for_another_that_is_late() {
+fn where_the_timeout_is_set_by_hand_nobody_is_asked_for_another_that_is_late() {
     for by_hand in [false, true] {
         let mut hurried = 0;
         for seed in 0..50 {
-            let interval = by_hand.then_some(ms(250));
-            let config = pair(|forward| forward.health.interval = interval);
+            let timeout = by_hand.then_some(ms(200));
+            let config = pair(|forward| forward.health.timeout = timeout);
             let mut rig = Rig::seeded(seed, START, config, Saved::default());
             rig.run(ms(2_000));
             rig.set(A1, Err(Fault::ResponseTimeout));
