@@ -79,31 +79,7 @@ impl Fleet {
         let before = entry.counters;
         let Some(entry) = self.entries.get(&slot) else { return };
         let lived = lived(entry, from);
-        let failed = matches!(evidence, Evidence::Probe(Err(_)) | Evidence::Request(Err(_)));
-        let shared = match evidence {
-            Evidence::Request(Err(fault)) => {
-                let comparable = fault.is_answer() || fault == Fault::ResponseTimeout || from == Source::Body;
-                comparable && self.shared(entry)
-            }
-            _ => false,
-        };
-        let run = if lived { 1 } else { before.failed.saturating_add(1) };
-        let outdone = match evidence {
-            Evidence::Request(Err(fault)) if !fault.is_silence() => self.is_outdone(entry, run, now),
-            _ => false,
-        };
-        let given = Given {
-            timers: &self.services[entry.service].timers,
-            patience: self.patience(entry),
-            lived,
-            excused: failed && self.excused(entry, now),
-            spare: matches!(evidence, Evidence::Request(Err(_))) && self.spare(entry),
-            shared,
-            outdone,
-            needed: before.health == Health::Down && !failed && !self.anyone_usable(entry.service, Some(slot)),
-            short: probe.is_some_and(|probe| probe.short),
-            said: probe.and(entry.recent.back()).and_then(|probe| probe.said.as_deref()),
-        };
+        let given = self.given(entry, evidence, (from, lived), now);
         let said = verdict(before, evidence, &given);
         let ready = said.ready;
         let overruled = given.excused && before.health != Health::Down && said.counters.bad >= given.timers.fall;
@@ -132,6 +108,43 @@ impl Fleet {
         }
         if let Evidence::Probe(_) = evidence {
             self.end_probe(slot);
+        }
+    }
+
+    /// What evidence about a backend is judged by, beside what it is.
+    fn given<'a>(
+        &'a self,
+        entry: &'a Entry,
+        evidence: Evidence,
+        (from, lived): (Source, bool),
+        now: Instant,
+    ) -> Given<'a> {
+        let before = entry.counters;
+        let failed = matches!(evidence, Evidence::Probe(Err(_)) | Evidence::Request(Err(_)));
+        let shared = match evidence {
+            Evidence::Request(Err(fault)) => {
+                let comparable = fault.is_answer() || fault == Fault::ResponseTimeout || from == Source::Body;
+                comparable && self.shared(entry)
+            }
+            _ => false,
+        };
+        let run = if lived { 1 } else { before.failed.saturating_add(1) };
+        let outdone = match evidence {
+            Evidence::Request(Err(fault)) if !fault.is_silence() => self.is_outdone(entry, run, now),
+            _ => false,
+        };
+        let probe = if let Source::Probe(probe) = from { Some(probe) } else { None };
+        Given {
+            timers: &self.services[entry.service].timers,
+            patience: self.patience(entry),
+            lived,
+            excused: failed && self.excused(entry, now),
+            spare: matches!(evidence, Evidence::Request(Err(_))) && self.spare(entry),
+            shared,
+            outdone,
+            needed: before.health == Health::Down && !failed && !self.anyone_usable(entry.service, Some(entry.slot())),
+            short: probe.is_some_and(|probe| probe.short),
+            said: probe.and(entry.recent.back()).and_then(|probe| probe.said.as_deref()),
         }
     }
 

@@ -1,14 +1,14 @@
 //! The fleet: every decision about health, admin and publication. A pure state machine.
 //!
 //! Events and the passing of time go in, effects come out; nothing here does I/O or reads a clock. The rooms below:
-//! `state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and reload), `probing`
-//! asking, `pressing` asking sooner while a request waits, `crowd` asking very many, `judging` evidence becomes health,
-//! `sites` the verdict about a whole site, `comeback` the governed return, `outliers` those much worse than their pool,
-//! `outdone` those that fail while another does well, `stalls` those that nobody can be compared with, `trials` those
-//! that only their checks accuse, `failover` the time each one took, `paths` measured round trips, `tunnels` WireGuard
-//! handshakes, `drill` cuts made on purpose, `operator` admin words, `agents` those of programs beside backends,
-//! `names` where backends are, `certificates` those of CAs, `publish` state becomes a snapshot and records, `status`
-//! the report.
+//! `state` and `site_state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and
+//! reload), `probing` asking, `pressing` asking sooner while a request waits, `crowd` asking very many, `judging`
+//! evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed return, `outliers` those
+//! much worse than their pool, `outdone` those that fail while another does well, `stalls` those that nobody can be
+//! compared with, `trials` those that only their checks accuse, `failover` the time each one took, `paths` measured
+//! round trips, `tunnels` WireGuard handshakes, `drill` cuts made on purpose, `operator` admin words, `agents` those of
+//! programs beside backends, `names` where backends are, `certificates` those of CAs, `publish` state becomes a snapshot
+//! and records, `status` the report.
 
 mod adopt;
 mod agenda;
@@ -29,6 +29,7 @@ mod paths;
 mod pressing;
 mod probing;
 mod publish;
+mod site_state;
 mod sites;
 mod stalls;
 mod state;
@@ -59,7 +60,8 @@ use drill::Drill;
 pub use drill::{DrillOrder, DrillRefused};
 use entries::Entries;
 use failover::Past;
-use state::{ServiceState, SiteState, Words};
+use site_state::SiteState;
+use state::{ServiceState, Words};
 
 /// Makes the random numbers of certificates others than those of backends.
 const CERTS: u64 = 0x6365_7274;

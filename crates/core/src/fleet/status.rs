@@ -6,7 +6,8 @@ use std::time::Duration;
 use relais_config::{Action, Site};
 
 use super::Fleet;
-use super::state::{Entry, ServiceState, SiteState, Word};
+use super::site_state::SiteState;
+use super::state::{Entry, ServiceState, Word};
 use crate::agent::{AgentLine, AgentWords};
 use crate::event::Target;
 use crate::health::{Admin, Health};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Fleet;
-use super::state::SiteState;
+use super::site_state::SiteState;
 use crate::effect::{Transition, TunnelStep};
 use crate::event::Tunnel;
 use crate::health::Health;
