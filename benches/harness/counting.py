@@ -18,8 +18,8 @@ from . import machine
 from .machine import WORK
 
 # Turns of the two runs. To set up a thousand services differs by some 100,000 instructions each time, by the seeds of hash
-# tables: a route is too short for that to vanish in as many turns as suffice for the others.
-LOOPS, ROUTES = (2_000, 22_000), (2_000, 202_000)
+# tables: a route is too short for that to vanish in as many turns as suffice for the others. A reload takes a million.
+LOOPS, ROUTES, RELOADS = (2_000, 22_000), (2_000, 202_000), (10, 60)
 REQUESTS = (100, 400)
 # How long each peer waits before it speaks. Under valgrind the edge is some fifty times slower than by itself.
 MOMENT = 0.004
@@ -81,7 +81,7 @@ def functions(tools):
     names = subprocess.run([tools, "count"], capture_output=True, text=True, check=True).stdout.split()
 
     def count(name):
-        loops = ROUTES if name.startswith("route/") else LOOPS
+        loops = {"route": ROUTES, "reload": RELOADS}.get(name.split("/")[0], LOOPS)
         few, many = (collected([tools, "count", name, times]) for times in loops)
         return name, (many - few) / (loops[1] - loops[0])
 

@@ -14,7 +14,7 @@ use crate::fleet;
 
 const NOW: Instant = Instant::from_micros(1_700_000_010_000_000);
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "route/10-hosts",
     "route/1000-hosts",
     "route/1000-paths",
@@ -29,6 +29,7 @@ const NAMES: [&str; 14] = [
     "headers/hop-by-hop",
     "probe/100-backends",
     "probe/1000-backends",
+    "reload/1-of-1000-services",
 ];
 
 pub(crate) fn run(words: &[String]) -> Outcome<()> {
@@ -42,6 +43,7 @@ pub(crate) fn run(words: &[String]) -> Outcome<()> {
         Some(("pick", what)) => pick(what, times),
         Some(("headers", what)) => headers(what, times),
         Some(("probe", what)) => probe(what, times),
+        Some(("reload", "1-of-1000-services")) => fleet::reloads(1000, 10, times),
         _ => Err(format!("no function {name}").into()),
     }
 }

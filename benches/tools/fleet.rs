@@ -10,8 +10,10 @@ use serde_json::json;
 
 use crate::args::{Args, Outcome};
 
-/// Repetitions of what is quick.
+/// Repetitions of what is quick,
 const TIMES: usize = 31;
+/// of reloads that change one service, of which the worst of many is told, and of those that change every one.
+const RELOADS: (usize, usize) = (61, 15);
 
 pub(crate) fn run(args: &Args) -> Outcome<()> {
     let (services, backends) = (args.get("services", 1000)?, args.get("backends", 10)?);
@@ -24,14 +26,11 @@ pub(crate) fn run(args: &Args) -> Outcome<()> {
     let born = resident_kib();
     let (mut now, up) = timed(|| all_up(&mut fleet, &effects, now));
 
-    let other = parsed(&text(services, backends, "900ms"))?;
-    let mut reloads = Vec::new();
-    for turn in 0..TIMES {
-        let next = Arc::clone(if turn % 2 == 0 { &other } else { &config });
-        reloads.push(timed(|| fleet.handle_event(Event::Reload(next), now)).1);
-        let made = drained(&mut fleet);
-        now = all_up(&mut fleet, &made, now);
-    }
+    let text = text(services, backends, "900ms");
+    let (one, every) = (parsed(&text)?, parsed(&text.replace("\"1s\"", "\"900ms\""))?);
+    let mut read = published(&effects);
+    let mut to_and_fro = |other, times| alternating(&mut fleet, [other, &config], times, &mut read, &mut now);
+    let (one_changed, every_changed) = (to_and_fro(&one, RELOADS.0), to_and_fro(&every, RELOADS.1));
     let (changes, snapshot) = one_backend(&mut fleet, now, services)?;
     let routes = timed(|| snapshot.route(&format!("s{}.bench.test", services - 1), "/")).1;
     let (per_probe, now) = a_round_of_probes(&mut fleet, now);
@@ -43,7 +42,8 @@ pub(crate) fn run(args: &Args) -> Outcome<()> {
             "services": services, "backends": all,
             "parse_ms": ms(parse), "new_fleet_ms": ms(built), "all_up_ms": ms(up),
             "lost_after_ms": lost.0.map(ms), "lost_ms": ms(lost.1),
-            "reload_ms": spread(&reloads), "backend_changes_ms": spread(&changes),
+            "reload_ms": spread(&one_changed), "reload_every_ms": spread(&every_changed),
+            "backend_changes_ms": spread(&changes),
             "route_us": routes.as_secs_f64() * 1e6, "probe_us": per_probe.as_secs_f64() * 1e6,
             "bytes_per_backend": (born.saturating_sub(before)) * 1024 / all,
         })
@@ -72,6 +72,40 @@ pub(crate) fn text(services: usize, backends: usize, within: &str) -> String {
 pub(crate) fn parsed(text: &str) -> Outcome<Arc<Config>> {
     let parsed = Config::parse("proxy.toml", text, &Lookup::blind()).map_err(|errors| errors.to_string())?;
     Ok(Arc::new(parsed.config))
+}
+
+/// Reloads with one config and the other, to the new snapshot. What becomes due meanwhile is done between them.
+fn alternating(
+    fleet: &mut Fleet,
+    configs: [&Arc<Config>; 2],
+    times: usize,
+    read: &mut Option<Arc<Snapshot>>,
+    now: &mut Instant,
+) -> Vec<Duration> {
+    let mut took = Vec::new();
+    for config in configs.into_iter().cycle().take(times).map(Arc::clone) {
+        took.push(timed(|| fleet.handle_event(Event::Reload(config), *now)).1);
+        let made = drained(fleet);
+        // Readers have the old snapshot until they have the new one.
+        *read = published(&made).or(read.take());
+        *now = all_up(fleet, &made, *now);
+    }
+    took
+}
+
+/// Reloads of a fleet of which nothing is due meanwhile: one service in so many is declared in another way each time.
+pub(crate) fn reloads(services: usize, backends: usize, times: u64) -> Outcome<()> {
+    let unchecked = |within| parsed(&text(services, backends, within).replace("hosts =", "health = \"off\"\nhosts ="));
+    let (config, other) = (unchecked("1s")?, unchecked("900ms")?);
+    let now = Instant::from_micros(1_700_000_000_000_000);
+    let mut fleet = Fleet::new(Arc::clone(&config), Saved::default(), now, 7);
+    let mut read = drained(&mut fleet);
+    for turn in 0..times {
+        let next = Arc::clone(if turn % 2 == 0 { &other } else { &config });
+        fleet.handle_event(Event::Reload(next), now);
+        read = drained(&mut fleet);
+    }
+    published(&read).map(drop).ok_or_else(|| "nothing was published".into())
 }
 
 /// The newest snapshot of a new fleet with every backend up.

@@ -41,6 +41,22 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// Whether all but the services is declared alike. Those are many: whoever takes a config over compares them one by one.
+    #[must_use]
+    pub fn is_alike_beside_services(&self, other: &Config) -> bool {
+        let Config { edge, listeners, sites, services: _, certificates, acme, admin, metrics, log } = self;
+        *edge == other.edge
+            && *listeners == other.listeners
+            && *sites == other.sites
+            && *certificates == other.certificates
+            && *acme == other.acme
+            && *admin == other.admin
+            && *metrics == other.metrics
+            && *log == other.log
+    }
+}
+
 /// `[edge]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Edge {

@@ -42,7 +42,8 @@ impl Fleet {
         }
         self.past.order();
         let config = Arc::clone(&self.config);
-        let difference = self.lay_out(&config, now);
+        let known = self.known(&config);
+        let difference = self.lay_out(&config, &known, now);
         self.forget_unnamed_words();
         self.refresh_admin(&difference.services);
         let first_probes = probing::first_probes(difference.added.len());
@@ -51,22 +52,25 @@ impl Fleet {
             let record = remembered.remove(&entry.backend.id);
             self.begin(slot, record, first_probes, now);
         }
-        self.follow_all(&difference.services, now);
+        self.follow_all(&difference, now);
         self.changes.forget.extend(remembered.into_keys().map(RecordKey::Backend));
     }
 
     /// A new config. What it does not change keeps everything it has.
     pub(super) fn reload(&mut self, config: &Arc<Config>, now: Instant) {
         let mut difference = Difference::default();
-        if **config == *self.config {
-            difference.kept = self.entries.keys().copied().collect();
+        let known = self.known(config);
+        if self.is_as_before(config, &known) {
+            difference.kept = self.entries.len();
         } else {
             self.abandon_drill(DrillEnd::Reload, now);
             self.settle_all();
-            difference = self.lay_out(config, now);
+            difference = self.lay_out(config, &known, now);
             let servers = config.edge.nameservers != self.config.edge.nameservers;
             self.config = Arc::clone(config);
-            self.router = Arc::new(Router::new(config));
+            if difference.routes {
+                self.router = Arc::new(Router::new(config));
+            }
             self.certs.reload(config, now);
             self.forget_unnamed_words();
             self.refresh_admin(&difference.services);
@@ -83,26 +87,26 @@ impl Fleet {
             if servers {
                 self.follow_names_anew(now);
             }
-            self.follow_all(&difference.services, now);
+            self.follow_all(&difference, now);
         }
         self.changes.notes.push(Transition::Reloaded {
             added: difference.added.len(),
             removed: difference.removed.len(),
-            kept: difference.kept.len(),
+            kept: difference.kept,
         });
         self.changes.forget.extend(difference.removed.into_iter().map(RecordKey::Backend));
     }
 
     /// Looks up names, asks agents and compares backends from now on, where there are any. The backends of services that
     /// stayed as they were are followed already; to compare them is planned by a service's place, which may be another.
-    fn follow_all(&mut self, changed: &[usize], now: Instant) {
-        for &index in changed {
+    fn follow_all(&mut self, difference: &Difference, now: Instant) {
+        for &index in &difference.services {
             for slot in self.services[index].members.clone() {
                 self.follow_name(slot, now);
                 self.follow_agent(slot, now);
             }
         }
-        for index in 0..self.services.len() {
+        for &index in difference.services.iter().chain(&difference.moved) {
             self.follow_outliers(index, now);
         }
     }

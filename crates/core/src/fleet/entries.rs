@@ -26,11 +26,11 @@ impl Entries {
         self.0.remove(slot).map(|entry| *entry)
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &u32> {
-        self.0.keys()
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &Entry> {
-        self.0.values().map(|entry| &**entry)
+    pub(super) fn keys(&self) -> impl Iterator<Item = &u32> {
+        self.0.keys()
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Fleet;
 use super::agenda::Alarm;
 use super::layout::index_u32;
-use super::state::Entry;
+use super::state::{Entry, ServiceState};
 use crate::effect::{Record, Transition};
 use crate::history::{DrillRecord, FailoverRecord, KEPT, Left, Shape};
 use crate::time::Instant;
@@ -268,7 +268,8 @@ impl Fleet {
 
     /// Closes every open book: the places of services are about to change.
     pub(super) fn settle_all(&mut self) {
-        for index in 0..self.services.len() {
+        let open = |(index, service): (usize, &ServiceState)| service.episode.as_ref().map(|_| index);
+        for index in self.services.iter().enumerate().filter_map(open).collect::<Vec<usize>>() {
             self.agenda.cancel(Alarm::Settled(index_u32(index)));
             self.settled(index_u32(index));
         }

@@ -1,63 +1,89 @@
 //! What a config declares is laid out: sites, services and backends around the state of those that stay. Knows nothing of
 //! what was saved, and begins nothing: that is `adopt`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use relais_config::{Action, BackendDecl, CheckKind, Config, Forward, Service};
+use relais_config::{BackendDecl, CheckKind, Config, Forward, Service};
 
 use super::Fleet;
 use super::agenda::Alarm;
 use super::outliers::Recently;
-use super::pressing::Comparing;
 use super::site_state::SiteState;
 use super::state::{Entry, ServiceState, id_of};
-use super::trials::Trials;
 use crate::backend::{Backend, BackendId};
-use crate::snapshot::Shared;
-use crate::stats::ServiceStats;
+use crate::hash::Table;
 use crate::time::Instant;
 use crate::timers::Timers;
+
+/// What is known of a service that a config declares.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    /// Its place until now.
+    place: usize,
+    /// It is declared as it was.
+    alike: bool,
+}
 
 /// What a config changed.
 #[derive(Default)]
 pub(super) struct Difference {
     pub(super) added: Vec<u32>,
-    pub(super) kept: Vec<u32>,
-    /// Kept, but the way they are checked is another.
+    /// How many stay.
+    pub(super) kept: usize,
+    /// Of these, those that are checked in another way.
     pub(super) rechecked: Vec<u32>,
     pub(super) removed: Vec<BackendId>,
     /// Places of the services that are new or declared otherwise than before.
     pub(super) services: Vec<usize>,
+    /// Places of those that are declared as before, at another place.
+    pub(super) moved: Vec<usize>,
+    /// Hosts and paths may lead to other places than before.
+    pub(super) routes: bool,
 }
 
 impl Fleet {
+    /// What is known of each service of a config. This is where every service is compared with its old self, once.
+    pub(super) fn known(&self, config: &Config) -> Vec<Option<Known>> {
+        let old = || self.services.iter().map(|service| &service.service.name);
+        let same_order = config.services.iter().map(|service| &service.name).eq(old());
+        let places: Table<&Arc<str>, usize> =
+            if same_order { Table::default() } else { old().enumerate().map(|(place, name)| (name, place)).collect() };
+        let known = |(index, service): (usize, &Arc<Service>)| {
+            let place = if same_order { index } else { *places.get(&service.name)? };
+            Some(Known { place, alike: *self.services[place].service == **service })
+        };
+        config.services.iter().enumerate().map(known).collect()
+    }
+
+    /// Whether a config, of whose services this is known, declares nothing new.
+    pub(super) fn is_as_before(&self, config: &Config, known: &[Option<Known>]) -> bool {
+        self.stand_there_already(known)
+            && known.iter().flatten().all(|known| known.alike)
+            && config.is_alike_beside_services(&self.config)
+    }
+
+    fn stand_there_already(&self, known: &[Option<Known>]) -> bool {
+        let there = |(index, known): (usize, &Option<Known>)| known.is_some_and(|known| known.place == index);
+        self.services.len() == known.len() && known.iter().enumerate().all(there)
+    }
+
     /// Builds sites, services and entries as the config lists them, around the state of those that stay. What is declared
     /// as before is not touched at all: of a thousand services, a reload changes a few.
-    pub(super) fn lay_out(&mut self, config: &Arc<Config>, now: Instant) -> Difference {
+    pub(super) fn lay_out(&mut self, config: &Arc<Config>, known: &[Option<Known>], now: Instant) -> Difference {
         self.changes.config = true;
-        let same_sites = self.lay_out_sites(config, now);
-        // What was touched before this is known by its old place.
-        let touched = std::mem::take(&mut self.changes.services);
-        let old_services = std::mem::take(&mut self.services).into_iter().enumerate();
-        let mut old_services: BTreeMap<Arc<str>, (usize, ServiceState)> =
-            old_services.map(|(place, service)| (Arc::clone(&service.service.name), (place, service))).collect();
         let mut difference = Difference::default();
-        for (index, service) in config.services.iter().enumerate() {
-            let state = match old_services.remove(&service.name) {
-                Some((place, old)) if same_sites && *old.service == **service => {
-                    if touched.contains(&place) {
-                        self.changes.services.insert(index);
-                    }
-                    self.keep(old, (place, index), config, &mut difference)
-                }
-                old => self.lay_out_service(old.map(|(_, old)| old), index, (config, service), &mut difference, now),
-            };
-            self.services.push(state);
+        let same_sites = self.lay_out_sites(config, now);
+        if !self.stand_there_already(known) {
+            self.arrange(config, known, &mut difference, now);
         }
-        for slot in old_services.into_values().flat_map(|(_, service)| service.members) {
-            self.remove(slot, &mut difference);
+        for (index, (service, known)) in config.services.iter().zip(known).enumerate() {
+            match known {
+                Some(Known { place, alike: true }) if same_sites => self.keep(index, *place, config, &mut difference),
+                _ => self.lay_out_service(index, (config, service), &mut difference, now),
+            }
         }
         self.lay_out_members();
         for &index in &difference.services {
@@ -67,75 +93,102 @@ impl Fleet {
         difference
     }
 
+    /// Puts the services in the order of the config: new ones are empty yet, and those that it no longer names are gone.
+    fn arrange(&mut self, config: &Config, known: &[Option<Known>], difference: &mut Difference, now: Instant) {
+        difference.routes = true;
+        // What was touched before this is known by its old place.
+        let touched = std::mem::take(&mut self.changes.services);
+        let mut old: Vec<Option<ServiceState>> = std::mem::take(&mut self.services).into_iter().map(Some).collect();
+        for (index, (service, known)) in config.services.iter().zip(known).enumerate() {
+            let place = known.map(|known| known.place);
+            if place.is_some_and(|place| touched.contains(&place)) {
+                self.changes.services.insert(index);
+            }
+            let known = place.and_then(|place| old[place].take());
+            self.services.push(known.unwrap_or_else(|| ServiceState::new(service, now)));
+        }
+        for slot in old.into_iter().flatten().flat_map(|service| service.members) {
+            self.remove(slot, difference);
+        }
+    }
+
     /// A service that is declared as before, at the same place or another.
-    fn keep(
-        &mut self,
-        old: ServiceState,
-        (before, index): (usize, usize),
-        config: &Config,
-        difference: &mut Difference,
-    ) -> ServiceState {
-        for slot in old.members.iter().filter(|_| before != index) {
-            if let Some(entry) = self.entries.get_mut(slot) {
-                entry.service = index;
+    fn keep(&mut self, index: usize, before: usize, config: &Config, difference: &mut Difference) {
+        let service = &mut self.services[index];
+        difference.kept += service.members.len();
+        if before != index {
+            difference.moved.push(index);
+            for slot in &service.members {
+                if let Some(entry) = self.entries.get_mut(slot) {
+                    entry.service = index;
+                }
             }
         }
-        difference.kept.extend(&old.members);
-        if old.forward.is_some() {
-            return old;
+        if service.forward.is_none() {
+            difference.services.push(index);
+            service.timers = Timers::derive(config.edge.failover_within);
         }
-        difference.services.push(index);
-        ServiceState { timers: Timers::derive(config.edge.failover_within), ..old }
     }
 
     /// A service that is new, or declared otherwise than before.
     fn lay_out_service(
         &mut self,
-        old: Option<ServiceState>,
         index: usize,
         (config, service): (&Config, &Arc<Service>),
         difference: &mut Difference,
         now: Instant,
-    ) -> ServiceState {
+    ) {
         difference.services.push(index);
-        let before = old.as_ref().and_then(|old| old.forward.clone());
-        let mut left: BTreeSet<u32> = old.iter().flat_map(|old| old.members.iter().copied()).collect();
-        let mut state = service_state(config, service, old, now);
-        if let Some(forward) = state.forward.clone() {
-            let rechecked = before.as_ref().is_some_and(|old| {
-                old.health != forward.health
-                    || Timers::solve(old) != Timers::solve(&forward)
-                    || old.host != forward.host
+        let state = &mut self.services[index];
+        difference.routes |= state.service.hosts != service.hosts || state.service.paths != service.paths;
+        let before = state.declare(service, config.edge.failover_within);
+        let (forward, timers) = (state.forward.clone(), state.timers.clone());
+        let old = std::mem::take(&mut state.members);
+        state.sites.clear();
+        let mut left: BTreeSet<u32> = old.iter().copied().collect();
+        if let Some(forward) = forward {
+            let rechecked = before.as_ref().is_some_and(|(old, before)| {
+                old.health != forward.health || *before != timers || old.host != forward.host
             });
-            let asked_anew = before.is_some_and(|old| old.agent != forward.agent);
+            let asked_anew = before.is_some_and(|(old, _)| old.agent != forward.agent);
             let mut decls: Vec<&BackendDecl> = forward.backends.iter().collect();
             decls.sort_by_key(|decl| decl.tier);
-            for decl in decls {
-                let id = id_of(&service.name, decl);
-                let known = self.slots.get(&id).copied();
+            for (n, decl) in decls.into_iter().enumerate() {
+                let known = self.slot_of(&service.name, decl, old.get(n));
                 if known.is_some_and(|slot| !left.remove(&slot)) {
                     // Listed twice: the first one counts.
                     continue;
                 }
-                let old = known.and_then(|slot| self.entries.remove(&slot));
-                let (slot, kept) = self.place(id, decl, old, now);
-                if kept {
-                    difference.kept.push(slot)
+                let slot = match known {
+                    Some(slot) => self.keep_backend(slot, decl, now),
+                    None => self.add(id_of(&service.name, decl), decl, now),
+                };
+                if known.is_none() {
+                    difference.added.push(slot);
                 } else {
-                    difference.added.push(slot)
+                    difference.kept += 1;
+                    if rechecked {
+                        difference.rechecked.push(slot);
+                    }
+                    if asked_anew {
+                        self.ask_agent_anew(slot);
+                    }
                 }
-                if kept && rechecked {
-                    difference.rechecked.push(slot);
-                }
-                if kept && asked_anew {
-                    self.ask_agent_anew(slot);
-                }
-                self.settle_in(slot, index, service, &forward, decl);
+                let site = self.settle_in(slot, index, service, &forward, decl);
+                let state = &mut self.services[index];
                 state.members.push(slot);
+                state.sites.push(site);
             }
         }
         left.into_iter().for_each(|slot| self.remove(slot, difference));
-        state
+    }
+
+    /// The slot of a declared backend that is known. It is looked for by its name, which is long, only where it is not whom
+    /// `guess` stands for.
+    fn slot_of(&self, service: &Arc<str>, decl: &BackendDecl, guess: Option<&u32>) -> Option<u32> {
+        let is = |backend: &Backend| backend.address == decl.address && backend.id.site == decl.site;
+        let guess = guess.filter(|slot| self.entries.get(slot).is_some_and(|entry| is(&entry.backend)));
+        guess.copied().or_else(|| self.slots.get(&id_of(service, decl)).copied())
     }
 
     /// A backend that the config no longer names.
@@ -166,55 +219,63 @@ impl Fleet {
         same
     }
 
-    /// Lists each site's backends and finds its shortest contract. A doubt about a site goes on.
+    /// Lists each site's backends, the oldest first, and finds its shortest contract. A doubt about a site goes on.
     fn lay_out_members(&mut self) {
-        for entry in self.entries.values() {
-            let timers = &self.services[entry.service].timers;
-            let site = &mut self.sites[entry.site];
-            site.members.push(entry.slot());
-            if site.services.last() != Some(&entry.service) {
-                site.services.push(entry.service);
-            }
-            site.contract = site.contract.min(timers.failover_within);
-            if timers.checked {
-                site.confirm = site.confirm.min(timers.confirm_timeout);
+        for (index, service) in self.services.iter().enumerate() {
+            let timers = &service.timers;
+            for (slot, site) in service.members.iter().zip(&service.sites) {
+                let site = &mut self.sites[*site];
+                site.members.push(*slot);
+                if site.services.last() != Some(&index) {
+                    site.services.push(index);
+                }
+                site.contract = site.contract.min(timers.failover_within);
+                if timers.checked {
+                    site.confirm = site.confirm.min(timers.confirm_timeout);
+                }
             }
         }
         for (index, site) in self.sites.iter_mut().enumerate() {
-            site.services.sort_unstable();
-            site.services.dedup();
+            site.members.sort_unstable();
             if let Some(accusation) = &site.accusation {
                 self.agenda.set(Alarm::Acquit(index_u32(index)), accusation.last + site.doubts_for());
             }
         }
     }
 
-    /// The entry of a declared backend: the old one where there is one. `true`: it is known.
-    fn place(&mut self, id: BackendId, decl: &BackendDecl, old: Option<Entry>, now: Instant) -> (u32, bool) {
-        let kept = old.is_some();
-        let entry = match old {
-            Some(entry) if entry.backend.upstream == decl.upstream => entry,
-            Some(mut entry) => {
-                // Another transport: connections made for the old one must not be reused, health is.
-                self.agenda.cancel_all(entry.slot());
-                entry.backend = self.new_backend(id.clone(), decl);
-                (entry.probe, entry.replaced) = (None, None);
-                (entry.name.asked, entry.agent.asked) = (None, None);
-                (entry.probe_mark, entry.request_mark, entry.seen_mark, entry.site_mark) = (0, 0, 0, 0);
-                entry.whole_mark = 0;
-                entry.recently = Recently::default();
-                self.agenda.set(Alarm::Probe(entry.slot()), now);
-                entry
-            }
-            None => {
-                let backend = self.new_backend(id.clone(), decl);
-                Entry::new(backend, self.random.next(), now)
-            }
-        };
+    /// A declared backend that is known: its slot, another one where it is spoken to in another way.
+    fn keep_backend(&mut self, slot: u32, decl: &BackendDecl, now: Instant) -> u32 {
+        let other = |entry: &Entry| entry.backend.upstream != decl.upstream;
+        if !self.entries.get(&slot).is_some_and(other) {
+            return slot;
+        }
+        let Some(mut entry) = self.entries.remove(&slot) else { return slot };
+        // Another transport: connections made for the old one must not be reused, health is.
+        self.agenda.cancel_all(slot);
+        let id = entry.backend.id.clone();
+        entry.backend = self.new_backend(id.clone(), decl);
+        (entry.probe, entry.replaced) = (None, None);
+        (entry.name.asked, entry.agent.asked) = (None, None);
+        (entry.probe_mark, entry.request_mark, entry.seen_mark, entry.site_mark) = (0, 0, 0, 0);
+        entry.whole_mark = 0;
+        entry.recently = Recently::default();
+        let slot = self.enter(id, entry);
+        self.agenda.set(Alarm::Probe(slot), now);
+        slot
+    }
+
+    /// A declared backend that is new: its slot.
+    fn add(&mut self, id: BackendId, decl: &BackendDecl, now: Instant) -> u32 {
+        let backend = self.new_backend(id.clone(), decl);
+        let entry = Entry::new(backend, self.random.next(), now);
+        self.enter(id, entry)
+    }
+
+    fn enter(&mut self, id: BackendId, entry: Entry) -> u32 {
         let slot = entry.slot();
         self.slots.insert(id, slot);
         self.entries.insert(slot, entry);
-        (slot, kept)
+        slot
     }
 
     fn new_backend(&mut self, id: BackendId, decl: &BackendDecl) -> Arc<Backend> {
@@ -223,65 +284,38 @@ impl Fleet {
         Arc::new(Backend::new(id, slot, decl.address.clone(), Arc::clone(&decl.upstream)))
     }
 
-    /// What the config says about a backend, taken over anew by every config.
-    fn settle_in(&mut self, slot: u32, service: usize, declared: &Service, forward: &Forward, decl: &BackendDecl) {
-        let site = self.sites.iter().position(|site| site.name == decl.site);
-        let Some(entry) = self.entries.get_mut(&slot) else { return };
+    /// What the config says about a backend, taken over anew by every config; gives the place of its site.
+    fn settle_in(
+        &mut self,
+        slot: u32,
+        service: usize,
+        declared: &Service,
+        forward: &Forward,
+        decl: &BackendDecl,
+    ) -> usize {
+        let site = self.sites.iter().position(|site| site.name == decl.site).unwrap_or_default();
+        let Some(entry) = self.entries.get_mut(&slot) else { return site };
         entry.service = service;
-        entry.site = site.unwrap_or_default();
+        entry.site = site;
         entry.tier = decl.tier;
         entry.weight = decl.weight;
         let host = probe_host(declared, forward, decl);
         if *entry.host != *host {
             entry.host = host.into();
         }
-    }
-}
-
-fn service_state(config: &Config, service: &Arc<Service>, old: Option<ServiceState>, now: Instant) -> ServiceState {
-    let forward = match &service.action {
-        Action::Forward(forward) => Some(Arc::new((**forward).clone())),
-        Action::Redirect(_) | Action::Respond(_) => None,
-    };
-    let timers = forward.as_deref().map_or_else(|| Timers::derive(config.edge.failover_within), Timers::solve);
-    match old {
-        Some(old) => {
-            // An equal declaration keeps its old allocation, so that an unchanged pool stays the same pool.
-            let service = if *old.service == **service { old.service } else { Arc::clone(service) };
-            ServiceState { service, forward, timers, members: Vec::new(), ..old }
-        }
-        None => ServiceState {
-            service: Arc::clone(service),
-            forward,
-            timers,
-            trouble: Vec::new(),
-            breathes_until: Instant::default(),
-            slice_from: now,
-            episode: None,
-            members: Vec::new(),
-            stats: Arc::new(ServiceStats::default()),
-            shared: Arc::new(Shared::new(now)),
-            pool: None,
-            available: None,
-            trials: Trials::default(),
-            comparing: Comparing::default(),
-            still: false,
-        },
+        site
     }
 }
 
 /// The rule's own host, else the service's first exact host, else the backend's address.
-fn probe_host(service: &Service, forward: &Forward, decl: &BackendDecl) -> String {
+fn probe_host<'a>(service: &'a Service, forward: &'a Forward, decl: &BackendDecl) -> Cow<'a, str> {
     let own = match &forward.health.kind {
         CheckKind::Http(check) => check.host.as_ref(),
         CheckKind::Grpc(check) => check.host.as_ref(),
         _ => None,
     };
-    if let Some(host) = own {
-        return host.clone();
-    }
-    let exact = service.hosts.iter().find(|host| !host.contains('*'));
-    exact.cloned().unwrap_or_else(|| decl.address.to_string())
+    let exact = || service.hosts.iter().find(|host| !host.contains('*'));
+    own.or_else(exact).map_or_else(|| decl.address.to_string().into(), |host| host.into())
 }
 
 /// Counts of sites and services fit: a config of 2^32 entries does not.

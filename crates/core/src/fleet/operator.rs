@@ -151,17 +151,13 @@ impl Fleet {
         operator.chain(agent.map(|said| said.since)).min()
     }
 
-    /// Works out every backend's word anew, after a config or the store brought some. `services`: places of those that the
-    /// config changed; without any word of the operator those of the others are what they were.
+    /// Works out the words of backends anew, after a config or the store brought some. `services`: places of those that the
+    /// config changed; for the others a word holds as long as their site, and so they, stay.
     pub(super) fn refresh_admin(&mut self, services: &[usize]) {
         let word = |entry: &Entry| (entry.slot(), self.strictest(entry), self.draining_since(entry));
-        let changed = |entry: &&Entry| entry.admin != self.strictest(entry);
-        let of_changed = || services.iter().flat_map(|index| &self.services[*index].members);
-        let changed: Vec<_> = if self.words.is_empty() {
-            of_changed().filter_map(|slot| self.entries.get(slot)).filter(changed).map(word).collect()
-        } else {
-            self.entries.values().filter(changed).map(word).collect()
-        };
+        let slots = services.iter().flat_map(|index| &self.services[*index].members);
+        let entries = slots.filter_map(|slot| self.entries.get(slot));
+        let changed: Vec<_> = entries.filter(|entry| entry.admin != self.strictest(entry)).map(word).collect();
         for (slot, word, since) in changed {
             if let Some(entry) = self.entries.get_mut(&slot) {
                 entry.admin = word;

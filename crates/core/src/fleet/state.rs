@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relais_config::{Address, BackendDecl, Forward, Service};
+use relais_config::{Action, Address, BackendDecl, Forward, Service};
 
 use super::agents::AgentState;
 use super::failover::{Episode, Leaving};
@@ -285,6 +285,8 @@ pub(super) struct ServiceState {
     pub(super) episode: Option<Episode>,
     /// Slots: by tier, then as in the file.
     pub(super) members: Vec<u32>,
+    /// The place of each one's site, in the same order.
+    pub(super) sites: Vec<usize>,
     pub(super) stats: Arc<ServiceStats>,
     pub(super) shared: Arc<Shared>,
     pub(super) pool: Option<Arc<Pool>>,
@@ -294,6 +296,46 @@ pub(super) struct ServiceState {
     pub(super) comparing: Comparing,
     /// All that can take requests have stopped to answer.
     pub(super) still: bool,
+}
+
+impl ServiceState {
+    /// A service without backends and without a past; [`Self::declare`] gives it the rest.
+    pub(super) fn new(service: &Arc<Service>, now: Instant) -> Self {
+        Self {
+            service: Arc::clone(service),
+            forward: None,
+            timers: Timers::derive(Duration::ZERO),
+            trouble: Vec::new(),
+            breathes_until: Instant::default(),
+            slice_from: now,
+            episode: None,
+            members: Vec::new(),
+            sites: Vec::new(),
+            stats: Arc::new(ServiceStats::default()),
+            shared: Arc::new(Shared::new(now)),
+            pool: None,
+            available: None,
+            trials: Trials::default(),
+            comparing: Comparing::default(),
+            still: false,
+        }
+    }
+
+    /// Takes over a declaration; gives what it was where it forwarded before, and the timers of that. `contract`: of a service
+    /// that has no backends.
+    pub(super) fn declare(&mut self, service: &Arc<Service>, contract: Duration) -> Option<(Arc<Forward>, Timers)> {
+        // An equal declaration keeps its old allocation, so that an unchanged pool stays the same pool.
+        if *self.service != **service {
+            self.service = Arc::clone(service);
+        }
+        let forward = match &service.action {
+            Action::Forward(forward) => Some(Arc::new((**forward).clone())),
+            Action::Redirect(_) | Action::Respond(_) => None,
+        };
+        let timers = forward.as_deref().map_or_else(|| Timers::derive(contract), Timers::solve);
+        let timers = std::mem::replace(&mut self.timers, timers);
+        std::mem::replace(&mut self.forward, forward).map(|forward| (forward, timers))
+    }
 }
 
 /// One word of the operator.

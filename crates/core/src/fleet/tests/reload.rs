@@ -143,8 +143,8 @@ fn a_doubt_about_a_site_survives_reloads() {
     assert_eq!(rig.health(A2), Health::Down);
 }
 
-#[test]
-fn a_service_without_backends_has_an_empty_pool() {
+/// `x`, and beside it one that sends clients there.
+fn with_redirect() -> Config {
     let mut config = services(&["x"]);
     let mut redirect = (*config.services[0]).clone();
     redirect.name = "old".into();
@@ -154,7 +154,58 @@ fn a_service_without_backends_has_an_empty_pool() {
         keep_path: true,
     });
     config.services.push(Arc::new(redirect));
-    let rig = started(config);
+    config
+}
+
+#[test]
+fn hosts_lead_where_the_newest_config_says() {
+    let of = |rig: &Rig, host: &str| rig.snapshot.route(host, "/").map(|pool| pool.service.name.to_string());
+    let mut rig = started(services(&["x", "y"]));
+    let mut edited = services(&["x", "y"]);
+    let renamed = relais_config::Service { hosts: vec!["z.example".to_owned()], ..(*edited.services[1]).clone() };
+    edited.services[1] = Arc::new(renamed);
+    reload(&mut rig, edited);
+    assert_eq!((of(&rig, "z.example").as_deref(), of(&rig, "y.example")), (Some("y"), None));
+    reload(&mut rig, services(&["y", "x"]));
+    for name in ["x", "y"] {
+        assert_eq!(of(&rig, &format!("{name}.example")).as_deref(), Some(name));
+    }
+}
+
+#[test]
+fn services_that_change_places_are_judged_and_compared_as_before() {
+    let mut rig = started(with_redirect());
+    let before = rig.snapshot.pools.clone();
+    let mut other = with_redirect();
+    other.services.reverse();
+    reload(&mut rig, other);
+    assert_eq!(counted(&rig), (0, 0, 2));
+    assert!(Arc::ptr_eq(&before[0], &rig.snapshot.pools[1]), "it is the same pool");
+    assert!(rig.fleet.agenda.at(Alarm::Compare(1)).is_some() && rig.fleet.agenda.at(Alarm::Compare(0)).is_none());
+    rig.set("10.0.1.120:80", Err(Fault::Refused));
+    rig.until(ms(1_000), |rig| rig.health("10.0.1.120:80") == Health::Down);
+    assert_eq!(rig.snapshot.pools[1].members[0].health, Health::Down);
+}
+
+#[test]
+fn a_site_is_told_of_by_its_backends_of_today() {
+    let mut rig = started(services(&["x", "y", "w"]));
+    let sites = |rig: &Rig| -> Vec<(Vec<u32>, Vec<usize>)> {
+        rig.fleet.sites.iter().map(|site| (site.members.clone(), site.services.clone())).collect()
+    };
+    assert_eq!(sites(&rig), [(vec![0, 2, 4], vec![0, 1, 2]), (vec![1, 3, 5], vec![0, 1, 2])]);
+    let mut next = services(&["w", "v", "x"]);
+    let mut moved = (*next.services[0]).clone();
+    let relais_config::Action::Forward(forward) = &mut moved.action else { panic!("it forwards") };
+    forward.backends.remove(1);
+    next.services[0] = Arc::new(moved);
+    reload(&mut rig, next);
+    assert_eq!(sites(&rig), [(vec![0, 4, 6], vec![0, 1, 2]), (vec![1, 7], vec![1, 2])]);
+}
+
+#[test]
+fn a_service_without_backends_has_an_empty_pool() {
+    let rig = started(with_redirect());
     assert_eq!(rig.snapshot.pools.len(), 2);
     assert!(rig.snapshot.pools[1].members.is_empty());
     assert_eq!(rig.fleet.report(rig.now).services[1].action, "redirect");
