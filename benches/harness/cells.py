@@ -157,11 +157,12 @@ class Bench:
     def cell_idle_10k(self, proxy):
         return self.crowd(proxy, 10_000)
 
-    def crowd(self, proxy, n, websocket=0):
-        """Memory for each of n open connections that have been used once."""
+    def crowd(self, proxy, n, websocket=0, streams=0):
+        """Memory for each of n open connections that have been used once; of WebSockets `streams` may share one."""
         time.sleep(0.3)
         before = machine.pss_kib(proxy.pids())
-        command = [self.tools, "load", "--mode", "hold", "--addr", TLS, "--tls", 1, "--connections", n, "--websocket", websocket]
+        command = [self.tools, "load", "--mode", "hold", "--addr", TLS, "--tls", 1, "--connections", n, "--websocket", websocket,
+                   "--streams", streams]
         process = popen(command, LOAD_CORE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         opened = json.loads(process.stdout.readline())
         time.sleep(1.0)

@@ -4,13 +4,19 @@
 use std::io;
 use std::net::Ipv4Addr;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::args::{Args, Outcome};
-use crate::client::{Head, WEBSOCKET_ACCEPT};
+use crate::client::Head;
 
 const MIB: usize = 1 << 20;
+
+/// What RFC 6455 1.3 puts behind a key before it is hashed.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 pub(crate) async fn run(args: Args) -> Outcome<()> {
     let socket = tokio::net::TcpSocket::new_v4()?;
@@ -30,7 +36,6 @@ struct Answers {
     small: Vec<u8>,
     large: Vec<u8>,
     done: Vec<u8>,
-    upgraded: Vec<u8>,
 }
 
 impl Answers {
@@ -38,14 +43,10 @@ impl Answers {
         let head = |kind: &str, len: usize| {
             format!("HTTP/1.1 200 OK\r\nServer: backend\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n\r\n")
         };
-        let upgraded = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {WEBSOCKET_ACCEPT}\r\n\r\n"
-        );
         Self {
             small: [head("text/plain", 100).into_bytes(), vec![b'x'; 100]].concat(),
             large: [head("application/octet-stream", MIB).into_bytes(), vec![b'z'; MIB]].concat(),
             done: [head("text/plain", 2).into_bytes(), b"ok".to_vec()].concat(),
-            upgraded: upgraded.into_bytes(),
         }
     }
 }
@@ -64,7 +65,7 @@ async fn serve(mut stream: TcpStream, answers: &Answers) -> io::Result<()> {
         let text = &buffer[..head.len];
         let closes = head.closes;
         if head.upgrade {
-            stream.write_all(&answers.upgraded).await?;
+            stream.write_all(upgraded(text).as_bytes()).await?;
             buffer.drain(..head.len);
             return echo(stream, buffer).await;
         }
@@ -112,6 +113,17 @@ async fn drain(stream: &mut TcpStream, body: usize, there: usize, chunked: Optio
 
 fn some(read: usize) -> io::Result<usize> {
     if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(read) }
+}
+
+/// The answer to a request for a WebSocket: whoever sent its key checks what is made of it.
+fn upgraded(head: &[u8]) -> String {
+    const NAME: &[u8] = b"sec-websocket-key:";
+    let named = |line: &&[u8]| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME));
+    let key = head.split(|byte| *byte == b'\n').find(named).map_or(&[][..], |line| line[NAME.len()..].trim_ascii());
+    let accept = BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat()));
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
 }
 
 /// Sends every frame back, unmasked.

@@ -1,5 +1,5 @@
 //! One client connection: plain or TLS 1.3, HTTP/1.1 by hand (a codec would cost more than the proxy measured), WebSocket
-//! frames. Checks no certificate: it speaks to loopback only.
+//! frames. Those of HTTP/2 are in `streams`. Checks no certificate: it speaks to loopback only.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,13 +11,13 @@ use rustls::pki_types::ServerName;
 use rustls::{CipherSuite, HandshakeKind, NamedGroup, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::client::TlsStream;
 
 use crate::args::Outcome;
 use crate::take_all::TakeAll;
 
-/// The key clients send and the answer to it (RFC 6455, 1.3).
+/// The key clients send over HTTP/1.1 (RFC 6455, 1.3).
 pub(crate) const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-pub(crate) const WEBSOCKET_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// The frame a client sends: binary, masked, 125 bytes.
 pub(crate) const FRAME: [u8; 131] = {
@@ -76,6 +76,22 @@ pub(crate) struct Way {
 impl Way {
     /// A new connection and whether its TLS session was resumed.
     pub(crate) async fn open(&self, tls: &Arc<ClientConfig>) -> io::Result<(Conn, bool)> {
+        let stream = self.connected().await?;
+        let conn = |stream| Conn { stream, buffer: Vec::with_capacity(self.buffer) };
+        let Some(name) = self.name.clone() else { return Ok((conn(Stream::Plain(stream)), false)) };
+        let stream = tokio_rustls::TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
+        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        Ok((conn(Stream::Tls(Box::new(stream))), resumed))
+    }
+
+    /// A new connection under TLS, for whoever speaks something else than HTTP/1.1 there.
+    pub(crate) async fn secure(&self, tls: &Arc<ClientConfig>) -> io::Result<Box<TlsStream<TcpStream>>> {
+        let name = self.name.clone().ok_or_else(|| io::Error::other("without TLS"))?;
+        let stream = self.connected().await?;
+        Ok(Box::new(tokio_rustls::TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?))
+    }
+
+    async fn connected(&self) -> io::Result<TcpStream> {
         static SOURCE: AtomicU32 = AtomicU32::new(0);
         let socket = TcpSocket::new_v4()?;
         if self.spread {
@@ -85,17 +101,13 @@ impl Way {
         }
         let stream = socket.connect(self.to).await?;
         stream.set_nodelay(true)?;
-        let conn = |stream| Conn { stream, buffer: Vec::with_capacity(self.buffer) };
-        let Some(name) = self.name.clone() else { return Ok((conn(Stream::Plain(stream)), false)) };
-        let stream = tokio_rustls::TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
-        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
-        Ok((conn(Stream::Tls(Box::new(stream))), resumed))
+        Ok(stream)
     }
 }
 
 enum Stream {
     Plain(TcpStream),
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// An open connection.
@@ -171,11 +183,19 @@ async fn message<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, buffer: &mut
     stream.write_all(&FRAME).await?;
     stream.flush().await?;
     buffer.clear();
-    while buffer.len() < 127 {
+    while !is_echo(buffer)? {
         more(stream, buffer).await?;
     }
-    // A text or a close instead is no echo.
-    if buffer[0] == 0x82 { Ok(()) } else { Err(io::Error::other(format!("frame {:#x}", buffer[0]))) }
+    Ok(())
+}
+
+/// Whether [`FRAME`] has come back whole.
+pub(crate) fn is_echo(came: &[u8]) -> io::Result<bool> {
+    match came.first() {
+        Some(0x82) | None => Ok(came.len() >= 127),
+        // A text or a close instead.
+        Some(other) => Err(io::Error::other(format!("frame {other:#x}"))),
+    }
 }
 
 async fn more<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> io::Result<usize> {
@@ -186,7 +206,7 @@ async fn more<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> io:
 }
 
 /// TLS 1.3 with X25519 and AES-128-GCM: the same for every proxy. Each config has tickets of its own.
-pub(crate) fn tls(resume: bool) -> Outcome<Arc<ClientConfig>> {
+pub(crate) fn tls(resume: bool, protocol: &[u8]) -> Outcome<Arc<ClientConfig>> {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites.retain(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256);
     provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
@@ -196,7 +216,7 @@ pub(crate) fn tls(resume: bool) -> Outcome<Arc<ClientConfig>> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(TakeAll { schemes }))
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = if resume { Resumption::in_memory_sessions(8) } else { Resumption::disabled() };
     Ok(Arc::new(config))
 }

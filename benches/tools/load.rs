@@ -2,7 +2,7 @@
 //!
 //! `--mode closed` (the next request on each answer), `open` (at a fixed rate, timed from the moment due), `handshake` (a
 //! connection for each request; `--resume 1` with a ticket), `websocket`, `hold` (opens all and keeps them until its
-//! standard input ends; `--websocket 1`). Prints one line of JSON.
+//! standard input ends; `--websocket 1`, and `--streams N` of them on each connection of HTTP/2). Prints one line of JSON.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,9 +17,9 @@ use tokio::task::JoinSet;
 
 use crate::args::{Args, Outcome};
 use crate::client::{self, WEBSOCKET_KEY, Way};
-use crate::modes;
 use crate::pace::drum;
 use crate::tally::{Tally, cpu_micros};
+use crate::{hold, modes};
 
 /// Nothing is counted before the first phase, and after the last.
 const OFF: usize = usize::MAX;
@@ -27,6 +27,8 @@ const OFF: usize = usize::MAX;
 /// What all connections of one load share.
 pub(crate) struct Plan {
     pub(crate) way: Way,
+    /// The name asked for.
+    pub(crate) host: String,
     pub(crate) requests: Vec<Vec<u8>>,
     pub(crate) upgrade: Vec<u8>,
     /// Requests on one host before the next.
@@ -80,12 +82,14 @@ impl Plan {
         let encrypted = args.get("tls", 0)? == 1;
         let way = Way {
             to,
-            name: encrypted.then(|| ServerName::try_from(name)).transpose()?,
+            name: encrypted.then(|| ServerName::try_from(name.clone())).transpose()?,
             spread: mode == "handshake" || mode == "hold",
             buffer: if mode == "hold" { 1024 } else { 64 * 1024 },
         };
+        let protocol: &[u8] = if args.get("streams", 0)? > 0 { b"h2" } else { b"http/1.1" };
         Ok(Self {
             way,
+            host: name,
             requests,
             upgrade: upgrade.into_bytes(),
             stick: args.get("stick", 1)?,
@@ -96,7 +100,7 @@ impl Plan {
             phases: args.list::<f64>("secs").len().max(1),
             due: Mutex::default(),
             ready: Semaphore::new(0),
-            tls: client::tls(resume)?,
+            tls: client::tls(resume, protocol)?,
         })
     }
 }
@@ -106,7 +110,7 @@ pub(crate) async fn run(args: Args) -> Outcome<()> {
     let plan = Arc::new(Plan::new(&args, &mode)?);
     let connections = args.get("connections", 64)?;
     if mode == "hold" {
-        return modes::hold(&plan, connections, args.get("websocket", 0)? == 1).await;
+        return hold::run(&plan, connections, args.get("websocket", 0)? == 1, args.get("streams", 0)?).await;
     }
     let mut all = JoinSet::new();
     for n in 0..connections {

@@ -9,9 +9,11 @@ mod backend;
 mod client;
 mod count;
 mod fleet;
+mod hold;
 mod load;
 mod modes;
 mod pace;
+mod streams;
 #[path = "../../crates/tls/tests/support/take_all.rs"]
 mod take_all;
 mod tally;

@@ -5,10 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-use tokio::io::AsyncReadExt;
-
-use crate::args::Outcome;
 use crate::client::{self, Conn};
 use crate::load::Plan;
 use crate::tally::Tally;
@@ -39,7 +35,7 @@ async fn until_closed(plan: Arc<Plan>, work: impl AsyncFn(&Plan, &mut Tallies) -
     tallies
 }
 
-async fn in_time<T>(plan: &Plan, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+pub(crate) async fn in_time<T>(plan: &Plan, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(plan.patience, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
@@ -88,7 +84,7 @@ pub(crate) async fn open(plan: Arc<Plan>, n: usize) -> Tallies {
 /// A connection for each request.
 pub(crate) async fn handshake(plan: Arc<Plan>) -> Tallies {
     // Tickets of its own: each connection finds one that nobody else has used.
-    let tls = client::tls(plan.resume).unwrap_or_else(|_| Arc::clone(&plan.tls));
+    let tls = client::tls(plan.resume, b"http/1.1").unwrap_or_else(|_| Arc::clone(&plan.tls));
     until_closed(plan, async move |plan, tallies| {
         let began = Instant::now();
         let (mut conn, resumed) = in_time(plan, plan.way.open(&tls)).await?;
@@ -117,58 +113,10 @@ pub(crate) async fn websocket(plan: Arc<Plan>) -> Tallies {
     .await
 }
 
-async fn upgraded(plan: &Plan) -> io::Result<Conn> {
+pub(crate) async fn upgraded(plan: &Plan) -> io::Result<Conn> {
     let (mut conn, _) = in_time(plan, plan.way.open(&plan.tls)).await?;
     match in_time(plan, conn.exchange(&plan.upgrade, 0)).await? {
         101 => Ok(conn),
         other => Err(io::Error::other(format!("status {other} to an upgrade"))),
-    }
-}
-
-/// Opens all, says so, keeps them until standard input ends, then uses each once more.
-pub(crate) async fn hold(plan: &Arc<Plan>, connections: usize, websocket: bool) -> Outcome<()> {
-    let (mut conns, mut failed, mut first) = (Vec::with_capacity(connections), 0, String::new());
-    let began = Instant::now();
-    while conns.len() + failed < connections {
-        match held(plan, websocket).await {
-            Ok(conn) => conns.push(conn),
-            Err(error) => {
-                failed += 1;
-                first = if first.is_empty() { error.to_string() } else { first };
-            }
-        }
-    }
-    let secs = began.elapsed().as_secs_f64();
-    println!("{}", json!({ "open": conns.len(), "errors": failed, "first_error": first, "secs": secs }));
-    let mut nothing = [0; 16];
-    while tokio::io::stdin().read(&mut nothing).await? > 0 {}
-    let (mut alive, mut tally) = (0, Tally::default());
-    for conn in &mut conns {
-        let began = Instant::now();
-        let again = async {
-            if websocket { conn.message().await } else { conn.exchange(&plan.requests[0], 0).await.map(drop) }
-        };
-        match in_time(plan, again).await {
-            Ok(()) => {
-                alive += 1;
-                tally.answered(200, began.elapsed());
-            }
-            Err(error) => tally.failed(&error),
-        }
-    }
-    println!("{}", json!({ "alive": alive, "again": tally.told() }));
-    Ok(())
-}
-
-async fn held(plan: &Plan, websocket: bool) -> io::Result<Conn> {
-    if websocket {
-        let mut conn = upgraded(plan).await?;
-        in_time(plan, conn.message()).await?;
-        return Ok(conn);
-    }
-    let (mut conn, _) = in_time(plan, plan.way.open(&plan.tls)).await?;
-    match in_time(plan, conn.exchange(&plan.requests[0], 0)).await? {
-        200 => Ok(conn),
-        other => Err(io::Error::other(format!("status {other}"))),
     }
 }
