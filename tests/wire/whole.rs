@@ -1,18 +1,24 @@
 //! A small answer of a stated length is held back for a moment until it is whole: what breaks before that is asked for
 //! elsewhere, or refused, and not cut. Where nothing breaks, nobody is kept waiting.
 
+use serde_json::Value;
+
 use crate::support::edge::{Edge, Setup, request_id};
 use crate::support::h2::{Backend, Client};
 use crate::support::raw::{Addressed, Plain, Raw};
-use crate::support::wait_for;
 use crate::support::wire::{Conn, get, post};
+use crate::support::{until, wait_for};
 
 const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello";
 
 /// Two backends; the first is preferred, the other one stands by. Nothing is checked.
 fn edge(first: &dyn Addressed, other: &dyn Addressed, contract: &str) -> Edge {
+    edge_with("passive_fall = 0", first, other, contract)
+}
+
+fn edge_with(line: &str, first: &dyn Addressed, other: &dyn Addressed, contract: &str) -> Edge {
     Setup::services(&format!(
-        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\npassive_fall = 0\n\
+        "[sites]\ndijon = 1\nthory = 2\n[service.web]\nhosts = [\"*\"]\nhealth = \"off\"\n{line}\n\
          outlier.max_ejected_percent = 0\nfailover_within = \"{contract}\"\n[service.web.backends]\n\
          dijon = [\"{}\"]\nthory = [\"{}\"]\n",
         first.address(),
@@ -155,6 +161,22 @@ fn what_falls_silent_before_it_is_whole_is_asked_for_elsewhere() {
     let line = edge.access_to("/silent");
     assert!(line["attempts"].as_str().unwrap().contains(" late "), "{line}");
     assert_eq!(edge.sample("relais_retries_total", &["reason=\"late\""]), 1.0);
+}
+
+/// One such answer is enough here.
+#[test]
+fn what_fell_silent_and_was_asked_for_elsewhere_is_moved_in_the_failover() {
+    let (first, other) = (Raw::new(), Plain::saying("other"));
+    let edge = edge_with("passive_fall = 1", &first, &other, "300ms");
+    let (mut client, _upstream) = half(&edge, &first, get("/silent"));
+    assert_eq!(client.answer().text(), "other");
+    let record = until("the failover is booked", || {
+        let (_, body) = edge.admin("GET", "/history", "");
+        let history: Value = serde_json::from_str(&body).unwrap();
+        history["failovers"].as_array().unwrap().first().cloned()
+    });
+    assert_eq!(record["moved"], 1, "{record:#}");
+    assert!(record["slowest_micros"].as_u64().unwrap() >= 300_000, "{record:#}");
 }
 
 /// Without a stated length it is a stream: every byte is passed on at once.

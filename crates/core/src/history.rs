@@ -20,7 +20,8 @@ pub enum Left {
     Failed,
     /// Another backend, asked beside as this one may be dead, was faster.
     Overtaken,
-    /// The same, asked as this one was later than practically any answer before: how long it waited is this one's doing.
+    /// This one was later than practically any answer before, slower than most where its service asks beside then, or silent
+    /// in the middle of an answer of which the client had nothing yet; another had it. How long it waited is this one's doing.
     Late,
     /// It may have been received and must not be sent twice, or its answer had begun: the client was told.
     Told,

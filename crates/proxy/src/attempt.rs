@@ -353,6 +353,8 @@ async fn whole(
         }
         ticket.attempted(member, "late", started);
         small.fell_silent();
+        // Until it fell silent it was served as ever.
+        exchange.client.worker.left(slot, small.timing.blocked().unwrap_or(started), Left::Late);
         exchange.pool.stats.retried("late");
         exchange.avoid_site = Some(Arc::clone(&member.backend.id.site));
         return Some(Next::Again(Failure::Backend { fault, possibly_received: false }));
