@@ -11,7 +11,7 @@ use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use relais_core::config::Forward;
-use relais_core::{Backend, Choice, Fault, Health, Member, hedge};
+use relais_core::{Backend, Choice, Fault, Health, Left, Member, hedge};
 
 use crate::access::Ticket;
 use crate::connector::{self, Goal};
@@ -166,6 +166,13 @@ async fn hedged(
             let answer = second.await;
             if matches!(answer.outcome, Outcome::Answer(_)) {
                 ticket.attempted(member, "hedge_failed", started);
+                let left = match outcome {
+                    Outcome::Rescued(_) => Some(Left::Rescued),
+                    // A kept connection that was closed as it was taken says nothing.
+                    Outcome::Failed(fault) if !reused || fault != Fault::Reset => Some(Left::Failed),
+                    _ => None,
+                };
+                left.into_iter().for_each(|how| exchange.client.worker.left(member.backend.slot, started, how));
                 return answer;
             }
             Sent { other: None, reused, outcome, started }
@@ -173,6 +180,7 @@ async fn hedged(
         answer = &mut second => {
             if matches!(answer.outcome, Outcome::Answer(_)) {
                 ticket.attempted(member, "hedge_slower", started);
+                exchange.client.worker.left(member.backend.slot, started, Left::Late);
                 return answer;
             }
             ticket.attempted(&other, "hedge_failed", hedged);

@@ -28,6 +28,15 @@ pub(super) struct Leaving {
     /// The same, whatever its checks said meanwhile.
     unanswered: Option<Instant>,
     last: Instant,
+    /// Since its last sign of life: what left before has nothing to do with a cut.
+    silent: Tally,
+    /// Whatever it said, with when each tally was begun, one for each contract: oldest first, no older than is remembered.
+    lately: VecDeque<(Instant, Tally)>,
+}
+
+/// How many left, and how long they were held up.
+#[derive(Debug, Clone, Default)]
+struct Tally {
     moved: u64,
     rescued: u64,
     told: u64,
@@ -44,10 +53,7 @@ pub(super) struct Episode {
     sites: Vec<Arc<str>>,
     backends: Vec<Arc<str>>,
     why: String,
-    moved: u64,
-    rescued: u64,
-    told: u64,
-    slowest: Duration,
+    left: Tally,
     /// The service had no backend at some moment: an outage, no failover.
     pub(super) nobody_left: bool,
     drill: bool,
@@ -134,7 +140,8 @@ impl Fleet {
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         let service = entry.service;
         let contract = self.services[service].timers.failover_within;
-        let fresh = began >= entry.alive_at();
+        let alive = entry.alive_at();
+        let fresh = began >= alive;
         let answered = Instant(entry.backend.latency_at());
         let held = now.since(began);
         self.drill_moved(slot, began, how, now);
@@ -146,6 +153,7 @@ impl Fleet {
             if now.since(leaving.last) > contract * FORGOTTEN {
                 *leaving = Leaving::default();
             }
+            leaving.forget(alive, now, contract);
             leaving.last = now;
             if fresh {
                 leaving.began = Some(leaving.began.map_or(began, |first| first.min(began)));
@@ -155,9 +163,8 @@ impl Fleet {
                 let first = leaving.unanswered.filter(|first| *first >= answered);
                 leaving.unanswered = Some(first.map_or(began, |first| first.min(began)));
             }
-            let longest = if how == Left::Late { &mut leaving.latest } else { &mut leaving.slowest };
-            *longest = held.max(*longest);
-            count(how, &mut leaving.moved, &mut leaving.rescued, &mut leaving.told);
+            leaving.silent.count(how, held);
+            leaving.this_contract(now, contract).count(how, held);
             return;
         };
         let loss = &mut episode.losses[place];
@@ -171,9 +178,9 @@ impl Fleet {
         }
         // What waited long before the cut was held up by it only since then.
         let held = if answers { held } else { held.min(now.since(loss.began)) };
-        episode.slowest = episode.slowest.max(held);
+        episode.left.slowest = episode.left.slowest.max(held);
         let close = (now + QUIET.max(contract)).min(loss.declared + contract * LONGEST);
-        count(how, &mut episode.moved, &mut episode.rescued, &mut episode.told);
+        episode.left.add(how);
         self.agenda.set(Alarm::Settled(index_u32(service)), close);
     }
 
@@ -202,13 +209,17 @@ impl Fleet {
         for slot in &slots {
             let Some(entry) = self.entries.get_mut(slot) else { continue };
             began = began.min(entry.silent_since(now));
-            let leaving = std::mem::take(&mut entry.leaving);
+            let (alive, gray) = (entry.alive_at(), entry.is_ejected());
+            let mut leaving = std::mem::take(&mut entry.leaving);
             if now.since(leaving.last) <= contract * FORGOTTEN {
-                episode.moved += leaving.moved;
-                episode.rescued += leaving.rescued;
-                episode.told += leaving.told;
-                let late = if entry.is_ejected() { leaving.latest } else { leaving.latest.min(now.since(began)) };
-                episode.slowest = episode.slowest.max(leaving.slowest.min(now.since(began))).max(late);
+                leaving.forget(alive, now, contract);
+                let held = now.since(began);
+                if gray {
+                    // It went on giving signs of life.
+                    leaving.lately.iter().for_each(|(_, tally)| episode.left.join(tally, held, Duration::MAX));
+                } else {
+                    episode.left.join(&leaving.silent, held, held);
+                }
             }
             if episode.why.is_empty() {
                 episode.why.clone_from(&entry.why);
@@ -248,10 +259,10 @@ impl Fleet {
                 episode.losses.iter().map(|loss| loss.ended.since(loss.began)).max().unwrap_or_default(),
             ),
             contract_micros: micros(service.timers.failover_within),
-            moved: episode.moved,
-            rescued: episode.rescued,
-            told: episode.told,
-            slowest_micros: micros(episode.slowest),
+            moved: episode.left.moved,
+            rescued: episode.left.rescued,
+            told: episode.left.told,
+            slowest_micros: micros(episode.left.slowest),
             drill: episode.drill,
             slow: episode.slow,
         };
@@ -293,13 +304,49 @@ impl Episode {
     }
 }
 
-fn count(how: Left, moved: &mut u64, rescued: &mut u64, told: &mut u64) {
-    match how {
-        Left::Told => *told += 1,
-        Left::Failed | Left::Overtaken | Left::Late => *moved += 1,
-        Left::Rescued => {
-            *moved += 1;
-            *rescued += 1;
+impl Leaving {
+    /// What has nothing to do with what happens now.
+    fn forget(&mut self, alive: Instant, now: Instant, contract: Duration) {
+        if self.last < alive {
+            (self.silent, self.began) = (Tally::default(), None);
         }
+        self.lately.retain(|(begun, _)| now.since(*begun) <= contract * FORGOTTEN);
+    }
+
+    /// The tally of now.
+    fn this_contract(&mut self, now: Instant, contract: Duration) -> &mut Tally {
+        if self.lately.back().is_none_or(|(begun, _)| now.since(*begun) >= contract) {
+            self.lately.push_back((now, Tally::default()));
+        }
+        let last = self.lately.len() - 1;
+        &mut self.lately[last].1
+    }
+}
+
+impl Tally {
+    /// One more, held up for so long.
+    fn count(&mut self, how: Left, held: Duration) {
+        let longest = if how == Left::Late { &mut self.latest } else { &mut self.slowest };
+        *longest = held.max(*longest);
+        self.add(how);
+    }
+
+    fn add(&mut self, how: Left) {
+        match how {
+            Left::Told => self.told += 1,
+            Left::Failed | Left::Overtaken | Left::Late => self.moved += 1,
+            Left::Rescued => {
+                self.moved += 1;
+                self.rescued += 1;
+            }
+        }
+    }
+
+    /// What another one has, of which no more is told than `most`, and `latest` of those that left late.
+    fn join(&mut self, other: &Tally, most: Duration, latest: Duration) {
+        self.moved += other.moved;
+        self.rescued += other.rescued;
+        self.told += other.told;
+        self.slowest = self.slowest.max(other.slowest.min(most)).max(other.latest.min(latest));
     }
 }

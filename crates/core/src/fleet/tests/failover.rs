@@ -103,6 +103,24 @@ fn a_lost_packet_of_long_ago_is_not_the_beginning() {
     assert_eq!(record.moved, 0, "it was moved for another reason");
 }
 
+/// As where a service asks another backend beside whenever one is slow.
+#[test]
+fn what_left_before_the_last_sign_of_life_has_nothing_to_do_with_a_cut() {
+    let mut rig = started(two_sites());
+    for _ in 0..20 {
+        rig.moved(A1, rig.now - ms(50), Left::Late);
+        rig.run(ms(20));
+        rig.answered(A1);
+        rig.run(ms(480));
+    }
+    rig.cut_a();
+    rig.run(ms(50));
+    rig.moved(A1, rig.now - ms(40), Left::Late);
+    rig.run(ms(3_000));
+    let [record] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
+    assert_eq!(record.moved, 1, "{record:?}");
+}
+
 #[test]
 fn an_overrun_is_counted_and_told() {
     let mut rig = started(two_sites());

@@ -123,6 +123,20 @@ fn what_waited_too_long_at_one_that_is_left_for_its_errors_is_told_with_all_of_i
     }
 }
 
+#[test]
+fn what_left_one_that_is_left_for_its_errors_long_before_is_not_counted() {
+    let mut rig = with_past(|_| {}, ms(20));
+    for _ in 0..20 {
+        rig.moved(A1, rig.now - ms(50), Left::Late);
+        rig.run(ms(500));
+    }
+    [A1, A2].iter().for_each(|address| rig.answers(address, 0, 200, ms(20)));
+    rig.until(ms(1_100), |rig| rig.fallen() == [A1, A2]);
+    rig.run(ms(3_000));
+    let [record] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
+    assert!((3..=7).contains(&record.moved), "those of three contracts: {record:?}");
+}
+
 /// By the second question, after one contract and a half: how fast the backend was left was told by then.
 #[test]
 fn what_leaves_late_one_that_is_left_for_its_errors_does_not_make_it_an_overrun() {
