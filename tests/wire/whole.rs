@@ -163,6 +163,24 @@ fn what_falls_silent_before_it_is_whole_is_asked_for_elsewhere() {
     assert_eq!(edge.sample("relais_retries_total", &["reason=\"late\""]), 1.0);
 }
 
+/// What broke off counts when its head counted as a success, and an error is not counted once more.
+#[test]
+fn an_error_that_breaks_off_is_counted_once() {
+    for (status, errors) in [("200 OK", 1.0), ("500 Internal Server Error", 1.0), ("404 Not Found", 1.0)] {
+        let (first, other) = (Raw::new(), Plain::saying("whole"));
+        let edge = edge(&first, &other, "60s");
+        let mut client = edge.connect();
+        client.send(get("/broken"));
+        let (mut upstream, _) = first.request();
+        upstream.send(HALF.replacen("200 OK", status, 1));
+        drop(upstream);
+        assert_eq!(client.answer().text(), "whole");
+        let counted = || edge.sample("relais_backend_errors_total", &[&first.address()]);
+        wait_for("it is counted", || counted() >= errors);
+        assert_eq!(counted(), errors, "{status}");
+    }
+}
+
 /// One such answer is enough here.
 #[test]
 fn what_fell_silent_and_was_asked_for_elsewhere_is_moved_in_the_failover() {

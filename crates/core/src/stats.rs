@@ -169,7 +169,7 @@ impl BackendStats {
         }
     }
 
-    /// Counts an answer that broke off after its head.
+    /// Counts an answer that broke off after a head that was none of an error: what is counted as one is so once.
     pub fn break_off(&self) {
         self.errors.inc();
         self.streak.inc();

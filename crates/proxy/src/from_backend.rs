@@ -211,8 +211,9 @@ impl FromBackend {
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "answer of a backend broke off");
                 if self.upload.as_ref().is_none_or(|body| body.fault().is_none()) {
-                    self.backend.stats.break_off();
-                    self.spoil();
+                    if self.spoil() {
+                        self.backend.stats.break_off();
+                    }
                     self.worker.report(Event::BrokeOff { slot: self.backend.slot, fault: Fault::Reset });
                 }
                 Poll::Ready(Some(Err(Cut::new("backend_broke_off"))))
@@ -352,14 +353,17 @@ impl FromBackend {
 
     /// It was waited for in vain in its middle.
     pub(crate) fn fell_silent(&mut self) {
-        self.spoil();
+        if self.spoil() {
+            self.backend.stats.errors.inc();
+        }
         self.worker.fell_silent(&self.backend);
     }
 
-    fn spoil(&mut self) {
-        if std::mem::take(&mut self.well) {
-            self.backend.stats.spoiled.inc();
-        }
+    /// Whether it had not failed until now.
+    fn spoil(&mut self) -> bool {
+        let well = std::mem::take(&mut self.well);
+        self.backend.stats.spoiled.add(well.into());
+        well
     }
 
     /// Whether another connection to this backend was found dead, since this one fell silent or not long before: what its

@@ -160,7 +160,6 @@ impl Worker {
 
     /// An answer of this backend was waited for in vain in its middle.
     pub(crate) fn fell_silent(&self, backend: &Backend) {
-        backend.stats.errors.inc();
         self.report(Event::BrokeOff { slot: backend.slot, fault: Fault::ResponseTimeout });
     }
 
