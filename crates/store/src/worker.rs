@@ -55,19 +55,7 @@ enum Fate {
 
 /// The life of the thread.
 pub(crate) fn run(shared: &Arc<Shared>, folder: Folder, gone: &[&str]) {
-    let mut worker = Worker {
-        shared: Arc::clone(shared),
-        folder,
-        engine: None,
-        lock: None,
-        last_write: None,
-        retry_at: Instant::now() + FIRST_PAUSE,
-        pause: FIRST_PAUSE,
-        files_retry: None,
-        last_words: false,
-        knows_all: false,
-        called_back: false,
-    };
+    let mut worker = Worker::new(shared, folder);
     worker.open(gone);
     loop {
         while let Some(batch) = worker.next_batch() {
@@ -81,6 +69,22 @@ pub(crate) fn run(shared: &Arc<Shared>, folder: Folder, gone: &[&str]) {
 }
 
 impl Worker {
+    fn new(shared: &Arc<Shared>, folder: Folder) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            folder,
+            engine: None,
+            lock: None,
+            last_write: None,
+            retry_at: Instant::now() + FIRST_PAUSE,
+            pause: FIRST_PAUSE,
+            files_retry: None,
+            last_words: false,
+            knows_all: false,
+            called_back: false,
+        }
+    }
+
     fn open(&mut self, gone: &[&str]) {
         let mut opened = ladder::read(&self.folder);
         opened.contents.secrets.retain(|name, _| !gone.contains(&name.as_str()));
@@ -96,7 +100,7 @@ impl Worker {
         (self.engine, self.lock) = (opened.engine, opened.lock);
         let mut inner = self.shared.inner.lock();
         (inner.mode, inner.detail) = (opened.mode, opened.detail);
-        inner.settled = true;
+        (inner.settled, inner.writing_since) = (true, None);
         self.shared.news.notify_all();
     }
 
@@ -111,7 +115,8 @@ impl Worker {
         }
         inner.mirror_dirty |= opened.is_mirror_stale;
         inner.shelf_dirty.extend(std::mem::take(&mut opened.stale_on_shelf));
-        inner.opened = true;
+        // The database of this process is written from now on.
+        (inner.opened, inner.writing_since) = (true, Some(Instant::now()));
         self.shared.news.notify_all();
         inner.contents.clone()
     }
@@ -312,5 +317,27 @@ impl Worker {
             }
         }
         failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::{Condvar, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_stops_while_the_database_is_started_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = Mutex::new(Inner::new(Contents::default(), String::new()));
+        let shared = Arc::new(Shared { inner, work: Condvar::new(), news: Condvar::new() });
+        let mut worker = Worker::new(&shared, Folder::new(dir.path()));
+        let mut opened = ladder::read(&worker.folder);
+        worker.told(&mut opened);
+        assert!(shared.inner.lock().writing_since.is_some(), "it is on its way to the disk");
+        drop(opened);
+        worker.open(&[]);
+        let inner = shared.inner.lock();
+        assert!(inner.settled && inner.writing_since.is_none(), "{}", inner.detail);
     }
 }
