@@ -198,7 +198,9 @@ impl Control {
     fn warnings(&self, report: &Report) -> Vec<String> {
         let mut warnings = [self.identity.standing_warnings.as_slice(), self.current.warnings.as_slice()].concat();
         for service in &report.services {
-            warnings.extend(service.trouble.iter().map(|trouble| format!("service {}: {trouble}", service.name)));
+            // In the words of the log.
+            let told = |trouble| format!("service {}: the contract cannot hold: {trouble}", service.name);
+            warnings.extend(service.trouble.iter().map(told));
         }
         warnings
     }

@@ -59,6 +59,17 @@ impl RoundTrip {
     }
 }
 
+/// Which time is shorter than a path needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lacking {
+    /// `timeout.connect`, set by hand.
+    Connect,
+    /// `timeout` of the checks, set by hand.
+    Check,
+    /// `failover_within`.
+    Contract,
+}
+
 /// What its own distance makes of a backend's timers: that of others is no reason to wait here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
@@ -105,42 +116,47 @@ impl Timers {
         Reach { connect, stagger: self.stagger.max(round_trip * 2), ..self.near() }
     }
 
-    /// Why the contract cannot hold at a site that far away, with the numbers; `None`: it can.
-    #[must_use]
-    pub fn trouble(&self, forward: &Forward, site: &str, round_trip: Duration) -> Option<String> {
-        let away = format!("site {site} is {} away (measured)", short(round_trip));
-        if let Some(connect) = forward.timeout.connect {
-            let takes = round_trip * round_trips(forward, site);
-            if connect < takes {
-                return Some(format!(
-                    "{away}: timeout.connect = {} is less than the {} that a connect there takes, living backends look \
-                     dead; take timeout.connect out or make it longer",
-                    short(connect),
-                    short(takes)
-                ));
-            }
+    /// What is too short for a contract to hold at a site that far away; `None`: it can.
+    pub(crate) fn lacking(&self, forward: &Forward, site: &str, round_trip: Duration) -> Option<Lacking> {
+        if forward.timeout.connect.is_some_and(|connect| connect < round_trip * round_trips(forward, site)) {
+            return Some(Lacking::Connect);
         }
         if !self.checked || round_trip.is_zero() {
             return None;
         }
         let least = Pace::least_wait(self.failover_within, round_trip);
-        if let Some(timeout) = forward.health.timeout.filter(|timeout| *timeout < least) {
-            return Some(format!(
-                "{away}: timeout = {} is less than the {} that a check there needs, living backends can be taken for \
-                 dead; take timeout out or make it longer",
-                short(timeout),
-                short(least)
-            ));
+        if forward.health.timeout.is_some_and(|timeout| timeout < least) {
+            return Some(Lacking::Check);
         }
-        let far = self.pace().over(round_trip);
-        if far.holds() {
-            return None;
-        }
-        let way_out = match Pace::least_contract(self.failover_within, &forward.health, round_trip) {
-            Some(longer) => format!("write failover_within = \"{}\"", in_file(longer)),
-            None => "no contract is long enough with these timers: take them out".to_owned(),
+        (!self.pace().over(round_trip).holds()).then_some(Lacking::Contract)
+    }
+
+    /// Why the contract cannot hold at a site that far away, with the numbers; `None`: it can.
+    #[must_use]
+    pub fn trouble(&self, forward: &Forward, site: &str, round_trip: Duration) -> Option<String> {
+        let why = match self.lacking(forward, site, round_trip)? {
+            Lacking::Connect => format!(
+                "timeout.connect = {} is less than the {} that a connect there takes, living backends look dead; take \
+                 timeout.connect out or make it longer",
+                short(forward.timeout.connect.unwrap_or_default()),
+                short(round_trip * round_trips(forward, site))
+            ),
+            Lacking::Check => format!(
+                "timeout = {} is less than the {} that a check there needs, living backends can be taken for dead; take \
+                 timeout out or make it longer",
+                short(forward.health.timeout.unwrap_or_default()),
+                short(Pace::least_wait(self.failover_within, round_trip))
+            ),
+            Lacking::Contract => {
+                let way_out = match Pace::least_contract(self.failover_within, &forward.health, round_trip) {
+                    Some(longer) => format!("write failover_within = \"{}\"", in_file(longer)),
+                    None => "no contract is long enough with these timers: take them out".to_owned(),
+                };
+                let sum = self.pace().over(round_trip).sum();
+                format!("{sum} is more than failover_within = {}; {way_out}", short(self.failover_within))
+            }
         };
-        Some(format!("{away}: {} is more than failover_within = {}; {way_out}", far.sum(), short(self.failover_within)))
+        Some(format!("site {site} is {} away (measured): {why}", short(round_trip)))
     }
 
     /// What a measured round trip means, in a sentence, for `relais explain`.

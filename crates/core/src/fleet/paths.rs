@@ -5,6 +5,7 @@
 //! that its distance needs, and its checks then speak for it; who is dead answers no connect, however patient.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use relais_config::Forward;
@@ -15,7 +16,7 @@ use super::state::Entry;
 use crate::effect::{Effect, Transition};
 use crate::errand::MeasureOrder;
 use crate::health::{Admin, Health};
-use crate::round_trip::RoundTrip;
+use crate::round_trip::{Lacking, RoundTrip};
 use crate::time::Instant;
 
 /// A site from which nothing is heard gets a patient connect so often,
@@ -33,6 +34,16 @@ pub(super) struct Path {
     turn: usize,
     /// What the first of two such connects said.
     farther: Option<Duration>,
+}
+
+/// Why a contract cannot hold.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    /// Over the path to this one.
+    site: Arc<str>,
+    lacking: Lacking,
+    /// With numbers, which change with every measure.
+    pub(super) why: String,
 }
 
 impl Fleet {
@@ -130,17 +141,25 @@ impl Fleet {
             }
         }
         let timers = &service.timers;
-        let trouble: Vec<String> = paths
-            .iter()
-            .filter_map(|(site, round_trip)| timers.trouble(forward, &self.sites[*site].name, *round_trip))
-            .collect();
+        let told = |(site, round_trip): (usize, Duration)| {
+            let site = &self.sites[site].name;
+            let lacking = timers.lacking(forward, site, round_trip)?;
+            Some(Trouble { site: Arc::clone(site), lacking, why: timers.trouble(forward, site, round_trip)? })
+        };
+        let trouble: Vec<Trouble> = paths.into_iter().filter_map(told).collect();
         self.changes.services.insert(index);
         let service = &mut self.services[index];
-        if service.trouble.is_empty() != trouble.is_empty() {
-            self.changes.notes.push(Transition::Contract {
-                service: service.service.name.clone(),
-                trouble: trouble.first().cloned(),
-            });
+        let mut note = |trouble| {
+            let service = Arc::clone(&service.service.name);
+            self.changes.notes.push(Transition::Contract { service, trouble });
+        };
+        for news in &trouble {
+            if !service.trouble.iter().any(|old| (&old.site, old.lacking) == (&news.site, news.lacking)) {
+                note(Some(news.why.clone()));
+            }
+        }
+        if trouble.is_empty() && !service.trouble.is_empty() {
+            note(None);
         }
         service.trouble = trouble;
     }

@@ -276,7 +276,7 @@ pub(super) struct ServiceState {
     pub(super) forward: Option<Arc<Forward>>,
     pub(super) timers: Timers,
     /// Why the contract cannot hold, as far as paths were measured.
-    pub(super) trouble: Vec<String>,
+    pub(super) trouble: Vec<super::paths::Trouble>,
     /// Nobody is left for a better one before then: there was one, and it could not carry what it took over.
     pub(super) breathes_until: Instant,
     /// When the present slice of what its backends are compared by began.

@@ -136,7 +136,7 @@ fn service_report(fleet: &Fleet, state: &ServiceState, now: Instant) -> ServiceR
             Action::Respond(_) => "respond",
         },
         contract_micros: u64::try_from(state.timers.failover_within.as_micros()).unwrap_or(u64::MAX),
-        trouble: state.trouble.iter().cloned().chain(fleet.crowded(state)).collect(),
+        trouble: state.trouble.iter().map(|trouble| trouble.why.clone()).chain(fleet.crowded(state)).collect(),
         last_failover: fleet.failovers().rfind(|record| record.service == state.service.name).cloned(),
         tier,
         shares: if shares.iter().all(|(of, _)| Some(*of) == tier) { Vec::new() } else { shares },

@@ -243,3 +243,31 @@ fn a_far_site_that_is_cut_is_left_as_a_whole() {
     let why = |note: &Transition| matches!(note, Transition::Site { to: Health::Down, why, .. } if why.starts_with("nothing"));
     assert!(rig.notes().iter().any(why), "{:#?}", rig.notes());
 }
+
+/// Living backends look dead there: that is worse, and status says so.
+#[test]
+fn a_reason_that_joins_another_is_told_as_well() {
+    let mut config = two_sites();
+    let backends = vec![backend("a", A1, 1), backend("a", A2, 1), backend("b", B1, 2), backend("b", B2, 2)];
+    let hasty = |forward: &mut relais_config::Forward| forward.timeout.connect = Some(ms(150));
+    config.services = crate::testing::config(vec![service("api", backends, hasty)]).services;
+    let mut rig = started(config);
+    let told = |rig: &Rig| rig.fleet.report(rig.now).services[0].trouble.clone();
+    rig.connects_take(B1, ms(120));
+    assert_eq!(troubles(&rig).len(), 1, "the contract is too short: {:?}", told(&rig));
+    rig.connects_take(A1, ms(250));
+    let (status, log) = (told(&rig), troubles(&rig));
+    assert_eq!(status.len(), 2, "{status:?}");
+    assert!(status[0].contains("timeout.connect = 150 ms is less than"), "{status:?}");
+    assert!(
+        log.iter().flatten().any(|why| why.starts_with("site a is ") && why.contains("timeout.connect")),
+        "{log:?}"
+    );
+    let before = log.len();
+    rig.connects_take(A1, ms(260));
+    assert_eq!(troubles(&rig).len(), before, "the numbers alone are no news");
+    rig.connects_take(A1, ms(10));
+    assert_eq!((told(&rig).len(), troubles(&rig).contains(&None)), (1, false), "one reason is left");
+    rig.connects_take(B1, ms(10));
+    assert_eq!(troubles(&rig).last().unwrap(), &None);
+}
