@@ -15,7 +15,7 @@ use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 
 use super::signals::{Asked, Signals};
-use super::upgrade::{Place, Predecessor, Program, Reply, Step, Upgrading};
+use super::upgrade::{Predecessor, Program, Reply, Standing, Step, Upgrading};
 use super::{Client, EXIT_FAILED, Failure, Whom};
 
 #[derive(Debug, Args)]
@@ -62,8 +62,8 @@ pub(crate) fn run(options: Options, whom: &Whom) -> Result<ExitCode, Failure> {
     if !predecessor.as_ref().is_some_and(Predecessor::relieve) {
         tell_systemd(&[NotifyState::Ready]);
     }
-    let place = Place { predecessor, is_stopping: false };
-    let heir = runtime.block_on(serve(&edge, signals, upgrades, program, place)).heir();
+    let standing = Standing { predecessor, is_stopping: false };
+    let heir = runtime.block_on(serve(&edge, signals, upgrades, program, standing)).heir();
     let ended = edge.wait();
     tracing::info!("stopped");
     if let Some(Ok(pid)) = heir {
@@ -130,7 +130,7 @@ async fn serve(
     mut signals: Signals,
     mut upgrades: mpsc::UnboundedReceiver<Reply>,
     program: io::Result<Arc<Program>>,
-    mut place: Place,
+    mut standing: Standing,
 ) -> Upgrading {
     let (mut ended, mut draining) = (std::pin::pin!(edge.ended()), std::pin::pin!(edge.stopping()));
     let (mut upgrading, mut asked_to_stop) = (Upgrading::No, None::<Instant>);
@@ -142,13 +142,13 @@ async fn serve(
                 upgrading.give_up(edge, "the edge has ended");
                 return upgrading;
             }
-            () = &mut draining, if !place.is_stopping => {
-                place.is_stopping = true;
+            () = &mut draining, if !standing.is_stopping => {
+                standing.is_stopping = true;
                 upgrading.give_up(edge, "the edge is stopping");
                 continue;
             }
             Some(reply) = upgrades.recv() => {
-                upgrading.begin(&program, &place, Some(reply));
+                upgrading.begin(&program, &standing, Some(reply));
                 continue;
             }
             asked = signals.next() => asked,
@@ -162,7 +162,7 @@ async fn serve(
                 tokio::spawn(ask_for_upgrade(edge.handle()));
             }
             Asked::Succeeded if upgrading.served() => {
-                place.is_stopping = true;
+                standing.is_stopping = true;
                 if let Err(error) = edge.yield_to_successor() {
                     tracing::warn!("upgrade: the admin socket may be late: {error}");
                 }
@@ -185,7 +185,7 @@ async fn serve(
                 if !matches!(upgrading, Upgrading::Served(_)) {
                     tell_systemd(&[NotifyState::Stopping]);
                 }
-                place.is_stopping = true;
+                standing.is_stopping = true;
                 edge.begin_stop();
             }
         }

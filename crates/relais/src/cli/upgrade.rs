@@ -73,7 +73,7 @@ impl Program {
 }
 
 /// Where this process stands among those that follow one another.
-pub(super) struct Place {
+pub(super) struct Standing {
     pub(super) predecessor: Option<Predecessor>,
     pub(super) is_stopping: bool,
 }
@@ -104,11 +104,11 @@ pub(super) enum Step {
 
 impl Upgrading {
     /// Begins one, unless there is one or this edge ends.
-    pub(super) fn begin(&mut self, program: &std::io::Result<Arc<Program>>, place: &Place, reply: Option<Reply>) {
+    pub(super) fn begin(&mut self, program: &std::io::Result<Arc<Program>>, standing: &Standing, reply: Option<Reply>) {
         match (program, &self) {
-            _ if place.is_stopping => refuse(reply, "the edge is stopping"),
+            _ if standing.is_stopping => refuse(reply, "the edge is stopping"),
             // Two at once could not both tell systemd who is the main one.
-            _ if place.predecessor.as_ref().is_some_and(Predecessor::is_there) => {
+            _ if standing.predecessor.as_ref().is_some_and(Predecessor::is_there) => {
                 refuse(
                     reply,
                     "the process before this one still finishes what it has in flight: try again when it has ended",
