@@ -139,17 +139,29 @@ pub(crate) fn stop(whom: &Whom) -> Result<ExitCode, Failure> {
 
 pub(crate) fn upgrade(whom: &Whom) -> Result<ExitCode, Failure> {
     let mut client = Client::new(whom)?;
-    let old = client.get("/status")?["process"]["pid"].clone();
-    let new = client.patient(UPGRADE).post("/upgrade", &Value::Null)?["pid"].clone();
+    let old = client.get("/status")?["process"].clone();
+    let pid = client.patient(UPGRADE).post("/upgrade", &Value::Null)?["pid"].clone();
     // The admin socket changes hands, too: the next command is to find it.
     let until = Instant::now() + CHANGING_HANDS;
-    while !Client::new(whom)?.get("/status").is_ok_and(|status| status["process"]["pid"] == new)
-        && Instant::now() < until
-    {
-        std::thread::sleep(LOOK);
+    let mut new = json!({ "pid": pid });
+    while Instant::now() < until {
+        match Client::new(whom)?.get("/status") {
+            Ok(mut status) if status["process"]["pid"] == pid => {
+                new = status["process"].take();
+                break;
+            }
+            _ => std::thread::sleep(LOOK),
+        }
     }
-    say(format_args!("pid {new} serves; pid {old} accepts nothing any more and finishes what it has in flight"));
+    let (new, old) = (process(&new), process(&old));
+    say(format_args!("{new} serves; {old} accepts nothing any more and finishes what it has in flight"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// `pid 17 (relais 0.2.0)`, or without the version where it was not told.
+fn process(told: &Value) -> String {
+    let version = told["version"].as_str().map(|version| format!(" (relais {version})"));
+    format!("pid {}{}", told["pid"], version.unwrap_or_default())
 }
 
 pub(crate) fn log_level(level: Option<&str>, whom: &Whom) -> Result<ExitCode, Failure> {
