@@ -13,7 +13,9 @@ use std::thread::JoinHandle;
 
 use command_fds::{CommandFdExt, FdMapping};
 
+use crate::load::{Connections, Load};
 use crate::support::edge::{Edge, Setup, send_signal};
+use crate::support::h2::Client;
 use crate::support::raw::{Addressed, Plain, Raw};
 use crate::support::wire::{Conn, get, ok};
 use crate::support::{free_address, until, wait_for};
@@ -43,7 +45,7 @@ fn pid(edge: &Edge) -> Option<u32> {
     u32::try_from(status["process"]["pid"].as_u64()?).ok()
 }
 
-/// Clients that connect anew for each request until they are told to stop; each answer must be whole.
+/// Clients that ask until they are told to stop, and connect anew for each request; each answer must be whole.
 struct Visitors {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
@@ -52,17 +54,37 @@ struct Visitors {
 
 impl Visitors {
     fn of(address: SocketAddr) -> Visitors {
+        Visitors::keeping(move |_: &mut Option<()>| assert_eq!(Conn::to(address).ask(get("/")).text(), "x"))
+    }
+
+    /// Clients that ask for ten things at once and keep their connection until they are told to leave it.
+    fn over_http2(address: SocketAddr) -> Visitors {
+        let visit = move |kept: &mut Option<Client>| {
+            let client = kept.get_or_insert_with(|| Client::plain(address));
+            let mut calls: Vec<_> = std::iter::from_fn(|| client.try_get("/")).take(10).collect();
+            for call in &mut calls {
+                assert_eq!(call.finish().expect("an answer to what was taken").0, b"x");
+            }
+            if calls.len() < 10 {
+                *kept = None;
+            }
+        };
+        Visitors::keeping(visit)
+    }
+
+    fn keeping<T>(visit: impl Fn(&mut Option<T>) + Clone + Send + 'static) -> Visitors {
         let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let visit = |_| {
-            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+        let one = |_| {
+            let (stop, served, visit) = (Arc::clone(&stop), Arc::clone(&served), visit.clone());
             std::thread::spawn(move || {
+                let mut kept = None;
                 while !stop.load(Relaxed) {
-                    assert_eq!(Conn::to(address).ask(get("/")).text(), "x");
+                    visit(&mut kept);
                     served.fetch_add(1, Relaxed);
                 }
             })
         };
-        let threads = (0..4).map(visit).collect();
+        let threads = (0..4).map(one).collect();
         Visitors { stop, served, threads }
     }
 
@@ -112,9 +134,10 @@ fn an_upgrade_refuses_nobody_and_loses_nothing() {
     visitors.see(20);
     let (code, said, wrong) = edge.cli(&["upgrade"]);
     assert_eq!((code, wrong.as_str()), (Some(0), ""), "{said}");
-    assert!(said.contains(" serves; pid ") && said.contains(&first.to_string()), "{said}");
     let second = Successor::of(&edge, first);
-    assert!(said.contains(&second.0.to_string()), "{said}");
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = format!("pid {} (relais {version}) serves; pid {first} (relais {version}) accepts", second.0);
+    assert!(said.contains(&expected), "{said}");
     visitors.see(200);
     // What was asked before is answered by who was asked.
     upstream.send(ok("late"));
@@ -132,6 +155,54 @@ fn an_upgrade_refuses_nobody_and_loses_nothing() {
     assert_eq!(edge.backend(&"127.0.0.1:1".parse::<SocketAddr>().unwrap())["admin"], "draining", "the operator's word");
     wait_for("the store works", || edge.status()["store"]["mode"] == "ok" && edge.status()["store"]["unsaved"] == 0);
     assert_eq!(edge.status()["alarms"].as_array().map(Vec::len), Some(0), "{}", edge.status()["alarms"]);
+    drop(third);
+}
+
+/// Each client asks again at once on the connection it has, until it is told to take another one.
+#[test]
+fn kept_connections_lose_no_request_of_many() {
+    let (quick, slow) = (Plain::saying("x"), Raw::new());
+    let (setup, address) = two_services(&quick, &slow);
+    let mut edge = setup.start();
+    let first = edge.pid();
+    let load = Load::start(address, 3, Connections::Kept, get);
+    let http2 = Visitors::over_http2(address);
+    load.go_on_for(200);
+    http2.see(200);
+    assert_eq!(edge.cli(&["upgrade"]).0, Some(0));
+    let _second = Successor::of(&edge, first);
+    assert!(edge.ended().success());
+    load.go_on_for(200);
+    http2.see(200);
+    http2.stop();
+    let bad = load.stop().bad;
+    assert!(bad.is_empty(), "{bad:?}");
+}
+
+/// Each worker has listening sockets of its own.
+#[test]
+fn a_successor_with_fewer_or_more_workers_refuses_nobody() {
+    let (quick, slow) = (Plain::saying("x"), Raw::new());
+    let (setup, address) = two_services(&quick, &slow);
+    let mut edge = setup.start();
+    let (first, file) = (edge.pid(), edge.text());
+    let with = |workers| format!("[edge]\nworkers = {workers}\n{file}");
+    let visitors = Visitors::of(address);
+    visitors.see(50);
+    edge.save(&with(1));
+    assert_eq!(edge.cli(&["upgrade"]).0, Some(0));
+    let second = Successor::of(&edge, first);
+    assert!(edge.ended().success());
+    visitors.see(200);
+    edge.save(&with(3));
+    assert_eq!(edge.cli(&["upgrade"]).0, Some(0));
+    let third = Successor::of(&edge, second.0);
+    std::mem::forget(second);
+    visitors.see(200);
+    visitors.stop();
+    let starts = edge.lines().into_iter().filter(|line| line["message"] == "starting");
+    let workers: Vec<_> = starts.map(|line| line["workers"].clone()).collect();
+    assert!(workers.ends_with(&[1.into(), 3.into()]), "{workers:?}");
     drop(third);
 }
 
@@ -256,22 +327,83 @@ fn a_stop_after_an_upgrade_is_a_stop_of_both_and_what_is_in_flight_finishes() {
     }
 }
 
-/// The executable is a link, which leads to one by then that looks at the file and never serves.
+/// An edge whose executable is a link.
+fn linked(setup: Setup) -> Edge {
+    setup.under(r#"ln -s "$1" "$HOME/relais"; shift; exec "$HOME/relais" "$@""#).start()
+}
+
+/// From now on the link leads to this shell script.
+fn lead_to(edge: &Edge, script: &str) {
+    let (executable, other) = (edge.dir().join("relais"), edge.dir().join("other"));
+    std::fs::write(&other, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&other, Permissions::from_mode(0o755)).unwrap();
+    std::fs::remove_file(&executable).unwrap();
+    std::os::unix::fs::symlink(&other, &executable).unwrap();
+}
+
+/// It looks at the file and never serves.
+const HANGS: &str = "if [ \"$1\" = run ]; then exec sleep 600; fi";
+
+/// The process id of the successor.
+fn started(edge: &Edge) -> u32 {
+    let line = edge.line("the successor is started", |line| {
+        line["message"].as_str().is_some_and(|said| said.ends_with("the successor is started"))
+    });
+    u32::try_from(line["pid"].as_u64().unwrap()).unwrap()
+}
+
+/// Somebody ends it before its time is over.
+#[test]
+fn a_successor_that_hangs_before_it_serves_changes_nothing() {
+    let (quick, slow) = (Plain::saying("x"), Raw::new());
+    let (setup, address) = two_services(&quick, &slow);
+    let edge = linked(setup);
+    lead_to(&edge, HANGS);
+    let visitors = Visitors::of(address);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| edge.cli(&["upgrade"]));
+        let successor = started(&edge);
+        visitors.see(100);
+        send_signal("KILL", successor);
+        let (code, _, wrong) = asked.join().unwrap();
+        assert!(code == Some(1) && wrong.contains("the successor ended"), "{wrong}");
+    });
+    visitors.see(100);
+    visitors.stop();
+    assert_eq!((pid(&edge), edge.status()["store"]["mode"].as_str()), (Some(edge.pid()), Some("ok")));
+    let answer = edge.order("draining", "quick/127.0.0.1:1");
+    assert_eq!(answer["warnings"].as_array().map(Vec::len), Some(0), "{answer}");
+}
+
+/// It would be cut off by what it began behind.
+#[test]
+fn no_drill_begins_while_the_new_executable_looks_at_the_file() {
+    let (quick, slow) = (Plain::saying("x"), Raw::new());
+    let (setup, _) = two_services(&quick, &slow);
+    let edge = linked(setup);
+    lead_to(&edge, r#"touch "$HOME/looks"; while [ ! -e "$HOME/seen" ]; do sleep 0.02; done; exit 1"#);
+    let drill = || edge.admin("POST", "/drill", r#"{"site": "nowhere", "seconds": 5}"#);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| edge.cli(&["upgrade"]));
+        wait_for("it looks", || edge.dir().join("looks").exists());
+        let (code, said) = drill();
+        std::fs::write(edge.dir().join("seen"), "").unwrap();
+        assert!(code == 409 && said.contains("an upgrade is under way"), "{code} {said}");
+        let (code, _, wrong) = asked.join().unwrap();
+        assert!(code == Some(1) && wrong.contains("refuses"), "{wrong}");
+    });
+    let (code, said) = drill();
+    assert!(code == 404 && said.contains("there is no site"), "{code} {said}");
+}
+
 #[test]
 fn a_stop_while_a_successor_starts_ends_both() {
     let (quick, slow) = (Plain::saying("x"), Raw::new());
     let (setup, address) = two_services(&quick, &slow);
-    let link = r#"ln -s "$1" "$HOME/relais"; shift; exec "$HOME/relais" "$@""#;
-    let mut edge = setup.under(link).start();
-    let (executable, other) = (edge.dir().join("relais"), edge.dir().join("other"));
-    std::fs::write(&other, "#!/bin/sh\nif [ \"$1\" = run ]; then exec sleep 600; fi\n").unwrap();
-    std::fs::set_permissions(&other, Permissions::from_mode(0o755)).unwrap();
-    std::fs::remove_file(&executable).unwrap();
-    std::os::unix::fs::symlink(&other, &executable).unwrap();
+    let mut edge = linked(setup);
+    lead_to(&edge, HANGS);
     edge.signal("USR2");
-    let started = edge.line("the successor is started", |line| {
-        line["message"].as_str().is_some_and(|said| said.ends_with("the successor is started"))
-    });
+    let successor = started(&edge);
     // What is said now it would not know.
     let order = r#"{"target": "quick/127.0.0.1:1", "word": "draining"}"#;
     let (code, said) = edge.admin("POST", "/admin", order);
@@ -279,7 +411,7 @@ fn a_stop_while_a_successor_starts_ends_both() {
     assert_eq!(edge.connect().ask(get("/")).text(), "x");
     assert_eq!(edge.admin("POST", "/stop", "").0, 202);
     assert!(edge.ended().success());
-    let process = format!("/proc/{}/stat", started["pid"]);
+    let process = format!("/proc/{successor}/stat");
     let lives = || std::fs::read_to_string(&process).is_ok_and(|stat| !stat.contains(") Z "));
     wait_for("it ends with the one that started it", || !lives());
     assert!(TcpStream::connect(address).is_err(), "somebody listens");

@@ -124,6 +124,18 @@ impl Client {
         Call { handle, response: Some(response), send: stream, receive: None, unread: Vec::new() }
     }
 
+    /// Asks, unless the edge said that it takes nothing more on this connection.
+    #[track_caller]
+    pub(crate) fn try_get(&self, path: &str) -> Option<Call> {
+        let request = Request::get(self.url(path)).body(()).unwrap();
+        let (mut send, handle) = (self.send.clone(), self.background.handle.clone());
+        let (response, stream) = self.background.run(async move {
+            poll_fn(|cx| send.poll_ready(cx)).await.ok()?;
+            send.send_request(request, true).ok()
+        })?;
+        Some(Call { handle, response: Some(response), send: stream, receive: None, unread: Vec::new() })
+    }
+
     /// `https://a.test/path` or its plain sister.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}://a.test{path}", self.scheme)

@@ -54,7 +54,7 @@ impl Control {
         if self.stopping {
             return Err(conflict("the edge is stopping", "start it again with `relais run`"));
         }
-        if self.store.state().is_handed_over {
+        if self.succession.is_under_way() {
             return Err(crate::requests::under_way());
         }
         let now = self.now();

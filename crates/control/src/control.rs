@@ -27,6 +27,7 @@ use crate::handle::{Handle, Request};
 use crate::loading::{Finished, Loading};
 use crate::probe::{Probed, Probes};
 use crate::setup::{ListenerHooks, SetLogLevel, Setup, UpgradeOrders};
+use crate::succession::Succession;
 use crate::watch::{self, Change};
 
 /// Events of workers, or results of probes, taken in one go before anything is published: a burst costs one snapshot,
@@ -60,6 +61,7 @@ pub struct Control {
     pub(crate) errands: Errands,
     pub(crate) acme: Certs,
     pub(crate) store: Arc<Store>,
+    pub(crate) succession: Succession,
     pub(crate) certs: Arc<CertStore>,
     pub(crate) certs_not_before: Instant,
     pub(crate) keep_files: Box<dyn Fn(Secret) + Send>,
@@ -137,6 +139,7 @@ impl Control {
         let (alarms, raised) = mpsc::unbounded_channel();
         let current = Current::at_start(&setup, snapshot.load().generation, now);
         let edges = Edges::new(&setup, current.targets(setup.config_path.as_deref()), changes, alarms);
+        let succession = Succession::new(&setup.store);
         let mut control = Control {
             fleet,
             birth,
@@ -145,8 +148,9 @@ impl Control {
             anchor: setup.anchor,
             probes: Probes::new(Arc::clone(&setup.certs)),
             errands: Errands::new(&setup.config.edge.nameservers),
-            acme: Certs::new(&setup.store, &setup.certs, now),
+            acme: Certs::new(&setup.store, &setup.certs, succession.clone(), now),
             store: setup.store,
+            succession,
             certs: setup.certs,
             certs_not_before: now,
             keep_files: setup.keep_files,

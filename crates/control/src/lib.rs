@@ -33,6 +33,7 @@ mod reload;
 mod requests;
 mod setup;
 mod status;
+mod succession;
 mod watch;
 mod wireguard;
 

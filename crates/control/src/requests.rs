@@ -102,8 +102,18 @@ impl Control {
                 "a CA is being asked for a certificate, and would look for the answers here: `relais certs` shows when it is done"
             }
             Some(orders) => {
+                let (answer, answered) = oneshot::channel();
                 // Who cannot be asked any more is ending, and drops the question with it.
-                let _ = orders.send(to);
+                let _ = orders.send(answer);
+                // What must not be under way then must not begin either while the new executable is looked at.
+                let ordered = self.succession.ordered();
+                tokio::spawn(async move {
+                    let answer = answered.await;
+                    drop(ordered);
+                    if let Ok(answer) = answer {
+                        reply(to, answer);
+                    }
+                });
                 return;
             }
         };
@@ -124,7 +134,7 @@ impl Control {
     }
 
     fn admin(&mut self, words: &str, word: Admin, reason: Option<String>) -> Result<AdminReply, Refusal> {
-        if self.store.state().is_handed_over && !self.stopping {
+        if self.succession.is_handed_over() && !self.stopping {
             return Err(under_way());
         }
         let target = self.fleet.target(words).map_err(|error| Refusal {

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::control::Control;
+use crate::succession::Succession;
 
 use begun::Orders;
 use demand::Demands;
@@ -48,6 +49,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// What is under way about certificates. Dropping it stops all of it.
 pub(crate) struct Certs {
     pub(super) desk: Desk,
+    succession: Succession,
     running: JoinSet<Done>,
     /// Held by each order and each wish under way.
     orders: Arc<()>,
@@ -73,7 +75,7 @@ pub(crate) enum Done {
 }
 
 impl Certs {
-    pub(crate) fn new(store: &Arc<Store>, certs: &Arc<CertStore>, now: Instant) -> Certs {
+    pub(crate) fn new(store: &Arc<Store>, certs: &Arc<CertStore>, succession: Succession, now: Instant) -> Certs {
         Certs {
             desk: Desk {
                 store: Arc::clone(store),
@@ -82,6 +84,7 @@ impl Certs {
                 orders: Orders::recall(store),
                 first: HashMap::new(),
             },
+            succession,
             running: JoinSet::new(),
             orders: Arc::default(),
             demands: Demands::default(),
@@ -100,10 +103,10 @@ impl Certs {
     }
 
     pub(crate) fn order(&mut self, order: CertOrder, config: &Arc<Config>) {
-        let (work, store) = (self.desk.order(order, Arc::clone(config)), Arc::clone(&self.desk.store));
+        let (work, succession) = (self.desk.order(order, Arc::clone(config)), self.succession.clone());
         self.spawn(async move {
             // Where a successor may be about to serve, the CA would look for the answers there.
-            while store.state().is_handed_over {
+            while succession.is_under_way() {
                 tokio::time::sleep(AGAIN).await;
             }
             Done::Event(work.await)

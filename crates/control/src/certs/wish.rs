@@ -100,7 +100,7 @@ fn by_ca(fault: OrderFault) -> Refusal {
 
 impl Control {
     pub(crate) fn certificate_wish(&mut self, wish: CertWish) {
-        if self.store.state().is_handed_over {
+        if self.succession.is_under_way() {
             return wish.refuse(crate::requests::under_way());
         }
         match wish {
