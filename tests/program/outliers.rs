@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::edge::{Edge, Setup};
 use crate::support::raw::{Addressed, Plain, Raw};
@@ -208,6 +208,61 @@ fn a_preferred_backend_that_answers_most_requests_wrongly_is_left() {
     assert!(state["why"].as_str().unwrap().contains("were errors"), "{state}");
     broken.store(false, Relaxed);
     assert_eq!(client.ask(get("/")).text(), "other", "for a while");
+}
+
+/// What it takes while its share grows: a tenth as long as its errors are clearly more, all of it when they are over.
+#[test]
+fn who_is_back_and_answers_wrongly_gets_no_larger_share_until_that_is_over() {
+    const GONE: usize = 0;
+    const WRONG: usize = 1;
+    const WELL: usize = 2;
+    let state = Arc::new(AtomicUsize::new(WRONG));
+    let (heeded, count) = (Arc::clone(&state), AtomicUsize::new(0));
+    let back = Plain::new(move |seen| {
+        let checked = seen.head.target() == "/health";
+        let wrong = match heeded.load(Relaxed) {
+            GONE => checked,
+            WRONG => !checked && count.fetch_add(1, Relaxed).is_multiple_of(4),
+            _ => false,
+        };
+        let answer = if wrong { "HTTP/1.1 500 Oh No\r\nContent-Length: 0\r\n\r\n".to_owned() } else { ok("x") };
+        answer.into_bytes()
+    });
+    let asked = || back.seen().iter().filter(|seen| seen.head.target() != "/health").count();
+    let others = [Plain::saying("x"), Plain::saying("x")];
+    // One wrong answer in four is not enough to be left.
+    let edge = Setup::services(&format!(
+        "[service.web]\nhosts = [\"*\"]\nhealth = \"/health\"\noutlier.errors_percent = 60\noutlier.slow_factor = 0\n\
+         backends = [\"{}\", \"{}\", \"{}\"]\n",
+        back.address(),
+        others[0].address(),
+        others[1].address()
+    ))
+    .start();
+    let mut client = edge.connect();
+    let mut of_a_hundred = || {
+        let before = asked();
+        (0..100).for_each(|n| drop(client.ask(get(&format!("/{n}")))));
+        asked() - before
+    };
+    wait_for("it has its share from the start", || of_a_hundred() > 20);
+    state.store(GONE, Relaxed);
+    edge.wait_for_health(&back, "down");
+    state.store(WRONG, Relaxed);
+    edge.wait_for_health(&back, "up");
+    let why = || edge.backend(&back)["why"].as_str().unwrap().to_owned();
+    wait_for("its share does not grow", || of_a_hundred() > 0 && why().starts_with("its share does not grow: "));
+    // Longer than its share would take to be whole.
+    let end = Instant::now() + Duration::from_secs(7);
+    while Instant::now() < end {
+        of_a_hundred();
+    }
+    let share: usize = (0..5).map(|_| of_a_hundred()).sum();
+    assert!(share < 100, "{share} of 500, {}", why());
+    assert_eq!(edge.sample("relais_backend_ejections_total", &[]), 0.0);
+    state.store(WELL, Relaxed);
+    wait_for("its share is whole", || of_a_hundred() > 25);
+    assert!(!why().contains("share"), "{}", why());
 }
 
 /// Nothing follows from one alone, but whoever looks sees it.

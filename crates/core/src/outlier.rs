@@ -16,6 +16,10 @@ use crate::words::short;
 const SURE: f64 = 12.0;
 /// The same where one is held against whoever does best of many, and at each of its answers.
 const SURER: f64 = 16.0;
+/// The same where it only keeps a share small: a mistake costs little.
+const LIKELY: f64 = 4.0;
+/// So small a part of the errors that a pool ejects for is enough then.
+const PART: f64 = 0.25;
 /// A share must be so many times the median of the others.
 const TIMES: f64 = 2.0;
 /// A backend is slow when more than this share of its answers is, and useless when more than this share is wrong.
@@ -249,12 +253,12 @@ impl Shares {
         Some(middle_but(&self.parts, (share.of >= LEAST).then(|| share.millionths()))? as f64 / 1e6)
     }
 
-    /// The median share of the others and how sure it is that `share`, one of these, is another, when it is.
-    fn compared(&self, share: Share) -> Option<(f64, f64)> {
+    /// The median share of the others and how sure it is that `share`, one of these, is another, when it is as sure as that.
+    fn compared(&self, share: Share, sure: f64) -> Option<(f64, f64)> {
         let median = self.median_but(share)?;
         let volume = self.volume - if share.of >= LEAST { share.of } else { 0 };
         let weight = share.apart(median, volume);
-        (share.part() >= TIMES * median && weight >= SURE).then_some((median, weight))
+        (share.part() >= TIMES * median && weight >= sure).then_some((median, weight))
     }
 }
 
@@ -266,6 +270,18 @@ pub(crate) fn suspicious(own: &Tally, terms: &Terms<'_>) -> bool {
 /// Judges what one backend did in a span of time against what others of its pool, of which it is one, did in the same.
 pub(crate) fn judge(own: &Tally, pool: &mut Crowd, terms: &Terms<'_>) -> Option<Accused> {
     wrong(own, pool, terms.rule).or_else(|| slow(own, pool, terms))
+}
+
+/// Whether a backend whose share grows answers more wrongly than it should, whatever the others did. One error is nobody's.
+pub(crate) fn errs(own: &Tally, rule: &Outlier) -> bool {
+    let (share, limit) = (own.errors(), f64::from(rule.errors_percent) / 100.0);
+    rule.errors_percent > 0 && share.n > 1 && share.part() >= limit * PART
+}
+
+/// In what a backend, one of a pool, does clearly worse than the others, though that may be too little to leave it for.
+pub(crate) fn worse(own: &Tally, pool: &mut Crowd) -> Option<String> {
+    let (median, _) = pool.wrong().compared(own.errors(), LIKELY)?;
+    Some(told_beside(own, median))
 }
 
 /// Whether a few of its newest answers tell of a backend what an accusation says, as far as they can: `true` where there is
@@ -321,9 +337,12 @@ fn wrong(own: &Tally, pool: &mut Crowd, rule: &Outlier) -> Option<Accused> {
     if !many_wrong(own, rule) {
         return None;
     }
-    let (median, weight) = pool.wrong().compared(own.errors())?;
-    let why = format!("{}, pool median {:.0} %", own.told(), median * 100.0);
-    Some(Accused { reason: Reason::Errors, why, weight })
+    let (median, weight) = pool.wrong().compared(own.errors(), SURE)?;
+    Some(Accused { reason: Reason::Errors, why: told_beside(own, median), weight })
+}
+
+fn told_beside(own: &Tally, median: f64) -> String {
+    format!("{}, pool median {:.0} %", own.told(), median * 100.0)
 }
 
 fn slow(own: &Tally, pool: &mut Crowd, terms: &Terms<'_>) -> Option<Accused> {
@@ -337,7 +356,7 @@ fn slow(own: &Tally, pool: &mut Crowd, terms: &Terms<'_>) -> Option<Accused> {
         return None;
     }
     // One slow route is slow everywhere: the same share of answers is compared, not the times.
-    let (_, weight) = pool.slower_than(limit).compared(own.slower_than(limit))?;
+    let (_, weight) = pool.slower_than(limit).compared(own.slower_than(limit), SURE)?;
     let head = short(Duration::from_micros(own.median()?));
     let why = format!("answers take {head}, pool median {}", short(Duration::from_micros(typical)));
     Some(Accused { reason: Reason::Slow, why, weight })

@@ -178,7 +178,8 @@ fn recall(entry: &mut Entry, record: BackendRecord, timers: &Timers, now: Instan
     match record.health {
         Health::Probing => {}
         Health::Up | Health::Suspect if fresh && !entry.is_nowhere() => {
-            entry.ramp_from = record.ramp_from.filter(|from| *from <= now && now.since(*from) < timers.ramp);
+            // One whose share does not grow begins a little later than now.
+            entry.ramp_from = record.ramp_from.map(|from| from.min(now)).filter(|from| now.since(*from) < timers.ramp);
             believe(entry, Health::Up, record.since, record.verified, record.why, now);
         }
         Health::Down if fresh => {

@@ -115,19 +115,6 @@ impl Fleet {
         timers.failover_within.saturating_mul(1 << doublings).min(timers.max_hold_down)
     }
 
-    /// A request failed at a backend whose share is growing: the growth starts again, not more than a few times per
-    /// ramp.
-    pub(super) fn halt_ramp(&mut self, slot: u32, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&slot) else { return };
-        let ramp = self.services[entry.service].timers.ramp;
-        let Some(grown) = entry.ramp_from.map(|from| now.since(from)) else { return };
-        if entry.health() != Health::Down && grown < ramp && grown >= ramp / 5 {
-            entry.ramp_from = Some(now);
-            self.changes.services.insert(entry.service);
-            self.changes.save.insert(slot);
-        }
-    }
-
     /// A service changed: when it has nobody left, whoever has answered at all since it went down comes back at once.
     pub(super) fn settle_service(&mut self, service: usize, now: Instant) {
         if self.services[service].members.is_empty() || self.anyone_usable(service, None) {

@@ -59,7 +59,7 @@ impl Fleet {
         if fault.is_transport() {
             self.hurry(slot, now);
         }
-        self.halt_ramp(slot, now);
+        self.halt_ramp(slot, fault, now);
     }
 
     /// Judges one piece of evidence about a backend, then what it says about its site.

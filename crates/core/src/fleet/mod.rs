@@ -3,12 +3,12 @@
 //! Events and the passing of time go in, effects come out; nothing here does I/O or reads a clock. The rooms below:
 //! `state` and `site_state` what is remembered, `agenda` what is due when, `adopt` a config becomes state (start and
 //! reload), `probing` asking, `pressing` asking sooner while a request waits, `crowd` asking very many, `judging`
-//! evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed return, `outliers` those
-//! much worse than their pool, `outdone` those that fail while another does well, `stalls` those that nobody can be
-//! compared with, `trials` those that only their checks accuse, `failover` the time each one took, `paths` measured
-//! round trips, `tunnels` WireGuard handshakes, `drill` cuts made on purpose, `operator` admin words, `agents` those of
-//! programs beside backends, `names` where backends are, `certificates` those of CAs, `publish` state becomes a snapshot
-//! and records, `status` the report.
+//! evidence becomes health, `sites` the verdict about a whole site, `comeback` the governed return, `ramps` its share while
+//! it grows, `outliers` those much worse than their pool, `outdone` those that fail while another does well, `stalls` those
+//! that nobody can be compared with, `trials` those that only their checks accuse, `failover` the time each one took,
+//! `paths` measured round trips, `tunnels` WireGuard handshakes, `drill` cuts made on purpose, `operator` admin words,
+//! `agents` those of programs beside backends, `names` where backends are, `certificates` those of CAs, `publish` state
+//! becomes a snapshot and records, `status` the report.
 
 mod adopt;
 mod agenda;
@@ -29,6 +29,7 @@ mod paths;
 mod pressing;
 mod probing;
 mod publish;
+mod ramps;
 mod site_state;
 mod sites;
 mod stalls;

@@ -69,7 +69,7 @@ impl Fleet {
     }
 
     /// Whether all that share the load of a tier have more to do than they can; `but` one, which is not to share it.
-    fn overburdened(&self, index: usize, tier: u32, but: Option<u32>) -> bool {
+    pub(super) fn overburdened(&self, index: usize, tier: u32, but: Option<u32>) -> bool {
         let Some(rule) = self.outlier_rule(index) else { return false };
         let service = &self.services[index];
         let shares = |entry: &&Entry| entry.tier == tier && Some(entry.slot()) != but;

@@ -48,7 +48,14 @@ pub(super) struct Recently {
     others: (u64, u64),
     /// Some of the others, as they stood then.
     pub(super) witnesses: Vec<Witness>,
+    /// When its last errors were seen.
+    pub(super) erred: Instant,
+    /// In what it is clearly worse than the others while its share grows.
+    pub(super) worse: Option<String>,
 }
+
+/// Those that are compared, by the number of slices; made when they are asked for.
+pub(super) type Crowds = [Option<Crowd>; SLICES + 1];
 
 impl Recently {
     /// How many slices are remembered.
@@ -56,13 +63,16 @@ impl Recently {
         self.slices
     }
 
-    fn look(&mut self, now: Tally) {
-        let grown = now.since(&self.seen);
+    fn look(&mut self, read: Tally, now: Instant) {
+        let grown = read.since(&self.seen);
         self.slices = self.slices.max(1);
         if grown.is_empty() {
             return;
         }
-        self.seen = now;
+        self.seen = read;
+        if grown.errors > 0 {
+            self.erred = now;
+        }
         match self.busy.iter_mut().find(|(age, _)| *age == 0) {
             Some((_, newest)) => newest.add(&grown),
             None => self.busy.push((0, grown)),
@@ -76,6 +86,12 @@ impl Recently {
         if self.busy.is_empty() {
             self.busy = Vec::new();
         }
+    }
+
+    /// The spans over which it can be judged, the shortest first: nobody is compared with what others did before it came.
+    pub(super) fn spans(&self) -> impl Iterator<Item = usize> + use<> {
+        let slices = self.slices;
+        SPANS.into_iter().map(move |span| slices.min(span))
     }
 
     pub(super) fn over(&self, span: usize) -> Tally {
@@ -101,7 +117,7 @@ impl Recently {
     }
 
     fn clear(&mut self) {
-        (self.slices, self.busy) = (0, Vec::new());
+        (self.slices, self.busy, self.worse) = (0, Vec::new(), None);
     }
 }
 
@@ -109,7 +125,6 @@ impl Fleet {
     /// Makes sure that a service's backends are compared, if that makes sense.
     pub(super) fn follow_outliers(&mut self, index: usize, now: Instant) {
         let alarm = Alarm::Compare(index_u32(index));
-        let tick = self.services[index].timers.failover_within.clamp(TICK.0, TICK.1);
         if self.outlier_rule(index).is_none() {
             self.pardon(index, now);
         }
@@ -117,8 +132,13 @@ impl Fleet {
             self.agenda.cancel(alarm);
             self.note_still(index, false);
         } else if self.agenda.at(alarm).is_none() {
-            self.agenda.set(alarm, now + tick);
+            self.agenda.set(alarm, now + self.tick(index));
         }
+    }
+
+    /// From one look at the backends of a service to the next.
+    pub(super) fn tick(&self, index: usize) -> Duration {
+        self.services[index].timers.failover_within.clamp(TICK.0, TICK.1)
     }
 
     /// The rule of a service whose backends are looked at, each by itself.
@@ -172,9 +192,9 @@ impl Fleet {
         for slot in &members {
             let Some(entry) = self.entries.get_mut(slot) else { continue };
             let read = Tally::read(&entry.backend.stats);
-            entry.recently.look(read);
+            entry.recently.look(read, now);
         }
-        let mut crowds: [Option<Crowd>; SLICES + 1] = std::array::from_fn(|_| None);
+        let mut crowds: Crowds = std::array::from_fn(|_| None);
         let mut accused: Vec<(u32, Accused)> =
             members.iter().filter_map(|slot| Some((*slot, self.accused(*slot, rule, &mut crowds)?))).collect();
         accused.sort_by(|(_, a), (_, b)| b.weight.total_cmp(&a.weight));
@@ -186,12 +206,13 @@ impl Fleet {
         self.leave_outdone(index, rule, now);
         self.leave_useless(index, rule, now);
         self.follow_better(index, now);
+        self.halt_ramps(index, rule, &mut crowds, now);
         self.end_slice(index, now);
     }
 
     /// What a backend is accused of, over the shortest span that shows it. The pool of each span is looked at once, and
     /// only when somebody in it can be accused.
-    fn accused(&self, slot: u32, rule: &Outlier, pools: &mut [Option<Crowd>; SLICES + 1]) -> Option<Accused> {
+    fn accused(&self, slot: u32, rule: &Outlier, pools: &mut Crowds) -> Option<Accused> {
         let entry = self.entries.get(&slot)?;
         if entry.admin != Admin::Enabled || !matches!(entry.health(), Health::Up | Health::Suspect) {
             return None;
@@ -199,8 +220,7 @@ impl Fleet {
         let service = &self.services[entry.service];
         let path = self.sites[entry.site].path.round_trip.smoothed().unwrap_or_default();
         let terms = Terms { rule, excused: service.timers.failover_within / 10 + path * 2 };
-        // Nobody is compared with what others did before it came.
-        SPANS.iter().map(|span| entry.recently.slices.min(*span)).find_map(|span| {
+        entry.recently.spans().find_map(|span| {
             let own = entry.recently.over(span);
             if !suspicious(&own, &terms) {
                 return None;
@@ -211,7 +231,7 @@ impl Fleet {
     }
 
     /// Those that are compared, over a span: made once.
-    fn crowd<'a>(&self, index: usize, span: usize, pools: &'a mut [Option<Crowd>; SLICES + 1]) -> &'a mut Crowd {
+    pub(super) fn crowd<'a>(&self, index: usize, span: usize, pools: &'a mut Crowds) -> &'a mut Crowd {
         let members = self.services[index].members.iter().filter_map(|slot| self.entries.get(slot));
         let serving = members.filter(|one| one.health() != Health::Down);
         pools[span].get_or_insert_with(|| Crowd::new(serving.map(|one| one.recently.over(span))))
@@ -219,13 +239,7 @@ impl Fleet {
 
     /// Whether the newest slices tell the same, as far as they tell anything: what a longer span holds may be of a fault
     /// that is over, or one that all have, of which the others had more good answers before.
-    fn goes_on(
-        &self,
-        entry: &Entry,
-        reason: Reason,
-        pools: &mut [Option<Crowd>; SLICES + 1],
-        terms: &Terms<'_>,
-    ) -> bool {
+    pub(super) fn goes_on(&self, entry: &Entry, reason: Reason, pools: &mut Crowds, terms: &Terms<'_>) -> bool {
         let Some((span, newest)) = entry.recently.telling() else { return true };
         goes_on(reason, &newest, self.crowd(entry.service, span, pools), terms)
     }

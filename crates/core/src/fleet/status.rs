@@ -208,9 +208,10 @@ fn words_about(entry: &Entry, word: Option<&Word>, now: Instant) -> String {
             format!("its agent says {}", said.words.down.as_deref().unwrap_or_default())
         }
         _ => operator_words(word).unwrap_or_else(|| match entry.health() {
-            Health::Up if !entry.overruled => {
-                entry.why_kept().unwrap_or_else(|| while_new(&entry.why, entry.since, now))
-            }
+            Health::Up if !entry.overruled => entry
+                .why_kept()
+                .or_else(|| entry.why_small())
+                .unwrap_or_else(|| while_new(&entry.why, entry.since, now)),
             Health::Down if entry.trial.is_some() => {
                 format!("{}; nobody else is left: requests try it", why_down(entry))
             }

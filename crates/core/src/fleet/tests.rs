@@ -27,6 +27,7 @@ mod operator;
 mod outdone;
 mod outliers;
 mod paths;
+mod ramps;
 mod reload;
 mod site;
 mod stalls;

@@ -228,9 +228,11 @@ impl World {
         matches!(machine.process, Process::Failing(_) | Process::Slow(_)) || machine.sick_until >= since
     }
 
-    /// Whether a machine was good at some moment since then.
-    pub(crate) fn was_clean(&self, address: &str, since: Instant) -> bool {
-        self.clean_since(address).is_some() || self.machines[address].changed >= since
+    /// Whether a machine answered requests rightly at some moment since then, whatever its page says.
+    pub(crate) fn was_well(&self, address: &str, since: Instant) -> bool {
+        let machine = &self.machines[address];
+        let well = machine.process == Process::Serving && self.places[&machine.site].link == Link::Good;
+        well || machine.changed >= since
     }
 
     /// Whether a machine answers most requests wrongly.

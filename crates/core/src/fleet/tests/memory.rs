@@ -163,7 +163,7 @@ fn a_share_that_grew_grows_on_after_a_restart() {
     let reborn = rig.reborn(ms(4_500), pair(|_| {}));
     assert_eq!(reborn.member(A1).ramp_from, None, "it had grown meanwhile");
     // A request that fails there lets the growth begin anew, and that is what is remembered.
-    rig.served(A1, Err(Fault::Status(502)));
+    rig.served(A1, Err(Fault::Unacknowledged));
     let again = rig.member(A1).ramp_from;
     assert!(again > from);
     assert_eq!(rig.reborn(ms(500), pair(|_| {})).member(A1).ramp_from, again);
