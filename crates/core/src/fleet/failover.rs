@@ -10,6 +10,7 @@ use super::agenda::Alarm;
 use super::layout::index_u32;
 use super::state::{Entry, ServiceState};
 use crate::effect::{Record, Transition};
+use crate::health::Health;
 use crate::history::{DrillRecord, FailoverRecord, KEPT, Left, Shape};
 use crate::time::Instant;
 
@@ -147,7 +148,9 @@ impl Fleet {
         self.drill_moved(slot, began, how, now);
         let Some(entry) = self.entries.get_mut(&slot) else { return };
         let gray = entry.is_ejected();
-        let episode = self.services[service].episode.as_mut();
+        // What was sent there since it is back has nothing to do with why it was left.
+        let affected = entry.health() == Health::Down || began < entry.returned;
+        let episode = self.services[service].episode.as_mut().filter(|_| affected);
         let Some((place, episode)) = episode.and_then(|episode| Some((episode.place(slot)?, episode))) else {
             let leaving = &mut entry.leaving;
             if now.since(leaving.last) > contract * FORGOTTEN {

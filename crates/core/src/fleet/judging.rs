@@ -234,6 +234,9 @@ impl Fleet {
         (entry.stalled, entry.left_for_better) = (false, false);
         entry.trial = None;
         entry.since = now;
+        if from == Health::Down {
+            entry.returned = now;
+        }
         entry.why = why;
         self.changes.save.insert(slot);
         self.changes.services.insert(entry.service);

@@ -78,6 +78,8 @@ pub(super) struct Entry {
     pub(super) admin: Admin,
     pub(super) counters: Counters,
     pub(super) since: Instant,
+    /// When it last ceased to be down.
+    pub(super) returned: Instant,
     pub(super) verified: Instant,
     pub(super) saved: Instant,
     pub(super) why: String,
@@ -169,6 +171,7 @@ impl Entry {
             admin: Admin::Enabled,
             counters: Counters::new(Health::Probing),
             since: now,
+            returned: Instant(0),
             verified: Instant(0),
             saved: Instant(0),
             why: "no verdict yet".to_owned(),

@@ -149,6 +149,29 @@ fn stragglers_do_not_keep_the_book_open_for_ever() {
     assert!(record.ended.since(record.declared) <= ms(10_500), "{record:?}");
 }
 
+/// As where a service asks another backend beside whenever one is slow, and the cut was short.
+#[test]
+fn what_leaves_a_backend_that_is_back_belongs_to_no_failover() {
+    let mut rig = started(config(vec![service(
+        "api",
+        vec![backend("a", A1, 1), backend("a", A2, 1), backend("b", B1, 1)],
+        |forward| forward.failover_within = ms(5_000),
+    )]));
+    let sent_before = rig.now;
+    rig.cut_a();
+    rig.until(ms(5_000), |rig| rig.health(A1) == Health::Down && rig.health(A2) == Health::Down);
+    rig.set(A1, Ok(()));
+    rig.until(ms(4_000), |rig| rig.health(A1) == Health::Up);
+    rig.moved(A1, sent_before, Left::Late);
+    let last = rig.now;
+    for _ in 0..12 {
+        rig.run(ms(500));
+        rig.moved(A1, rig.now - ms(50), Left::Late);
+    }
+    let [record] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
+    assert_eq!((record.ended, record.moved, record.overran()), (last, 1, false), "{record:?}");
+}
+
 /// Two backends of a service that die one after the other are no slow failover.
 #[test]
 fn losses_one_after_the_other_are_measured_each_by_itself() {
