@@ -7,7 +7,7 @@ use crate::support::edge::{Setup, request_id};
 use crate::support::h2::Client;
 use crate::support::raw::{Addressed, Raw, Serving};
 use crate::support::wire::{Conn, Head, get};
-use crate::support::{assert_same, noise};
+use crate::support::{assert_same, noise, wait_for};
 
 const SIZE: usize = 300_000;
 
@@ -100,6 +100,31 @@ fn a_download_goes_on_though_it_breaks_twice_and_a_range_too() {
     assert_same(&client.get("/film").finish().unwrap().0, &noise(SIZE));
     assert_eq!(count.load(Relaxed), 3);
     assert_eq!(edge.sample("relais_downloads_resumed_total", &[]), 6.0);
+}
+
+/// It is an error of who broke off as any other, though its head is no answer of its own.
+#[test]
+fn the_rest_of_a_download_that_breaks_off_is_counted() {
+    fn half(conn: &mut Conn, request: &Head) {
+        let first = request.get("range").unwrap()[6..].split('-').next().unwrap().parse::<usize>().unwrap();
+        let (left, last) = (SIZE - first, SIZE - 1);
+        let range = format!("Content-Range: bytes {first}-{last}/{SIZE}\r\nContent-Length: {left}");
+        let _ = conn.try_send(format!("HTTP/1.1 206 Partial Content\r\nETag: \"v1\"\r\n{range}\r\n\r\n"));
+        let _ = conn.try_send(&noise(SIZE)[first..first + left / 2]);
+        conn.finish_sending();
+    }
+    let tagged = || dying("ETag: \"v1\"\r\n", half);
+    let (one, two) = (tagged(), tagged());
+    let edge = Setup::to(&[&one, &two]).start();
+    let mut client = edge.connect();
+    client.send(get("/film"));
+    let head = client.head();
+    assert!(client.try_body(&head).is_err(), "looks complete");
+    let counted = |of: &Serving| edge.sample("relais_backend_errors_total", &[&of.address()]);
+    wait_for("each is counted, once", || {
+        let resumed = edge.sample("relais_downloads_resumed_total", &[]);
+        resumed >= 1.0 && counted(&one) >= 1.0 && counted(&two) >= 1.0 && counted(&one) + counted(&two) == 1.0 + resumed
+    });
 }
 
 #[track_caller]

@@ -267,7 +267,7 @@ pub(crate) fn pass_on(
     let patience = if events { forward.timeout.tunnel } else { forward.timeout.idle };
     let overdue = exchange.pool.timers.reach(forward, member.away).overdue();
     let backend = Arc::clone(&member.backend);
-    let line = Line { held, slot, before, gate, backend, events, well, overdue };
+    let line = Line { held, slot, before, gate, backend, events, well, counted: !well, overdue };
     let body = line.body(exchange, forward, incoming, patience, plan);
     Box::write(room, Response::from_parts(head, ResponseBody::from_backend(body)))
 }
@@ -282,6 +282,7 @@ struct Line {
     /// An event stream: it has no end of its own.
     events: bool,
     well: bool,
+    counted: bool,
     overdue: Duration,
 }
 
@@ -313,6 +314,7 @@ impl Line {
             exchange: None,
             events: self.events,
             well: self.well,
+            counted: self.counted,
             upload: exchange.body.clone(),
             timing: Timing::default(),
         };
@@ -331,7 +333,8 @@ pub(crate) fn continue_with(
     let Answer { response, held, slot, before, gate, inflight } = answer;
     let overdue = exchange.pool.timers.reach(forward, member.away).overdue();
     let backend = Arc::clone(&member.backend);
-    let line = Line { held, slot, before, gate, backend, events: false, well: false, overdue };
+    // Its head counts as nothing: neither as a success nor among the errors.
+    let line = Line { held, slot, before, gate, backend, events: false, well: false, counted: false, overdue };
     let mut body = line.body(&exchange, forward, response.into_body(), forward.timeout.idle, Some(plan));
     body.exchange = Some(exchange);
     (body, inflight)

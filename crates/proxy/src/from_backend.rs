@@ -28,7 +28,6 @@ const HIDDEN: u32 = 10;
 
 /// Longest body that may be held back until it is whole, bytes.
 const HELD: u64 = 64 << 10;
-
 /// And longest time, however long the contract.
 pub(crate) const HELD_FOR: Duration = Duration::from_secs(1);
 /// And in so many pieces: each has its own price.
@@ -67,6 +66,8 @@ pub(crate) struct FromBackend {
     pub(crate) events: bool,
     /// Its head counts as a success: what goes wrong after it makes a failure of it, once.
     pub(crate) well: bool,
+    /// It is among the errors of its backend: once.
+    pub(crate) counted: bool,
     pub(crate) timing: Timing,
 }
 
@@ -359,11 +360,11 @@ impl FromBackend {
         self.worker.fell_silent(&self.backend);
     }
 
-    /// Whether it had not failed until now.
+    /// Whether it is an error only now.
     fn spoil(&mut self) -> bool {
         let well = std::mem::take(&mut self.well);
         self.backend.stats.spoiled.add(well.into());
-        well
+        !std::mem::replace(&mut self.counted, true)
     }
 
     /// Whether another connection to this backend was found dead, since this one fell silent or not long before: what its
