@@ -51,6 +51,27 @@ fn an_http2_body_over_the_limit_is_413() {
     assert_eq!(backend.count(), 0);
 }
 
+/// Closed or reset before it has heard, a client may never see why.
+#[test]
+fn a_client_that_sends_all_before_it_reads_hears_that_it_was_too_much() {
+    let backend = Plain::saying("x");
+    let edge = Setup::to(&[&backend]).with("max_body = 10").start();
+    let mut client = edge.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 67108864\r\n\r\n");
+    let block = vec![b'x'; 1 << 20];
+    for _ in 0..64 {
+        client.send(&block);
+    }
+    denied(&client.answer(), 413);
+    let client = Client::plain(edge.http());
+    let mut call = client.start(http::Request::post(client.url("/")).header("content-length", "4194304"), false);
+    assert_eq!(call.head().status(), 413);
+    call.finish().unwrap();
+    // As much as there is room for, though all is said.
+    call.send(&block[..(1 << 20) - 1], false);
+    assert_eq!(backend.count(), 0);
+}
+
 #[test]
 fn a_target_over_the_limit_is_414() {
     let backend = Plain::saying("x");

@@ -15,7 +15,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::conn_state::{ConnState, LAST_CALL};
+use crate::conn_state::{ConnState, LAST_CALL, UNREAD};
+use crate::linger::Linger;
 use crate::socket::Socket;
 use crate::timer::LazyTimer;
 
@@ -54,6 +55,9 @@ pub(crate) struct ClientIo<S: ClientStream> {
     was_busy: bool,
     write_blocked: Option<Instant>,
     timed_out: bool,
+    /// The client has closed its side, or is gone.
+    ended: bool,
+    linger: Option<Linger>,
 }
 
 impl<S: ClientStream> Drop for ClientIo<S> {
@@ -80,6 +84,8 @@ impl<S: ClientStream> ClientIo<S> {
             was_busy: false,
             write_blocked: None,
             timed_out: false,
+            ended: false,
+            linger: None,
         }
     }
 
@@ -140,6 +146,17 @@ impl<S: ClientStream> ClientIo<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// All is said. Ready when the client has heard it, as far as it may still be sending.
+    fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let silence = match (self.state.h2, self.state.unread.load(Relaxed)) {
+            _ if self.ended => return Poll::Ready(()),
+            (_, true) => UNREAD,
+            (true, false) => LAST_CALL,
+            (false, false) => return Poll::Ready(()),
+        };
+        self.linger.get_or_insert_with(Linger::begin).poll(cx, self.inner.socket(), silence)
+    }
+
     /// The socket, for bytes of an answer.
     fn begin_write(&mut self) -> Pin<&mut S> {
         self.state.unsent.store(true, Relaxed);
@@ -172,6 +189,7 @@ impl<S: ClientStream> AsyncRead for ClientIo<S> {
         let before = buf.filled().len();
         match Pin::new(&mut this.inner).poll_read(cx, buf) {
             Poll::Ready(result) => {
+                this.ended = result.is_err() || buf.filled().len() == before;
                 if this.state.h2 && buf.filled().len() > before {
                     this.state.note_heard();
                 }
@@ -241,11 +259,14 @@ impl<S: ClientStream> AsyncWrite for ClientIo<S> {
     /// hyper closes in order only when the last answer is all written.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.inner).poll_shutdown(cx);
-        if result.is_ready() {
-            this.state.ends_with_connection.store(false, Relaxed);
+        if this.linger.is_none() {
+            let result = Pin::new(&mut this.inner).poll_shutdown(cx);
+            if result.is_ready() {
+                this.state.ends_with_connection.store(false, Relaxed);
+            }
+            ready!(this.judge_write(cx, result))?;
         }
-        this.judge_write(cx, result)
+        this.poll_heard(cx).map(Ok)
     }
 }
 

@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 /// know is on its way for no longer.
 pub(crate) const LAST_CALL: Duration = Duration::from_millis(300);
 
+/// How long a client that was still sending its request when it was answered has to hear the answer.
+pub(crate) const UNREAD: Duration = Duration::from_secs(2);
+
 /// Interim answers that wait for a client which does not read, bytes at most. RFC 9110 15.2 wants all of them passed on, but
 /// the final answer says the same without them, and a backend may send any number.
 const MOST_INTERIM: usize = 64 << 10;
@@ -53,6 +56,8 @@ pub(crate) struct ConnState {
     pub(crate) sent_id: AtomicBool,
     /// The answer under way ends with the connection: only an orderly end may look like one.
     pub(crate) ends_with_connection: AtomicBool,
+    /// The body of the latest request was not read to its end, HTTP/1 only.
+    pub(crate) unread: AtomicBool,
     /// The connection task, to be woken for a drain or a deadline.
     task: Mutex<Option<Waker>>,
     pub(crate) deadlines: Deadlines,
@@ -78,6 +83,7 @@ impl ConnState {
             born: Instant::now(),
             sent_id: AtomicBool::new(false),
             ends_with_connection: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             task: Mutex::new(None),
             deadlines,
             h2,

@@ -206,7 +206,8 @@ async fn drive<S>(
         Box::pin(h2_server::serve(io, client, limit)).await.map_err(|error| error.to_string())
     } else {
         let service = service_fn(move |request: Request<Incoming>| {
-            service::handle(Arc::clone(&client), request.map(RequestBody::H1))
+            let request = request.map(|incoming| RequestBody::on_connection(incoming, &client.state));
+            service::handle(Arc::clone(&client), request)
         });
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.max_buf_size(limit.header_bytes.max(8192) + (16 << 10));

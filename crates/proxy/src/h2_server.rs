@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
-use http::Request;
+use http::{Method, Request};
 use relais_core::config::ClientLimits;
 
 use crate::alive::Watch;
@@ -89,8 +89,10 @@ where
 
 /// Starts a stream.
 fn start(client: &Arc<Client>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-    let reply = Reply::new(respond);
-    let (head, receive) = request.into_parts();
+    let (head, mut receive) = request.into_parts();
+    // What is taken for a tunnel has its own end.
+    let comes = !receive.is_end_stream() && head.method != Method::CONNECT;
+    let reply = Reply::new(respond, comes.then(|| receive.flow_control().clone()));
     let body = RequestBody::on_stream(receive, &head.headers, &reply);
     // In a box: it would be copied on its way into the task.
     let request = Box::new(Request::from_parts(head, body));

@@ -34,6 +34,7 @@ mod identity;
 mod interim;
 mod kept;
 mod line;
+mod linger;
 mod listener;
 mod obtain;
 mod outgoing;

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::body::BodyFault;
+use crate::conn_state::ConnState;
 use crate::headers;
 use crate::stream_body::StreamBody;
 use crate::streams::Reply;
@@ -18,11 +20,18 @@ use crate::streams::Reply;
 /// The body of a request.
 #[derive(Debug)]
 pub(crate) enum RequestBody {
-    /// hyper asks for what an `Expect: 100-continue` holds back when it is first read.
-    H1(Incoming),
+    H1(Delimited),
     H2(Streamed),
     /// The bytes of its stream are none of a body.
     Taken,
+}
+
+/// The body that comes on an HTTP/1 connection. hyper asks for what an `Expect: 100-continue` holds back when it is first read.
+#[derive(Debug)]
+pub(crate) struct Delimited {
+    incoming: Incoming,
+    /// Told when all of it was read; `None`: it was, or there is nothing to read.
+    state: Option<Arc<ConnState>>,
 }
 
 /// The body that comes on one HTTP/2 stream.
@@ -35,6 +44,13 @@ pub(crate) struct Streamed {
 }
 
 impl RequestBody {
+    /// The body on a connection.
+    pub(crate) fn on_connection(incoming: Incoming, state: &Arc<ConnState>) -> Self {
+        let comes = !incoming.is_end_stream();
+        state.unread.store(comes, Relaxed);
+        Self::H1(Delimited { incoming, state: comes.then(|| Arc::clone(state)) })
+    }
+
     /// The body on a stream, whose client is told by `reply` when it is wanted.
     pub(crate) fn on_stream(receive: RecvStream, fields: &HeaderMap, reply: &Arc<Reply>) -> Self {
         let body = StreamBody::new(receive, fields);
@@ -59,6 +75,21 @@ impl RequestBody {
     }
 }
 
+impl Delimited {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let last = match &polled {
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || self.incoming.is_end_stream(),
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if last && let Some(state) = self.state.take() {
+            state.unread.store(false, Relaxed);
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(|_| BodyFault::Broken)))
+    }
+}
+
 impl Streamed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let Poll::Ready(frame) = self.body.poll_frame(cx) else {
@@ -69,6 +100,9 @@ impl Streamed {
             return Poll::Pending;
         };
         self.expects_continue = false;
+        if frame.is_none() || self.body.is_end_stream() {
+            self.reply.unread.store(false, Relaxed);
+        }
         Poll::Ready(frame.map(|frame| frame.map_err(|error| broken(&error))))
     }
 }
@@ -85,9 +119,7 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match self.get_mut() {
-            RequestBody::H1(incoming) => {
-                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|_| BodyFault::Broken)))
-            }
+            RequestBody::H1(delimited) => delimited.poll(cx),
             RequestBody::H2(streamed) => streamed.poll(cx),
             RequestBody::Taken => Poll::Ready(None),
         }
@@ -95,7 +127,7 @@ impl Body for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            RequestBody::H1(incoming) => incoming.is_end_stream(),
+            RequestBody::H1(delimited) => delimited.incoming.is_end_stream(),
             RequestBody::H2(streamed) => streamed.body.is_end_stream(),
             RequestBody::Taken => true,
         }
@@ -103,7 +135,7 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            RequestBody::H1(incoming) => incoming.size_hint(),
+            RequestBody::H1(delimited) => delimited.incoming.size_hint(),
             RequestBody::H2(streamed) => streamed.body.size_hint(),
             RequestBody::Taken => SizeHint::with_exact(0),
         }

@@ -3,18 +3,18 @@
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::Reason;
 use h2::server::SendResponse;
+use h2::{FlowControl, Reason};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use parking_lot::Mutex;
 
-use crate::conn_state::ConnState;
+use crate::conn_state::{ConnState, UNREAD};
 use crate::connection::Client;
 use crate::date;
 use crate::headers::{self, Present};
@@ -36,11 +36,27 @@ const MOST_INTERIM: u32 = 100;
 pub(crate) struct Reply {
     respond: Mutex<Option<SendResponse<Bytes>>>,
     told: AtomicU32,
+    /// Keeps the stream open for a client that is still sending when all is said.
+    open: Option<FlowControl>,
+    /// Its request was not read to its end.
+    pub(crate) unread: AtomicBool,
 }
 
 impl Reply {
-    pub(crate) fn new(respond: SendResponse<Bytes>) -> Arc<Self> {
-        Arc::new(Self { respond: Mutex::new(Some(respond)), told: AtomicU32::new(0) })
+    /// `open`: of a stream on which more is to come.
+    pub(crate) fn new(respond: SendResponse<Bytes>, open: Option<FlowControl>) -> Arc<Self> {
+        let unread = AtomicBool::new(open.is_some());
+        Arc::new(Self { respond: Mutex::new(Some(respond)), told: AtomicU32::new(0), open, unread })
+    }
+
+    /// All is said. A client that is still sending is told to stop (RFC 9113 8.1) when it has had a moment to hear the answer:
+    /// one that meets the end of its stream while it sends may take that for all there is, as curl 7.88 does. It sends no more than
+    /// its window meanwhile, and that is thrown away.
+    async fn part(&self) {
+        if self.open.is_some() && self.unread.load(Relaxed) {
+            // In a box: every stream would carry room for it.
+            Box::pin(tokio::time::sleep(UNREAD)).await;
+        }
     }
 
     /// Sends an interim answer (RFC 9113 8.1), unless the final one has begun. HTTP/2 has no 101 (RFC 9113 8.6).
@@ -103,7 +119,8 @@ pub(crate) async fn serve(client: Arc<Client>, request: Box<Request<RequestBody>
     };
     drop(respond);
     if ended {
-        return;
+        drop(send);
+        return reply.part().await;
     }
     if let Some(tunnel) = body.tunnel() {
         // Gone only where the edge stops: the stream is reset.
@@ -113,6 +130,8 @@ pub(crate) async fn serve(client: Arc<Client>, request: Box<Request<RequestBody>
     let out = Outgoing::new(send, body, Reason::INTERNAL_ERROR);
     let mut answer = Answer { out, timer: LazyTimer::default(), state };
     poll_fn(|cx| answer.poll(cx)).await;
+    drop(answer);
+    reply.part().await;
 }
 
 /// The head of an answer as HTTP/2 wants it, with what every answer has.
