@@ -204,13 +204,14 @@ impl Control {
         }
     }
 
-    /// Of the start, of the file, and of contracts that measured paths break.
+    /// Of the start, of the file, and of contracts that measured paths break, or checks that are late.
     fn warnings(&self, report: &Report) -> Vec<String> {
         let mut warnings = [self.identity.standing_warnings.as_slice(), self.current.warnings.as_slice()].concat();
         for service in &report.services {
             // In the words of the log.
             let told = |trouble| format!("service {}: the contract cannot hold: {trouble}", service.name);
             warnings.extend(service.trouble.iter().map(told));
+            warnings.extend(service.crowded.iter().map(|why| format!("service {}: {why}", service.name)));
         }
         warnings
     }

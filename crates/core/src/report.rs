@@ -35,7 +35,7 @@ pub struct ChecksReport {
     pub most: usize,
     /// How late they come, microseconds: each of a second by so much at least.
     pub lag_micros: u64,
-    /// They come so late that a contract cannot be kept by them alone: see `trouble` of its service.
+    /// They come so late that a contract cannot be kept by them alone: see `crowded` of its service.
     pub behind: bool,
 }
 
@@ -92,6 +92,8 @@ pub struct ServiceReport {
     pub contract_micros: u64,
     /// Why the contract cannot hold, as far as paths were measured: empty when it can.
     pub trouble: Vec<String>,
+    /// Why the contract cannot be kept by checks alone: there are too many of them. `None`: it can.
+    pub crowded: Option<String>,
     /// The last failover.
     pub last_failover: Option<FailoverRecord>,
     /// The lowest tier that can take new requests now; `None`: nobody can.

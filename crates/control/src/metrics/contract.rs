@@ -29,7 +29,7 @@ pub(super) fn families(scrape: &Scrape) -> Vec<MetricFamily> {
         lost.count(&service, pool.stats.lost.get());
         contract.set(&service, pool.timers.failover_within.as_secs_f64());
         if let Some(report) = reports.iter().find(|report| report.name == pool.service.name) {
-            holds.set(&service, float(u64::from(report.trouble.is_empty())));
+            holds.set(&service, float(u64::from(report.trouble.is_empty() && report.crowded.is_none())));
         }
     }
     let mut distance =

@@ -114,7 +114,8 @@ fn with_a_limit_everybody_has_a_turn_and_the_contract_that_cannot_be_kept_is_tol
     assert!(matches!(&told[..], [Transition::Checks { lag: Some(lag), services: 1 }] if *lag > ms(100)), "{told:?}");
     let report = rig.fleet.report(rig.now);
     assert!(report.checks.behind && report.checks.lag_micros > 100_000, "{:?}", report.checks);
-    let trouble = report.services[0].trouble.join("; ");
+    assert_eq!(report.services[0].trouble, Vec::<String>::new(), "no path is too long");
+    let trouble = report.services[0].crowded.clone().unwrap();
     assert!(trouble.starts_with("1000 backends are checked, more than this machine can: checks come"), "{trouble}");
     assert!(rig.fleet.explain("api").unwrap().contains(&trouble), "and to who asks how the times come about");
     // What requests meet is asked after at once, however long the queue is.
@@ -126,7 +127,7 @@ fn with_a_limit_everybody_has_a_turn_and_the_contract_that_cannot_be_kept_is_tol
     rig.fleet.allow_probes(1_000);
     rig.run(ms(5_000));
     assert_eq!(rig.notes().last(), Some(&Transition::Checks { lag: None, services: 0 }));
-    assert_eq!(rig.fleet.report(rig.now).services[0].trouble, Vec::<String>::new());
+    assert_eq!(rig.fleet.report(rig.now).services[0].crowded, None);
 }
 
 /// Times that just hold, as they may be when they are set by hand: no check may come late.
