@@ -122,6 +122,12 @@ impl Entry {
         self.stalled && self.is_ejected()
     }
 
+    /// It is left for its answers, or for as many failed requests in a row, and gave signs of life all the while.
+    fn lives(&self, passive_fall: u32) -> bool {
+        let failed = passive_fall > 0 && self.counters.failed >= passive_fall && self.counters.bad == 0;
+        self.is_ejected() || failed && self.leaving.unanswered.is_some_and(|began| began < self.alive_at())
+    }
+
     /// When the first probe or attempt was sent there that was never answered.
     fn silent_since(&self, now: Instant) -> Instant {
         let alive = self.alive_at();
@@ -212,12 +218,12 @@ impl Fleet {
         for slot in &slots {
             let Some(entry) = self.entries.get_mut(slot) else { continue };
             began = began.min(entry.silent_since(now));
-            let (alive, gray) = (entry.alive_at(), entry.is_ejected());
+            let (alive, lives) = (entry.alive_at(), entry.lives(service.timers.passive_fall));
             let mut leaving = std::mem::take(&mut entry.leaving);
             if now.since(leaving.last) <= contract * FORGOTTEN {
                 leaving.forget(alive, now, contract);
                 let held = now.since(began);
-                if gray {
+                if lives {
                     // It went on giving signs of life.
                     leaving.lately.iter().for_each(|(_, tally)| episode.left.join(tally, held, Duration::MAX));
                 } else {

@@ -121,6 +121,22 @@ fn what_left_before_the_last_sign_of_life_has_nothing_to_do_with_a_cut() {
     assert_eq!(record.moved, 1, "{record:?}");
 }
 
+/// Its checks pass between them, and say that it lives.
+#[test]
+fn all_that_failed_in_a_row_at_who_passes_its_checks_is_moved() {
+    let mut rig = started(pair(|forward| forward.passive_fall = Some(10)));
+    for _ in 0..10 {
+        rig.run(ms(200));
+        rig.served(B1, Ok(()));
+        rig.served(A1, Err(Fault::Reset));
+        rig.moved(A1, rig.now - ms(5), Left::Failed);
+    }
+    assert_eq!(rig.health(A1), Health::Down);
+    rig.run(ms(3_000));
+    let [record] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
+    assert_eq!(record.moved, 10, "{record:?}");
+}
+
 #[test]
 fn an_overrun_is_counted_and_told() {
     let mut rig = started(two_sites());
