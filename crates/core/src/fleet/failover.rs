@@ -164,7 +164,8 @@ impl Fleet {
             }
             leaving.forget(alive, now, contract);
             leaving.last = now;
-            if fresh {
+            // Who lets wait now and then is not silent since.
+            if fresh && (how != Left::Late || entry.counters.health == Health::Suspect) {
                 leaving.began = Some(leaving.began.map_or(began, |first| first.min(began)));
             }
             if began >= answered {

@@ -137,6 +137,26 @@ fn all_that_failed_in_a_row_at_who_passes_its_checks_is_moved() {
     assert_eq!(record.moved, 10, "{record:?}");
 }
 
+/// As where a service asks another backend beside whenever one is slow, and nobody checks.
+#[test]
+fn what_was_overtaken_is_not_the_beginning() {
+    let mut rig = started(pair(|forward| forward.health.kind = CheckKind::Off));
+    for _ in 0..40 {
+        rig.moved(A1, rig.now - ms(50), Left::Late);
+        rig.run(ms(500));
+    }
+    let cut = rig.now;
+    for _ in 0..3 {
+        rig.served(B1, Ok(()));
+        rig.served(A1, Err(Fault::Refused));
+        rig.moved(A1, rig.now, Left::Failed);
+    }
+    assert_eq!(rig.health(A1), Health::Down);
+    rig.run(ms(3_000));
+    let [record] = &rig.failovers()[..] else { panic!("{:?}", rig.failovers()) };
+    assert!(record.began >= cut && !record.overran(), "{record:?}");
+}
+
 #[test]
 fn an_overrun_is_counted_and_told() {
     let mut rig = started(two_sites());
