@@ -1,12 +1,14 @@
 //! A small answer of a stated length is held back for a moment until it is whole: what breaks before that is asked for
 //! elsewhere, or refused, and not cut. Where nothing breaks, nobody is kept waiting.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::support::edge::{Edge, Setup, request_id};
 use crate::support::h2::{Backend, Client};
 use crate::support::raw::{Addressed, Plain, Raw};
-use crate::support::wire::{Conn, get, post};
+use crate::support::wire::{Conn, get, ok, post};
 use crate::support::{until, wait_for};
 
 const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello";
@@ -195,6 +197,34 @@ fn what_fell_silent_and_was_asked_for_elsewhere_is_moved_in_the_failover() {
     });
     assert_eq!(record["moved"], 1, "{record:#}");
     assert!(record["slowest_micros"].as_u64().unwrap() >= 300_000, "{record:#}");
+}
+
+/// Where a service asks beside whatever is slow, nothing else tells that it was moved.
+#[test]
+fn what_was_answered_sooner_beside_is_moved_in_the_failover() {
+    let first = Plain::new(|request| match request.head.target() {
+        "/slow" => {
+            std::thread::sleep(Duration::from_secs(2));
+            ok("late").into_bytes()
+        }
+        "/fails" => b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_vec(),
+        _ => ok("first").into_bytes(),
+    });
+    let other = Plain::saying("other");
+    let rule = "passive_fall = 1\nretry.hedge = true\nretry.statuses = [503]";
+    let edge = edge_with(rule, &first, &other, "2s");
+    let mut client = edge.connect();
+    for _ in 0..110 {
+        client.ask(get("/"));
+    }
+    assert_eq!(client.ask(get("/slow")).text(), "other");
+    assert_eq!(client.ask(get("/fails")).text(), "other");
+    let record = until("the failover is booked", || {
+        let (_, body) = edge.admin("GET", "/history", "");
+        let history: Value = serde_json::from_str(&body).unwrap();
+        history["failovers"].as_array().unwrap().first().cloned()
+    });
+    assert!(record["moved"].as_u64().unwrap() >= 1, "{record:#}");
 }
 
 /// Without a stated length it is a stream: every byte is passed on at once.
