@@ -125,7 +125,8 @@ impl Entry {
     /// It is left for its answers, or for as many failed requests in a row, and gave signs of life all the while.
     fn lives(&self, passive_fall: u32) -> bool {
         let failed = passive_fall > 0 && self.counters.failed >= passive_fall && self.counters.bad == 0;
-        self.is_ejected() || failed && self.leaving.unanswered.is_some_and(|began| began < self.alive_at())
+        let row = Instant(self.backend.latency_at())..self.alive_at();
+        self.is_ejected() || failed && self.leaving.unanswered.is_some_and(|began| row.contains(&began))
     }
 
     /// When the first probe or attempt was sent there that was never answered.
