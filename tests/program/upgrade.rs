@@ -206,9 +206,11 @@ fn a_successor_with_fewer_or_more_workers_refuses_nobody() {
     std::mem::forget(second);
     visitors.see(200);
     visitors.stop();
-    let starts = edge.lines().into_iter().filter(|line| line["message"] == "starting");
-    let workers: Vec<_> = starts.map(|line| line["workers"].clone()).collect();
-    assert!(workers.ends_with(&[1.into(), 3.into()]), "{workers:?}");
+    wait_for("each starts with its workers", || {
+        let starts = edge.lines().into_iter().filter(|line| line["message"] == "starting");
+        let workers: Vec<_> = starts.map(|line| line["workers"].clone()).collect();
+        workers.ends_with(&[1.into(), 3.into()])
+    });
     drop(third);
 }
 
@@ -360,7 +362,7 @@ fn started(edge: &Edge) -> u32 {
 
 /// Somebody ends it before its time is over.
 #[test]
-fn a_successor_that_hangs_before_it_serves_changes_nothing() {
+fn a_successor_that_hangs_and_is_killed_before_it_serves_changes_nothing() {
     let (quick, slow) = (Plain::saying("x"), Raw::new());
     let (setup, address) = two_services(&quick, &slow);
     let edge = linked(setup);
