@@ -98,7 +98,8 @@ impl Control {
             Some(_) if self.fleet.drill_record().is_some_and(|drill| drill.ended.is_none()) => {
                 "a drill is under way: wait for its end, or end it"
             }
-            Some(_) if self.acme.is_busy() => {
+            // Of a second upgrade the program has the word: what waits for the first asks no CA.
+            Some(_) if self.acme.is_busy() && !self.succession.is_under_way() => {
                 "a CA is being asked for a certificate, and would look for the answers here: `relais certs` shows when it is done"
             }
             Some(orders) => {

@@ -103,14 +103,15 @@ impl Certs {
     }
 
     pub(crate) fn order(&mut self, order: CertOrder, config: &Arc<Config>) {
-        let (work, succession) = (self.desk.order(order, Arc::clone(config)), self.succession.clone());
-        self.spawn(async move {
-            // Where a successor may be about to serve, the CA would look for the answers there.
+        let succession = self.succession.clone();
+        // Where a successor may be about to serve, the CA would look for the answers there.
+        let wait = async move {
             while succession.is_under_way() {
                 tokio::time::sleep(AGAIN).await;
             }
-            Done::Event(work.await)
-        });
+        };
+        let work = self.desk.order(order, Arc::clone(config), wait);
+        self.spawn(async move { Done::Event(work.await) });
     }
 
     /// Does what no other process can go on with: see [`Certs::is_busy`].

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use relais_config::Config;
@@ -32,16 +33,21 @@ pub(crate) struct Desk {
 pub(super) type Turn = Arc<Mutex<Option<OwnedMutexGuard<()>>>>;
 
 impl Desk {
-    /// The work of an order, and what the fleet is told of it.
+    /// The work of an order, which begins when `wait` is over, and what the fleet is told of it.
     pub(super) fn order(
         &mut self,
-        order: CertOrder,
+        mut order: CertOrder,
         config: Arc<Config>,
+        wait: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = Event> + Send + 'static {
         let (store, certs, records) = (Arc::clone(&self.store), Arc::clone(&self.certs), self.records.clone());
         let orders = self.orders.clone();
         let turns = Arc::clone(self.first.entry(Arc::clone(&order.authority.name)).or_default());
         async move {
+            let placed = Instant::now();
+            wait.await;
+            // Its time began when it was placed: after that the fleet takes it for lost, and places another.
+            order.timeout = order.timeout.saturating_sub(placed.elapsed());
             let order = Arc::new(order);
             let (id, name) = (order.id, Arc::clone(&order.name));
             let account = &order.authority.name;
