@@ -20,6 +20,9 @@ use crate::linger::Linger;
 use crate::socket::Socket;
 use crate::timer::LazyTimer;
 
+/// Longest time in which a client may go on sending what nobody reads.
+const WASTED: Duration = Duration::from_secs(30);
+
 /// A client's stream, plain or TLS.
 pub(crate) trait ClientStream: AsyncRead + AsyncWrite + Unpin {
     /// The socket under it.
@@ -148,13 +151,16 @@ impl<S: ClientStream> ClientIo<S> {
 
     /// All is said. Ready when the client has heard it, as far as it may still be sending.
     fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let silence = match (self.state.h2, self.state.unread.load(Relaxed)) {
+        // hyper waited for a head: all before it was read.
+        let read = !self.state.unread.load(Relaxed) || (self.timed_out && !self.state.h2);
+        let (silence, longest) = match (self.state.h2, read) {
             _ if self.ended => return Poll::Ready(()),
-            (_, true) => UNREAD,
-            (true, false) => LAST_CALL,
-            (false, false) => return Poll::Ready(()),
+            (true, _) => (LAST_CALL, UNREAD),
+            (false, true) => return Poll::Ready(()),
+            (false, false) if self.state.is_draining() => (LAST_CALL, UNREAD),
+            (false, false) => (UNREAD, WASTED),
         };
-        self.linger.get_or_insert_with(Linger::begin).poll(cx, self.inner.socket(), silence)
+        self.linger.get_or_insert_with(Linger::begin).poll(cx, self.inner.socket(), silence, longest)
     }
 
     /// The socket, for bytes of an answer.

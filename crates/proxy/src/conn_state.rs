@@ -56,8 +56,10 @@ pub(crate) struct ConnState {
     pub(crate) sent_id: AtomicBool,
     /// The answer under way ends with the connection: only an orderly end may look like one.
     pub(crate) ends_with_connection: AtomicBool,
-    /// The body of the latest request was not read to its end, HTTP/1 only.
+    /// The body of the latest request was not read to its end, HTTP/1 only. hyper may have read the rest without a word.
     pub(crate) unread: AtomicBool,
+    /// Streams that are kept open for a moment although all is said, HTTP/2 only.
+    pub(crate) parting: AtomicU32,
     /// The connection task, to be woken for a drain or a deadline.
     task: Mutex<Option<Waker>>,
     pub(crate) deadlines: Deadlines,
@@ -84,6 +86,7 @@ impl ConnState {
             sent_id: AtomicBool::new(false),
             ends_with_connection: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            parting: AtomicU32::new(0),
             task: Mutex::new(None),
             deadlines,
             h2,
@@ -118,6 +121,12 @@ impl ConnState {
     /// When the connection was asked to finish.
     pub(crate) fn draining_since(&self) -> Option<Instant> {
         self.draining.get().copied()
+    }
+
+    /// How long a client that was answered too soon has to hear it: a connection that shall end waits no longer for it than for
+    /// what may be on its way.
+    pub(crate) fn moment_to_hear(&self) -> Duration {
+        if self.is_draining() { LAST_CALL } else { UNREAD }
     }
 
     /// Remembers the task to wake; called by the connection task before it is first polled, and when its waker changes.

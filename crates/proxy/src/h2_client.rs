@@ -290,7 +290,7 @@ async fn upload(send: SendStream<Bytes>, body: SendBody, stream: &Arc<Stream>) -
 async fn send_rest(mut out: Outgoing<SendBody>, _stream: Arc<Stream>, left: Arc<AtomicBool>) {
     loop {
         tokio::select! {
-            () = poll_fn(|cx| out.poll(cx)) => return,
+            _ = poll_fn(|cx| out.poll(cx)) => return,
             () = tokio::time::sleep(UNREAD) => {
                 // Dropped, it resets the stream.
                 if left.load(Relaxed) && out.blocked().is_some_and(|since| since.elapsed() >= UNREAD) {

@@ -10,9 +10,6 @@ use tokio::net::TcpStream;
 
 use crate::timer::LazyTimer;
 
-/// Longest time in which a client may send what nobody reads.
-const LONGEST: Duration = Duration::from_secs(30);
-
 /// What is thrown away at a time.
 const HANDFUL: usize = 16 << 10;
 
@@ -30,11 +27,17 @@ impl Linger {
         Self { begun: now, heard: now, timer: LazyTimer::default() }
     }
 
-    /// Ready when the client has closed too, or sent nothing for `silence`.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, socket: &TcpStream, silence: Duration) -> Poll<()> {
+    /// Ready when the client has closed too, has sent nothing for `silence`, or goes on sending for `longest`.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &TcpStream,
+        silence: Duration,
+        longest: Duration,
+    ) -> Poll<()> {
         let mut waste = [0_u8; HANDFUL];
         // Never for longer than the runtime lets a task go on: then it says pending although more is there.
-        while socket.poll_read_ready(cx).is_ready() {
+        while let Poll::Ready(Ok(())) = socket.poll_read_ready(cx) {
             match socket.try_read(&mut waste) {
                 Ok(0) => return Poll::Ready(()),
                 Ok(_) => self.heard = Instant::now(),
@@ -42,6 +45,6 @@ impl Linger {
                 Err(_) => return Poll::Ready(()),
             }
         }
-        self.timer.poll_expired(cx, (self.heard + silence).min(self.begun + LONGEST))
+        self.timer.poll_expired(cx, (self.heard + silence).min(self.begun + longest))
     }
 }

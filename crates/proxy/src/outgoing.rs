@@ -30,29 +30,30 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         self.blocked
     }
 
-    /// Ready when there is nothing more to do: all is handed over, or nobody will take the rest.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when there is nothing more to do: all is handed over, or (`false`) nobody will take the rest, or there is none.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             if self.piece.is_some() && !ready!(self.poll_room(cx)) {
-                return Poll::Ready(());
+                return Poll::Ready(false);
             }
-            if let Some((data, last)) = self.piece.take()
-                && (self.send.send_data(data, last).is_err() || last)
-            {
-                return Poll::Ready(());
+            if let Some((data, last)) = self.piece.take() {
+                let taken = self.send.send_data(data, last).is_ok();
+                if last || !taken {
+                    return Poll::Ready(taken);
+                }
             }
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
                 // Asked for last: whoever waits for room hears of a reset there.
-                return self.send.poll_reset(cx).map(drop);
+                return self.send.poll_reset(cx).map(|_| false);
             };
-            if self.give(frame) {
-                return Poll::Ready(());
+            if let Some(whole) = self.give(frame) {
+                return Poll::Ready(whole);
             }
         }
     }
 
-    /// The next frame of the body; `true`: it was the last.
-    fn give(&mut self, frame: Option<Result<Frame<Bytes>, B::Error>>) -> bool {
+    /// The next frame of the body. If it was the last: whether the body is whole.
+    fn give(&mut self, frame: Option<Result<Frame<Bytes>, B::Error>>) -> Option<bool> {
         match frame.map(|frame| frame.map(Frame::into_data)) {
             Some(Ok(Ok(data))) => {
                 if !data.is_empty() {
@@ -61,17 +62,19 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                     self.send.reserve_capacity(1);
                 }
                 self.piece = Some((data, self.body.is_end_stream()));
-                return false;
+                None
             }
             Some(Ok(Err(other))) => match other.into_trailers() {
                 // Refused only where the other end has reset the stream, as everywhere here.
-                Ok(trailers) => drop(self.send.send_trailers(trailers)),
-                Err(_) => return false,
+                Ok(trailers) => Some(self.send.send_trailers(trailers).is_ok()),
+                Err(_) => None,
             },
-            Some(Err(_)) => self.send.send_reset(self.broken),
-            None => drop(self.send.send_data(Bytes::new(), true)),
+            Some(Err(_)) => {
+                self.send.send_reset(self.broken);
+                Some(false)
+            }
+            None => Some(self.send.send_data(Bytes::new(), true).is_ok()),
         }
-        true
     }
 
     /// Ready when the piece can be given, or (`false`) when it never will be: the stream was reset.

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -22,8 +22,6 @@ use crate::streams::Reply;
 pub(crate) enum RequestBody {
     H1(Delimited),
     H2(Streamed),
-    /// The bytes of its stream are none of a body.
-    Taken,
 }
 
 /// The body that comes on an HTTP/1 connection. hyper asks for what an `Expect: 100-continue` holds back when it is first read.
@@ -37,7 +35,8 @@ pub(crate) struct Delimited {
 /// The body that comes on one HTTP/2 stream.
 #[derive(Debug)]
 pub(crate) struct Streamed {
-    body: StreamBody,
+    /// `None`: the bytes of its stream are none of a body.
+    body: Option<StreamBody>,
     /// The client waits for 100 (Continue).
     expects_continue: bool,
     reply: Arc<Reply>,
@@ -55,22 +54,22 @@ impl RequestBody {
     pub(crate) fn on_stream(receive: RecvStream, fields: &HeaderMap, reply: &Arc<Reply>) -> Self {
         let body = StreamBody::new(receive, fields);
         let expects_continue = !body.is_end_stream() && headers::has_token(fields, &header::EXPECT, "100-continue");
-        Self::H2(Streamed { body, expects_continue, reply: Arc::clone(reply) })
+        Self::H2(Streamed { body: Some(body), expects_continue, reply: Arc::clone(reply) })
     }
 
     /// Where an HTTP/2 client gets interim answers.
     pub(crate) fn reply(&self) -> Option<&Arc<Reply>> {
         match self {
-            RequestBody::H1(_) | RequestBody::Taken => None,
+            RequestBody::H1(_) => None,
             RequestBody::H2(streamed) => Some(&streamed.reply),
         }
     }
 
     /// The stream under it, for what is no body.
     pub(crate) fn take_stream(&mut self) -> Option<RecvStream> {
-        match std::mem::replace(self, RequestBody::Taken) {
-            RequestBody::H2(streamed) => Some(streamed.body.into_stream()),
-            RequestBody::H1(_) | RequestBody::Taken => None,
+        match self {
+            RequestBody::H1(_) => None,
+            RequestBody::H2(streamed) => streamed.body.take().map(StreamBody::into_stream),
         }
     }
 }
@@ -92,7 +91,8 @@ impl Delimited {
 
 impl Streamed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        let Poll::Ready(frame) = self.body.poll_frame(cx) else {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = body.poll_frame(cx) else {
             // Somebody wants the body and none of it is here: only now is it asked for (RFC 9110 10.1.1).
             if std::mem::take(&mut self.expects_continue) {
                 self.reply.tell(StatusCode::CONTINUE, HeaderMap::new());
@@ -100,10 +100,24 @@ impl Streamed {
             return Poll::Pending;
         };
         self.expects_continue = false;
-        if frame.is_none() || self.body.is_end_stream() {
+        if frame.is_none() || body.is_end_stream() {
             self.reply.unread.store(false, Relaxed);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(|error| broken(&error))))
+    }
+}
+
+impl Drop for Streamed {
+    /// What has come already may be all: then nobody is still sending.
+    fn drop(&mut self) {
+        let Some(body) = &mut self.body else { return };
+        let mut cx = Context::from_waker(Waker::noop());
+        while self.reply.unread.load(Relaxed)
+            && let Poll::Ready(frame) = body.poll_frame(&mut cx)
+        {
+            let last = frame.is_none_or(|frame| frame.is_err()) || body.is_end_stream();
+            self.reply.unread.store(!last, Relaxed);
+        }
     }
 }
 
@@ -121,23 +135,20 @@ impl Body for RequestBody {
         match self.get_mut() {
             RequestBody::H1(delimited) => delimited.poll(cx),
             RequestBody::H2(streamed) => streamed.poll(cx),
-            RequestBody::Taken => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::H1(delimited) => delimited.incoming.is_end_stream(),
-            RequestBody::H2(streamed) => streamed.body.is_end_stream(),
-            RequestBody::Taken => true,
+            RequestBody::H2(streamed) => streamed.body.as_ref().is_none_or(StreamBody::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::H1(delimited) => delimited.incoming.size_hint(),
-            RequestBody::H2(streamed) => streamed.body.size_hint(),
-            RequestBody::Taken => SizeHint::with_exact(0),
+            RequestBody::H2(streamed) => streamed.body.as_ref().map_or(SizeHint::with_exact(0), StreamBody::size_hint),
         }
     }
 }

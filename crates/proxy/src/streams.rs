@@ -14,7 +14,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 use parking_lot::Mutex;
 
-use crate::conn_state::{ConnState, UNREAD};
+use crate::conn_state::ConnState;
 use crate::connection::Client;
 use crate::date;
 use crate::headers::{self, Present};
@@ -30,6 +30,10 @@ pub(crate) const PIECE: usize = 16 << 10;
 
 /// Interim answers to one request at most: they wait in memory for a client that does not read, as no window holds them.
 const MOST_INTERIM: u32 = 100;
+
+/// Streams of a connection that are kept open for their client to hear, at most: each is a task, and takes the place of another
+/// stream.
+const MOST_PARTING: u32 = 16;
 
 /// The answering side of a stream until the head of its answer is out: interim answers go before it, none behind it.
 #[derive(Debug)]
@@ -52,11 +56,16 @@ impl Reply {
     /// All is said. A client that is still sending is told to stop (RFC 9113 8.1) when it has had a moment to hear the answer:
     /// one that meets the end of its stream while it sends may take that for all there is, as curl 7.88 does. It sends no more than
     /// its window meanwhile, and that is thrown away.
-    async fn part(&self) {
-        if self.open.is_some() && self.unread.load(Relaxed) {
-            // In a box: every stream would carry room for it.
-            Box::pin(tokio::time::sleep(UNREAD)).await;
+    async fn part(&self, state: &ConnState) {
+        if self.open.is_none() || !self.unread.load(Relaxed) {
+            return;
         }
+        let moment = state.moment_to_hear();
+        if state.parting.fetch_add(1, Relaxed) < MOST_PARTING {
+            // In a box: every stream would carry room for it.
+            Box::pin(tokio::time::sleep(moment)).await;
+        }
+        state.parting.fetch_sub(1, Relaxed);
     }
 
     /// Sends an interim answer (RFC 9113 8.1), unless the final one has begun. HTTP/2 has no 101 (RFC 9113 8.6).
@@ -120,7 +129,7 @@ pub(crate) async fn serve(client: Arc<Client>, request: Box<Request<RequestBody>
     drop(respond);
     if ended {
         drop(send);
-        return reply.part().await;
+        return reply.part(&state).await;
     }
     if let Some(tunnel) = body.tunnel() {
         // Gone only where the edge stops: the stream is reset.
@@ -129,9 +138,12 @@ pub(crate) async fn serve(client: Arc<Client>, request: Box<Request<RequestBody>
     }
     let out = Outgoing::new(send, body, Reason::INTERNAL_ERROR);
     let mut answer = Answer { out, timer: LazyTimer::default(), state };
-    poll_fn(|cx| answer.poll(cx)).await;
+    let whole = poll_fn(|cx| answer.poll(cx)).await;
+    let state = Arc::clone(&answer.state);
     drop(answer);
-    reply.part().await;
+    if whole {
+        reply.part(&state).await;
+    }
 }
 
 /// The head of an answer as HTTP/2 wants it, with what every answer has.
@@ -155,16 +167,16 @@ struct Answer {
 }
 
 impl Answer {
-    /// Ready when there is nothing more to do.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.out.poll(cx).is_ready() {
-            return Poll::Ready(());
+    /// Ready when there is nothing more to do: whether the client has all of it.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if let Poll::Ready(whole) = self.out.poll(cx) {
+            return Poll::Ready(whole);
         }
         let Some(since) = self.out.blocked() else { return Poll::Pending };
         // While the socket itself takes no more, all streams wait for it, and it has a deadline of its own.
         let since = self.state.last_write_block().map_or(since, |blocked| blocked.max(since));
         ready!(self.timer.poll_expired(cx, since + self.state.deadlines.body));
         self.out.body.client_stalled();
-        Poll::Ready(())
+        Poll::Ready(false)
     }
 }

@@ -149,6 +149,8 @@ impl Tunnel {
     /// Carries bytes until it ends, then closes the ticket. Spawned: the request's own future ends with the 101.
     pub(crate) async fn run(self, mut ticket: Box<Ticket>) {
         let _live = self.terms.connection.worker.live();
+        // What comes from here on is the tunnel's.
+        self.terms.connection.state.unread.store(false, Relaxed);
         let pool = ticket.pool.clone();
         if let Some(pool) = &pool {
             pool.stats.tunnels.inc();
