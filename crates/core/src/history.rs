@@ -16,12 +16,13 @@ pub(crate) const KEPT: u64 = 100;
 pub enum Left {
     /// It waited there when the backend was declared down, and was sent elsewhere at once.
     Rescued,
-    /// Its attempt there failed, and it was sent elsewhere.
+    /// Its attempt there failed, or fell silent in the middle of an answer of which the client had nothing yet, and it was sent
+    /// elsewhere.
     Failed,
     /// Another backend, asked beside as this one may be dead, was faster.
     Overtaken,
-    /// This one was later than practically any answer before, slower than most where its service asks beside then, or silent
-    /// in the middle of an answer of which the client had nothing yet; another had it. How long it waited is this one's doing.
+    /// This one was later than practically any answer before, or slower than most where its service asks beside then; another
+    /// had it. How long it waited is this one's doing.
     Late,
     /// It may have been received and must not be sent twice, or its answer had begun: the client was told.
     Told,

@@ -352,9 +352,9 @@ async fn whole(
             return None;
         }
         ticket.attempted(member, "late", started);
+        // Until it fell silent it was served as ever. Said first: its silence may be what its backend is left for.
+        exchange.client.worker.left(slot, small.timing.blocked().unwrap_or(started), Left::Failed);
         small.fell_silent();
-        // Until it fell silent it was served as ever.
-        exchange.client.worker.left(slot, small.timing.blocked().unwrap_or(started), Left::Late);
         exchange.pool.stats.retried("late");
         exchange.avoid_site = Some(Arc::clone(&member.backend.id.site));
         return Some(Next::Again(Failure::Backend { fault, possibly_received: false }));
