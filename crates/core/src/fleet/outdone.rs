@@ -70,10 +70,14 @@ impl Fleet {
 
     /// Whether all that share the load of a tier have more to do than they can; `but` one, which is not to share it.
     pub(super) fn overburdened(&self, index: usize, tier: u32, but: Option<u32>) -> bool {
+        self.all_burdened(index, |peer| peer.tier == tier && Some(peer.slot()) != but)
+    }
+
+    /// Whether all of these, and one at least, have more to do than they can.
+    pub(super) fn all_burdened(&self, index: usize, these: impl Fn(&Entry) -> bool) -> bool {
         let Some(rule) = self.outlier_rule(index) else { return false };
         let service = &self.services[index];
-        let shares = |entry: &&Entry| entry.tier == tier && Some(entry.slot()) != but;
-        let mut peers = self.usable(index).filter(shares).peekable();
+        let mut peers = self.usable(index).filter(|peer| these(peer)).peekable();
         let contract = service.timers.failover_within;
         peers.peek().is_some() && peers.all(|peer| peer.is_full(service) || peer.is_strained(&rule, contract))
     }

@@ -36,15 +36,36 @@ impl Fleet {
     /// until the next look.
     pub(super) fn halt_ramps(&mut self, index: usize, rule: &Outlier, crowds: &mut Crowds, now: Instant) {
         let next = now + self.tick(index);
-        for slot in self.services[index].members.clone() {
-            let why = self.worse_than_others(slot, rule, crowds, now);
-            let Some(entry) = self.entries.get_mut(&slot) else { continue };
-            let halts = why.is_some();
-            entry.recently.worse = why;
-            if halts {
-                self.ramp_anew(slot, next);
+        let members = self.services[index].members.clone();
+        for slot in &members {
+            let why = self.worse_than_others(*slot, rule, crowds, now);
+            if let Some(entry) = self.entries.get_mut(slot) {
+                entry.recently.worse = why;
             }
         }
+        // All are known before one of them is let grow: who is worse is no place for what the others cannot take.
+        let worse =
+            members.iter().filter_map(|slot| self.entries.get(slot)).filter(|entry| entry.recently.worse.is_some());
+        let (needed, small): (Vec<&Entry>, Vec<&Entry>) = worse.partition(|entry| self.is_needed(entry));
+        let slots = |entries: Vec<&Entry>| entries.into_iter().map(Entry::slot).collect::<Vec<u32>>();
+        let (needed, small) = (slots(needed), slots(small));
+        for slot in needed {
+            if let Some(entry) = self.entries.get_mut(&slot) {
+                entry.recently.worse = None;
+            }
+        }
+        small.into_iter().for_each(|slot| self.ramp_anew(slot, next));
+    }
+
+    /// Whether the others have more to do than they can: then all that this one can do is needed. Who is worse like it counts
+    /// only where nobody else shares the load.
+    fn is_needed(&self, entry: &Entry) -> bool {
+        let (index, tier) = (entry.service, entry.tier);
+        let well = |peer: &Entry| peer.tier == tier && peer.recently.worse.is_none();
+        if self.usable(index).any(well) {
+            return self.all_burdened(index, well);
+        }
+        self.overburdened(index, tier, Some(entry.slot()))
     }
 
     /// In what a backend is clearly worse than the others, if its share grows or has been whole for less than a look.
@@ -62,9 +83,7 @@ impl Fleet {
             errs(&own, rule).then(|| worse(&own, self.crowd(entry.service, span, crowds))).flatten()
         })?;
         let terms = Terms { rule, excused: Duration::ZERO };
-        let goes_on = self.goes_on(entry, Reason::Errors, crowds, &terms);
-        // Where the others have more to do than they can, all that it can do is needed.
-        (goes_on && !self.overburdened(entry.service, entry.tier, Some(slot))).then_some(why)
+        self.goes_on(entry, Reason::Errors, crowds, &terms).then_some(why)
     }
 
     fn ramp_anew(&mut self, slot: u32, from: Instant) {

@@ -197,6 +197,37 @@ fn where_the_others_have_no_place_for_more_it_grows() {
 }
 
 #[test]
+fn where_the_others_have_no_place_for_more_all_that_are_small_grow() {
+    for full in [false, true] {
+        let mut config = without_ejections();
+        (forward(&mut config).max_inflight, forward(&mut config).max_queue) = (Some(10), 0);
+        let (mut rig, mut load) = (started(config), Load::new(1, 5));
+        [A1, B1].iter().for_each(|address| rig.set(address, Err(Fault::Refused)));
+        rig.until(ms(1_000), |rig| [A1, B1].iter().all(|address| rig.health(address) == Health::Down));
+        load.run(&mut rig, ms(3_000), well);
+        [A1, B1].iter().for_each(|address| rig.set(address, Ok(())));
+        rig.until(ms(1_000), |rig| [A1, B1].iter().all(|address| rig.health(address) == Health::Up));
+        let look = |rig: &mut Rig| {
+            [A1, B1].iter().for_each(|address| rig.answers(address, 12, 2, ms(5)));
+            [A2, B2].iter().for_each(|address| rig.answers(address, 100, 0, ms(5)));
+            rig.run(ms(1_000));
+            [A1, B1].map(|address| rig.why(address).contains("its share does not grow"))
+        };
+        look(&mut rig);
+        look(&mut rig);
+        assert_eq!(look(&mut rig), [true; 2], "{} {}", rig.why(A1), rig.why(B1));
+        let others = [A2, B2].map(|address| rig.member(address).backend);
+        let busy = if full { 10 } else { 8 };
+        let busy: Vec<_> = others.iter().flat_map(|backend| (0..busy).map(|_| backend.enter())).collect();
+        // Not at every other look: the one that may grow is no place for what the others cannot take.
+        for _ in 0..4 {
+            assert_eq!(look(&mut rig), [!full; 2], "{} {}", rig.why(A1), rig.why(B1));
+        }
+        drop(busy);
+    }
+}
+
+#[test]
 fn a_restart_begins_with_a_tenth_and_where_errors_are_not_compared_none_stops_a_growth() {
     let (mut rig, mut load) = back_in(without_ejections(), 1, 5);
     load.run(&mut rig, ms(7_000), of_a1(0.3));
