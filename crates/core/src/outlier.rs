@@ -128,7 +128,7 @@ impl Tally {
 }
 
 /// So many of so many.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Share {
     n: u64,
     of: u64,
@@ -236,16 +236,14 @@ impl Crowd {
 struct Shares {
     /// In millionths, so that they can be ordered; sorted.
     parts: Vec<u64>,
-    volume: u64,
+    sum: Share,
 }
 
 impl Shares {
     fn new(shares: impl Iterator<Item = Share>) -> Self {
         let shares: Vec<Share> = shares.filter(|share| share.of >= LEAST).collect();
-        Self {
-            parts: sorted(shares.iter().map(|share| share.millionths())),
-            volume: shares.iter().map(|share| share.of).sum(),
-        }
+        let sum = shares.iter().fold(Share::default(), |sum, one| Share { n: sum.n + one.n, of: sum.of + one.of });
+        Self { parts: sorted(shares.iter().map(|share| share.millionths())), sum }
     }
 
     /// The median share without `share`, one of these.
@@ -253,12 +251,22 @@ impl Shares {
         Some(middle_but(&self.parts, (share.of >= LEAST).then(|| share.millionths()))? as f64 / 1e6)
     }
 
+    /// All without `share`, one of these, together.
+    fn sum_but(&self, share: Share) -> Share {
+        let own = if share.of >= LEAST { share } else { Share::default() };
+        Share { n: self.sum.n.saturating_sub(own.n), of: self.sum.of.saturating_sub(own.of) }
+    }
+
     /// The median share of the others and how sure it is that `share`, one of these, is another, when it is as sure as that.
     fn compared(&self, share: Share, sure: f64) -> Option<(f64, f64)> {
         let median = self.median_but(share)?;
-        let volume = self.volume - if share.of >= LEAST { share.of } else { 0 };
-        let weight = share.apart(median, volume);
-        (share.part() >= TIMES * median && weight >= sure).then_some((median, weight))
+        Some((median, self.beside(share, median, sure)?))
+    }
+
+    /// How sure it is that `share`, one of these, is another than `part` of the others, when it is as sure as that.
+    fn beside(&self, share: Share, part: f64, sure: f64) -> Option<f64> {
+        let weight = share.apart(part, self.sum_but(share).of);
+        (share.part() >= TIMES * part && weight >= sure).then_some(weight)
     }
 }
 
@@ -280,8 +288,11 @@ pub(crate) fn errs(own: &Tally, rule: &Outlier) -> bool {
 
 /// In what a backend, one of a pool, does clearly worse than the others, though that may be too little to leave it for.
 pub(crate) fn worse(own: &Tally, pool: &mut Crowd) -> Option<String> {
-    let (median, _) = pool.wrong().compared(own.errors(), LIKELY)?;
-    Some(told_beside(own, median))
+    let (share, wrong) = (own.errors(), pool.wrong());
+    let median = wrong.median_but(share)?;
+    // Where each is asked little most have no error, though all have some now and then.
+    let part = median.max(wrong.sum_but(share).part());
+    wrong.beside(share, part, LIKELY).map(|_| told_beside(own, median))
 }
 
 /// Whether a few of its newest answers tell of a backend what an accusation says, as far as they can: `true` where there is
