@@ -209,7 +209,6 @@ impl Output {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
     use std::time::Instant;
 
@@ -217,8 +216,11 @@ mod tests {
 
     fn script(dir: &Path, lines: &str) -> PathBuf {
         let file = dir.join("script.sh");
-        std::fs::write(&file, format!("#!/bin/sh\n{lines}\n")).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Put there by another process: a file that is open for writing, as in a child that another test just forks, cannot be run.
+        let text = file.with_extension("text");
+        std::fs::write(&text, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        let put = std::process::Command::new("install").args(["-m", "755"]).args([&text, &file]).status().unwrap();
+        assert!(put.success());
         file
     }
 

@@ -1,6 +1,5 @@
 //! A program as a check: its exit code, its words, its surroundings, and that nothing of it stays.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,8 +14,11 @@ use crate::support::{Bench, eventually, probed};
 fn script(lines: &str) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("check");
-    std::fs::write(&file, format!("#!/bin/sh\n{lines}\n")).unwrap();
-    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+    // Put there by another process: a file that is open for writing, as in a child that another test just forks, cannot be run.
+    let text = file.with_extension("text");
+    std::fs::write(&text, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    let put = std::process::Command::new("install").args(["-m", "755"]).args([&text, &file]).status().unwrap();
+    assert!(put.success());
     (dir, file)
 }
 

@@ -1,6 +1,5 @@
 //! A program of the operator's.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use relais_core::config::DnsProvider;
@@ -11,8 +10,11 @@ use crate::{blind, dns, plan, present, refused};
 
 fn script(dir: &Path, text: &str) -> PathBuf {
     let file = dir.join("dns.sh");
-    std::fs::write(&file, format!("#!/bin/sh\ncd {}\n{text}\n", dir.display())).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Put there by another process: a file that is open for writing, as in a child that another test just forks, cannot be run.
+    let whole = file.with_extension("text");
+    std::fs::write(&whole, format!("#!/bin/sh\ncd {}\n{text}\n", dir.display())).unwrap();
+    let put = std::process::Command::new("install").args(["-m", "755"]).args([&whole, &file]).status().unwrap();
+    assert!(put.success());
     file
 }
 

@@ -78,16 +78,17 @@ fn words(said: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[tokio::test]
     async fn a_program_that_hangs_is_stopped_and_its_words_told() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("hang.sh");
-        std::fs::write(&file, "#!/bin/sh\necho waiting\nsleep 3600\n").unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Put there by another process: a file that is open for writing, as in a child that another test just forks, cannot be run.
+        let text = file.with_extension("text");
+        std::fs::write(&text, "#!/bin/sh\necho waiting\nsleep 3600\n").unwrap();
+        let put = std::process::Command::new("install").args(["-m", "755"]).args([&text, &file]).status().unwrap();
+        assert!(put.success());
         let undo = Undo { provider: "x".into(), host: "a.test".into(), fqdn: "n.a.test".into(), value: "v".into() };
         let exec = Exec::new(&file, &[], Duration::from_secs(3));
         let said = exec.run(Action::Present, &undo).await.unwrap_err().to_string();
